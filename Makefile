@@ -1,0 +1,63 @@
+# Everything here works on a fresh Debian 12 machine: `make demo` or `make test` first installs what it needs.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+MODULE := github.com/xferbench/xferbench
+GO := scripts/go
+BIN := bin/xferbench
+
+# A checkout says its commit; an unpacked archive of the sources says "unknown".
+COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X $(MODULE)/internal/version.Commit=$(COMMIT) -X $(MODULE)/internal/version.Version=$(VERSION)
+
+# The EFA installer's headers win over the distribution's, as its libraries do at run time.
+EFA_INCLUDE := $(wildcard /opt/amazon/efa/include)
+export CGO_ENABLED := 1
+export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) $(addprefix -I,$(EFA_INCLUDE))
+
+.PHONY: help deps build demo test check bench verify-stats e2e test-rdma dist clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install the Debian packages (and Go) that building and running need
+	@scripts/deps.sh build
+
+build: deps ## build bin/xferbench
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/xferbench
+
+demo: build ## install, build and measure a KV cache of 438 MB over libfabric's tcp
+	$(BIN) --provider tcp --size 438MB
+
+test: ## install what the tests need and run all of them; prints what was skipped
+	@scripts/deps.sh build test dist
+	scripts/test.sh
+
+check: ## gofmt, go vet, staticcheck, shellcheck, and every C file under -Wall -Wextra -Werror
+	@scripts/deps.sh build test
+	scripts/check.sh
+
+bench: build ## this tool against its peers, interleaved, on the same work
+	@scripts/deps.sh test
+	$(GO) run ./bench $(BENCH_ARGS)
+
+verify-stats: deps ## the simulations that check the statistics' stated error rates
+	$(GO) test -count=1 -tags verifystats -timeout 60m ./internal/stats/...
+
+e2e: build ## a real engine pair over loopback, its KV transfer proved
+	scripts/e2e.sh
+
+test-rdma: build ## verbs and UCX rc over Soft-RoCE in a virtual machine
+	@scripts/deps.sh rdma
+	scripts/rdma/run.sh
+
+dist: ## archives for linux/amd64 and linux/arm64 that need no glibc newer than 2.34
+	@scripts/deps.sh build dist
+	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/dist.sh
+
+clean: ## remove what was built, also the caches under build/
+	rm -rf bin build dist
