@@ -1,0 +1,372 @@
+// Package engine is the measuring loop that every native transport runs in: it
+// posts a plan's pieces, polls them to completion, proves landing and takes the
+// clock, all in C and in one call a batch of transfers.
+//
+// A transport package (fabric, ucx) creates its endpoint objects in C, fills a
+// table of functions (struct xb_ops in engine.h) and hands both to [NewGroup].
+// From [Group.Start] to [Group.Close] each lane belongs to its own thread; the
+// transport's Go code must not touch it meanwhile.
+package engine
+
+/*
+#include <stdlib.h>
+#include "group.h"
+*/
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// Op is what one operation does, seen from the initiator.
+type Op int
+
+// The numbers are those of enum xb_op.
+const (
+	Read  Op = C.XB_READ  // the initiator pulls: remote to local, as vLLM's NixlConnector does
+	Write Op = C.XB_WRITE // the initiator pushes into the target's memory
+	Send  Op = C.XB_SEND  // two-sided: the target posted receives
+)
+
+// String is the word used on the command line and in records.
+func (o Op) String() string {
+	switch o {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Send:
+		return "send"
+	}
+	return fmt.Sprintf("op(%d)", int(o))
+}
+
+// ParseOp reads the words of [Op.String].
+func ParseOp(s string) (Op, error) {
+	for _, o := range []Op{Read, Write, Send} {
+		if s == o.String() {
+			return o, nil
+		}
+	}
+	return 0, fmt.Errorf("op %q: want read, write or send", s)
+}
+
+// Poll is how a lane waits for its queues.
+type Poll int
+
+// Spinning has the lowest latency when every poller owns a core; on fewer cores
+// it starves its peer, and yielding is faster.
+const (
+	Spin  Poll = C.XB_SPIN
+	Yield Poll = C.XB_YIELD
+)
+
+// String is "spin" or "yield".
+func (p Poll) String() string {
+	if p == Spin {
+		return "spin"
+	}
+	return "yield"
+}
+
+// Piece is one operation: byte offsets from the bases of the initiator's
+// (Local) and the target's (Remote) region, and a length in bytes. Its layout
+// is that of struct xb_piece.
+type Piece struct{ Local, Remote, Len uint64 }
+
+// Sample holds the times of one iteration over all lanes, in ns on
+// CLOCK_MONOTONIC_RAW, and its counts.
+type Sample struct {
+	BeginNs  int64 // before the first post
+	PostedNs int64 // after the last post
+	LocalNs  int64 // last local completion seen
+	DoneNs   int64 // landing proven
+	Bytes    uint64
+	Ops      uint64
+	EAgain   uint64 // posts refused and tried again
+	Polls    uint64
+}
+
+// Post is the time to hand all operations to the library.
+func (s Sample) Post() time.Duration { return time.Duration(s.PostedNs - s.BeginNs) }
+
+// Local is the time until the last local completion; for WRITE and SEND it is
+// not a transfer time, since data may still be on its way.
+func (s Sample) Local() time.Duration { return time.Duration(s.LocalNs - s.BeginNs) }
+
+// Total is the transfer time: until the data is known to have landed.
+func (s Sample) Total() time.Duration { return time.Duration(s.DoneNs - s.BeginNs) }
+
+// Plan is a list of pieces in C memory, read by a lane's thread.
+type Plan struct {
+	pieces *C.struct_xb_piece
+	n      int
+	bytes  uint64
+}
+
+// NewPlan copies pieces to C memory; the caller frees it with [Plan.Free] once
+// no group uses it.
+func NewPlan(pieces []Piece) (*Plan, error) {
+	p := &Plan{n: len(pieces)}
+	if len(pieces) == 0 {
+		return p, nil
+	}
+	p.pieces = (*C.struct_xb_piece)(C.malloc(C.size_t(len(pieces)) * C.sizeof_struct_xb_piece))
+	if p.pieces == nil {
+		return nil, fmt.Errorf("a plan of %d pieces: %w", len(pieces), syscall.ENOMEM)
+	}
+	copy(unsafe.Slice((*Piece)(unsafe.Pointer(p.pieces)), len(pieces)), pieces)
+	for _, q := range pieces {
+		p.bytes += q.Len
+	}
+	return p, nil
+}
+
+// Len is the number of pieces.
+func (p *Plan) Len() int { return p.n }
+
+// Bytes is the sum of the pieces' lengths.
+func (p *Plan) Bytes() uint64 { return p.bytes }
+
+// Pieces is a view of the plan's memory, valid until Free; it must not be
+// written while a group runs the plan.
+func (p *Plan) Pieces() []Piece {
+	return unsafe.Slice((*Piece)(unsafe.Pointer(p.pieces)), p.n)
+}
+
+// Free releases the plan's memory; it may be called twice.
+func (p *Plan) Free() {
+	C.free(unsafe.Pointer(p.pieces))
+	*p = Plan{}
+}
+
+// Lane is a transport's endpoint object and its table, a struct xb_ops.
+type Lane struct{ Impl, Ops unsafe.Pointer }
+
+// Config sets how a group waits.
+type Config struct {
+	Poll Poll
+	// Timeout ends a wait in which nothing moved for that long.
+	Timeout time.Duration
+}
+
+// Errors that a batch can end with; the text says what was waited for.
+var (
+	ErrTimeout = errors.New("no progress within the timeout")
+	ErrStopped = errors.New("stopped")
+)
+
+// Error is a failed batch: Words are the transport library's own.
+type Error struct {
+	Words string
+	errno syscall.Errno
+}
+
+func (e *Error) Error() string {
+	switch e.errno {
+	case syscall.ETIMEDOUT:
+		return ErrTimeout.Error() + ": " + e.Words
+	case syscall.ECANCELED:
+		return e.Words
+	}
+	return e.Words
+}
+
+// Is matches [ErrTimeout] and [ErrStopped].
+func (e *Error) Is(target error) bool {
+	return target == ErrTimeout && e.errno == syscall.ETIMEDOUT ||
+		target == ErrStopped && e.errno == syscall.ECANCELED
+}
+
+// Group is a set of lanes that transfer together. Its methods are for one
+// goroutine at a time, except Stop and Fault.
+type Group struct {
+	lanes   int
+	results *C.struct_xb_sample
+	room    int
+
+	mu sync.Mutex // guards g against Close during Stop and Fault
+	g  *C.struct_xb_group
+}
+
+// errLen holds a library's words.
+const errLen = 512
+
+// NewGroup makes a group of lanes; their threads begin with Start.
+func NewGroup(lanes []Lane, cfg Config) (*Group, error) {
+	if len(lanes) == 0 {
+		return nil, errors.New("a group needs a lane")
+	}
+	g := C.xb_group_new(C.int(len(lanes)), C.int(cfg.Poll), C.int64_t(cfg.Timeout))
+	if g == nil {
+		return nil, fmt.Errorf("a group of %d lanes: %w", len(lanes), syscall.ENOMEM)
+	}
+	for i, l := range lanes {
+		C.xb_group_set(g, C.int(i), l.Impl, l.Ops)
+	}
+	return &Group{lanes: len(lanes), g: g}, nil
+}
+
+// Lanes is how many lanes the group has.
+func (g *Group) Lanes() int { return g.lanes }
+
+// Start begins one thread a lane, which progresses its queues until Close.
+func (g *Group) Start() error {
+	if rc := C.xb_group_start(g.g); rc != 0 {
+		return fmt.Errorf("starting a lane's thread: %w", syscall.Errno(rc))
+	}
+	return nil
+}
+
+// Close ends the threads; after it the lanes belong to their transport again.
+// It may be called twice.
+func (g *Group) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.g == nil {
+		return
+	}
+	C.xb_group_free(g.g)
+	C.free(unsafe.Pointer(g.results))
+	g.g, g.results = nil, nil
+}
+
+// Stop ends the batch in hand, and every later one, with [ErrStopped].
+func (g *Group) Stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.g != nil {
+		C.xb_group_stop(g.g, 1)
+	}
+}
+
+// Fault is the error of a lane that failed outside a batch, or nil.
+func (g *Group) Fault() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.g == nil {
+		return nil
+	}
+	var words [errLen]C.char
+	rc := C.xb_group_fault(g.g, &words[0], errLen)
+	return batchError(rc, &words)
+}
+
+// Hot makes the lanes poll without rest, as a target must while its peer
+// transfers; false lets them rest between polls (about a poll every ms).
+func (g *Group) Hot(hot bool) {
+	C.xb_group_hot(g.g, C.int(btoi(hot)))
+}
+
+// Transfer runs iters transfers back to back, each lane its own plan with at
+// most depth operations in flight, and returns the samples of those that were
+// completed; with an error these may be fewer. Cancelling ctx stops it.
+func (g *Group) Transfer(ctx context.Context, op Op, plans []*Plan, iters, depth int) ([]Sample, error) {
+	if err := g.plan(plans); err != nil {
+		return nil, err
+	}
+	if iters < 1 || depth < 1 {
+		return nil, fmt.Errorf("iters %d, depth %d: both must be at least 1", iters, depth)
+	}
+	if need := g.lanes * iters; g.room < need {
+		C.free(unsafe.Pointer(g.results))
+		g.results = (*C.struct_xb_sample)(C.calloc(C.size_t(need), C.sizeof_struct_xb_sample))
+		if g.results == nil {
+			g.room = 0
+			return nil, fmt.Errorf("room for %d samples: %w", need, syscall.ENOMEM)
+		}
+		g.room = need
+	}
+	defer context.AfterFunc(ctx, g.Stop)()
+	var words [errLen]C.char
+	var complete C.uint32_t
+	rc := C.xb_group_transfer(g.g, C.int(op), C.uint32_t(iters), C.uint32_t(depth),
+		g.results, &complete, &words[0], errLen)
+	return merge(unsafe.Slice((*laneSample)(unsafe.Pointer(g.results)), g.lanes*iters),
+		g.lanes, iters, int(complete)), cause(ctx, batchError(rc, &words))
+}
+
+// Arm makes a target ready for iters transfers of its plans: receives are
+// posted, counted writes expected. It returns once the first can begin.
+func (g *Group) Arm(ctx context.Context, op Op, plans []*Plan, iters int) error {
+	if err := g.plan(plans); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, g.Stop)()
+	var words [errLen]C.char
+	rc := C.xb_group_arm(g.g, C.int(op), C.uint32_t(iters), &words[0], errLen)
+	return cause(ctx, batchError(rc, &words))
+}
+
+// Settle waits until all armed transfers arrived and were acknowledged, and
+// says how many did.
+func (g *Group) Settle(ctx context.Context) (arrived int, err error) {
+	defer context.AfterFunc(ctx, g.Stop)()
+	var words [errLen]C.char
+	var n C.uint32_t
+	rc := C.xb_group_settle(g.g, &n, &words[0], errLen)
+	return int(n), cause(ctx, batchError(rc, &words))
+}
+
+func (g *Group) plan(plans []*Plan) error {
+	if len(plans) != g.lanes {
+		return fmt.Errorf("%d plans for %d lanes", len(plans), g.lanes)
+	}
+	for i, p := range plans {
+		C.xb_group_plan(g.g, C.int(i), p.pieces, C.uint64_t(p.n))
+	}
+	return nil
+}
+
+// laneSample is struct xb_sample.
+type laneSample Sample
+
+// merge joins the lanes' times of each completed iteration: the first begin,
+// the last of everything else.
+func merge(in []laneSample, lanes, iters, complete int) []Sample {
+	out := make([]Sample, complete)
+	for i := range out {
+		s := Sample(in[i])
+		for l := 1; l < lanes; l++ {
+			t := in[l*iters+i]
+			s.BeginNs = min(s.BeginNs, t.BeginNs)
+			s.PostedNs = max(s.PostedNs, t.PostedNs)
+			s.LocalNs = max(s.LocalNs, t.LocalNs)
+			s.DoneNs = max(s.DoneNs, t.DoneNs)
+			s.Bytes += t.Bytes
+			s.Ops += t.Ops
+			s.EAgain += t.EAgain
+			s.Polls += t.Polls
+		}
+		out[i] = s
+	}
+	return out
+}
+
+func batchError(rc C.int, words *[errLen]C.char) error {
+	if rc == 0 {
+		return nil
+	}
+	return &Error{Words: C.GoString(&words[0]), errno: syscall.Errno(rc)}
+}
+
+// cause prefers the context's own reason over the stop that it led to.
+func cause(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,546 @@
+#define _GNU_SOURCE
+#include "group.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { CMD_NONE, CMD_TRANSFER, CMD_ARM };
+/* Where a target's lane stands within its armed iterations. */
+enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
+
+/* The deadline is looked at once in this many empty polls: a clock read costs
+ * about as much as a poll. */
+#define DEADLINE_EVERY 64
+/* Posts between two polls, so that completions do not pile up unread. */
+#define POLL_EVERY 16
+/* An idle lane's queues are still polled this often: handshakes wait for it. */
+#define IDLE_NS 1000000
+
+struct lane {
+	struct xb_group *g;
+	int index;
+	void *impl;
+	const struct xb_ops *ops;
+	pthread_t thread;
+	const struct xb_piece *pieces;
+	uint64_t n;
+	int rc; /* of the command in hand, an errno */
+	int arm;
+	uint32_t armed, acked;
+	_Atomic uint32_t complete;
+	_Atomic int dead; /* failed while progressing: an errno, never polled again */
+	char err[512];
+};
+
+struct xb_group {
+	int n, started, poll_mode;
+	int64_t timeout_ns;
+	struct lane *lanes;
+	pthread_mutex_t mu;
+	pthread_cond_t command, finished;
+	_Atomic uint64_t seq; /* commands given */
+	_Atomic int stop, hot, quit, failed;
+	_Atomic uint64_t barrier;
+	int running; /* lanes that have yet to end the command in hand */
+	int cmd, op;
+	uint32_t iters, depth;
+	struct xb_sample *out;
+};
+
+static int64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void relax(const struct xb_group *g)
+{
+	if (g->poll_mode == XB_YIELD) {
+		sched_yield();
+		return;
+	}
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+static int fail(struct lane *l, int rc, const char *what)
+{
+	snprintf(l->err, sizeof(l->err), "%s", what);
+	return rc;
+}
+
+static int fail_op(struct lane *l) { return fail(l, EIO, l->ops->error(l->impl)); }
+
+/* One wait of a transfer: progress resets its deadline. */
+struct wait {
+	int64_t deadline;
+	uint32_t empty;
+};
+
+static void moved(struct wait *w) { *w = (struct wait){ 0 }; }
+
+/* Called on each poll that moved nothing; an errno ends the wait. */
+static int idle(struct lane *l, struct wait *w, const char *what)
+{
+	struct xb_group *g = l->g;
+
+	if (w->empty++ % DEADLINE_EVERY == 0) {
+		int64_t t = now();
+
+		if (atomic_load_explicit(&g->stop, memory_order_relaxed))
+			return fail(l, ECANCELED, "stopped");
+		if (atomic_load_explicit(&g->failed, memory_order_relaxed))
+			return fail(l, ECANCELED, "another lane failed");
+		if (w->deadline == 0)
+			w->deadline = t + g->timeout_ns;
+		else if (t > w->deadline)
+			return fail(l, ETIMEDOUT, what);
+	}
+	relax(g);
+	return 0;
+}
+
+/* Waits, polling, until every lane stands at the start of iteration i. */
+static int meet(struct lane *l, uint32_t i)
+{
+	struct xb_group *g = l->g;
+	struct wait w = { 0 };
+	uint64_t all = (uint64_t)g->n * (i + 1);
+	int rc;
+
+	if (g->n == 1)
+		return 0;
+	atomic_fetch_add(&g->barrier, 1);
+	while (atomic_load(&g->barrier) < all) {
+		if (l->ops->poll(l->impl) == XB_FAIL)
+			return fail_op(l);
+		if ((rc = idle(l, &w, "the lanes did not start together")))
+			return rc;
+	}
+	return 0;
+}
+
+static int post_all(struct lane *l, struct xb_sample *s, uint64_t *done, struct wait *w)
+{
+	struct xb_group *g = l->g;
+	uint64_t posted = 0;
+	int rc;
+
+	while (posted < l->n) {
+		int full = posted - *done >= g->depth;
+
+		if (!full) {
+			rc = l->ops->post(l->impl, g->op, &l->pieces[posted], posted);
+			if (rc == XB_FAIL)
+				return fail_op(l);
+			if (rc == XB_OK) {
+				posted++;
+				s->bytes += l->pieces[posted - 1].len;
+				if (posted % POLL_EVERY)
+					continue;
+			} else {
+				s->eagain++;
+				full = 1;
+			}
+		}
+		rc = l->ops->poll(l->impl);
+		s->polls++;
+		if (rc == XB_FAIL)
+			return fail_op(l);
+		*done += (uint64_t)rc;
+		if (rc > 0 || !full)
+			moved(w);
+		else if ((rc = idle(l, w, "no operation could be posted or completed")))
+			return rc;
+	}
+	s->ops = posted;
+	return 0;
+}
+
+static int transfer_once(struct lane *l, struct xb_sample *s)
+{
+	struct xb_group *g = l->g;
+	struct wait w = { 0 };
+	uint64_t done = 0;
+	int rc;
+
+	if (l->ops->begin(l->impl, g->op, l->n) != XB_OK)
+		return fail_op(l);
+	s->begin_ns = now();
+	if ((rc = post_all(l, s, &done, &w)))
+		return rc;
+	s->posted_ns = now();
+	moved(&w);
+	while (done < l->n) {
+		rc = l->ops->poll(l->impl);
+		s->polls++;
+		if (rc == XB_FAIL)
+			return fail_op(l);
+		done += (uint64_t)rc;
+		if (rc > 0)
+			moved(&w);
+		else if ((rc = idle(l, &w, "no operation completed")))
+			return rc;
+	}
+	s->local_ns = now();
+	while ((rc = l->ops->flush(l->impl, g->op)) == XB_AGAIN) {
+		if (l->ops->poll(l->impl) == XB_FAIL)
+			return fail_op(l);
+		if ((rc = idle(l, &w, "the flush could not be posted")))
+			return rc;
+	}
+	if (rc == XB_FAIL)
+		return fail_op(l);
+	while ((rc = l->ops->landed(l->impl, g->op)) == 0) {
+		s->polls++;
+		if (l->ops->poll(l->impl) == XB_FAIL)
+			return fail_op(l);
+		if (l->ops->landed(l->impl, g->op) == 0 &&
+		    (rc = idle(l, &w, "the data was not confirmed to have landed")))
+			return rc;
+	}
+	if (rc == XB_FAIL)
+		return fail_op(l);
+	s->done_ns = now();
+	return 0;
+}
+
+static void transfer(struct lane *l)
+{
+	struct xb_group *g = l->g;
+	struct xb_sample *out = g->out + (size_t)l->index * g->iters;
+
+	l->rc = 0;
+	for (uint32_t i = 0; i < g->iters; i++) {
+		if ((l->rc = meet(l, i)) || (l->rc = transfer_once(l, &out[i]))) {
+			atomic_store(&g->failed, 1);
+			return;
+		}
+		atomic_store(&l->complete, i + 1);
+	}
+}
+
+/* Drives a target's armed iterations one step. The next iteration is armed
+ * before the last one is acknowledged: the initiator goes on at once. */
+static int step_armed(struct lane *l)
+{
+	struct xb_group *g = l->g;
+	int rc = XB_OK;
+
+	switch (l->arm) {
+	case ARM_FIRST:
+	case ARM_NEXT:
+		if (l->arm == ARM_NEXT && l->armed == g->iters) {
+			l->arm = ARM_ACK;
+			break;
+		}
+		if ((rc = l->ops->arm(l->impl, g->op, l->pieces, l->n)) == XB_OK) {
+			l->armed++;
+			l->arm = l->arm == ARM_FIRST ? ARM_WAIT : ARM_ACK;
+		}
+		break;
+	case ARM_WAIT:
+		if ((rc = l->ops->arrived(l->impl)) == 1)
+			l->arm = ARM_NEXT;
+		break;
+	case ARM_ACK:
+		if ((rc = l->ops->ack(l->impl)) == XB_OK) {
+			l->acked++;
+			atomic_store(&l->complete, l->acked);
+			l->arm = l->acked == g->iters ? ARM_NONE : ARM_WAIT;
+		}
+		break;
+	}
+	return rc == XB_FAIL ? fail_op(l) : 0;
+}
+
+static int progress(struct lane *l)
+{
+	int rc = l->ops->poll(l->impl);
+
+	if (rc == XB_FAIL)
+		return fail_op(l);
+	return l->arm == ARM_NONE ? 0 : step_armed(l);
+}
+
+static void arm(struct lane *l)
+{
+	struct wait w = { 0 };
+
+	l->rc = 0;
+	l->armed = l->acked = 0;
+	atomic_store(&l->complete, 0);
+	l->arm = l->g->iters ? ARM_FIRST : ARM_NONE;
+	while (l->arm == ARM_FIRST && !l->rc) {
+		if ((l->rc = progress(l)) == 0 && l->arm == ARM_FIRST)
+			l->rc = idle(l, &w, "receives could not be posted");
+	}
+	if (l->rc)
+		l->arm = ARM_NONE;
+}
+
+static void finish(struct lane *l)
+{
+	struct xb_group *g = l->g;
+
+	pthread_mutex_lock(&g->mu);
+	if (--g->running == 0)
+		pthread_cond_broadcast(&g->finished);
+	pthread_mutex_unlock(&g->mu);
+}
+
+/* Sleeps until the next command or the next time an idle queue wants a poll. */
+static void rest(struct lane *l, uint64_t seen)
+{
+	struct xb_group *g = l->g;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += IDLE_NS;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_nsec -= 1000000000;
+		t.tv_sec++;
+	}
+	pthread_mutex_lock(&g->mu);
+	if (atomic_load(&g->seq) == seen && !atomic_load(&g->quit) && !atomic_load(&g->hot))
+		pthread_cond_timedwait(&g->command, &g->mu, &t);
+	pthread_mutex_unlock(&g->mu);
+}
+
+static void *lane_main(void *arg)
+{
+	struct lane *l = arg;
+	struct xb_group *g = l->g;
+	uint64_t seen = 0;
+
+	while (!atomic_load(&g->quit)) {
+		uint64_t s = atomic_load(&g->seq);
+		int rc;
+
+		if (s != seen) {
+			seen = s;
+			if (atomic_load(&l->dead))
+				l->rc = atomic_load(&l->dead);
+			else if (g->cmd == CMD_TRANSFER)
+				transfer(l);
+			else if (g->cmd == CMD_ARM)
+				arm(l);
+			finish(l);
+			continue;
+		}
+		if (!atomic_load(&l->dead) && (rc = progress(l))) {
+			l->arm = ARM_NONE;
+			pthread_mutex_lock(&g->mu);
+			atomic_store(&l->dead, rc);
+			pthread_cond_broadcast(&g->finished);
+			pthread_mutex_unlock(&g->mu);
+		}
+		if (!atomic_load(&l->dead) && (l->arm != ARM_NONE || atomic_load(&g->hot)))
+			relax(g);
+		else
+			rest(l, seen);
+	}
+	return NULL;
+}
+
+struct xb_group *xb_group_new(int n, int poll_mode, int64_t timeout_ns)
+{
+	struct xb_group *g = calloc(1, sizeof(*g));
+	pthread_condattr_t ca;
+
+	if (!g)
+		return NULL;
+	g->lanes = calloc((size_t)n, sizeof(*g->lanes));
+	if (!g->lanes) {
+		free(g);
+		return NULL;
+	}
+	g->n = n;
+	g->poll_mode = poll_mode;
+	g->timeout_ns = timeout_ns;
+	pthread_mutex_init(&g->mu, NULL);
+	pthread_condattr_init(&ca);
+	pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);
+	pthread_cond_init(&g->command, &ca);
+	pthread_cond_init(&g->finished, &ca);
+	pthread_condattr_destroy(&ca);
+	return g;
+}
+
+void xb_group_set(struct xb_group *g, int i, void *impl, const void *ops)
+{
+	g->lanes[i].g = g;
+	g->lanes[i].index = i;
+	g->lanes[i].impl = impl;
+	g->lanes[i].ops = ops;
+}
+
+void xb_group_plan(struct xb_group *g, int i, const struct xb_piece *pieces, uint64_t n)
+{
+	g->lanes[i].pieces = pieces;
+	g->lanes[i].n = n;
+}
+
+int xb_group_start(struct xb_group *g)
+{
+	sigset_t all, old;
+	int rc = 0;
+
+	/* Signals are for Go's own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	for (; g->started < g->n && !rc; g->started += !rc)
+		rc = pthread_create(&g->lanes[g->started].thread, NULL, lane_main,
+				    &g->lanes[g->started]);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return rc;
+}
+
+void xb_group_free(struct xb_group *g)
+{
+	pthread_mutex_lock(&g->mu);
+	atomic_store(&g->stop, 1);
+	atomic_store(&g->quit, 1);
+	pthread_cond_broadcast(&g->command);
+	pthread_cond_broadcast(&g->finished);
+	pthread_mutex_unlock(&g->mu);
+	for (int i = 0; i < g->started; i++)
+		pthread_join(g->lanes[i].thread, NULL);
+	pthread_cond_destroy(&g->command);
+	pthread_cond_destroy(&g->finished);
+	pthread_mutex_destroy(&g->mu);
+	free(g->lanes);
+	free(g);
+}
+
+void xb_group_stop(struct xb_group *g, int stop)
+{
+	pthread_mutex_lock(&g->mu);
+	atomic_store(&g->stop, stop);
+	pthread_cond_broadcast(&g->finished);
+	pthread_mutex_unlock(&g->mu);
+}
+
+void xb_group_hot(struct xb_group *g, int hot)
+{
+	pthread_mutex_lock(&g->mu);
+	atomic_store(&g->hot, hot);
+	pthread_cond_broadcast(&g->command);
+	pthread_mutex_unlock(&g->mu);
+}
+
+/* The first lane that failed for a reason of its own, else any that failed. */
+static int result(struct xb_group *g, char *err, size_t errlen)
+{
+	struct lane *worst = NULL;
+
+	for (int i = 0; i < g->n; i++) {
+		struct lane *l = &g->lanes[i];
+
+		if (l->rc && (!worst || (worst->rc == ECANCELED && l->rc != ECANCELED)))
+			worst = l;
+	}
+	if (!worst)
+		return 0;
+	snprintf(err, errlen, "%s", worst->err);
+	return worst->rc;
+}
+
+static int command(struct xb_group *g, int cmd, char *err, size_t errlen)
+{
+	pthread_mutex_lock(&g->mu);
+	g->cmd = cmd;
+	g->running = g->n;
+	atomic_store(&g->failed, 0);
+	atomic_store(&g->barrier, 0);
+	atomic_fetch_add(&g->seq, 1);
+	pthread_cond_broadcast(&g->command);
+	/* Each lane ends by its own deadline, so this wait does too. */
+	while (g->running)
+		pthread_cond_wait(&g->finished, &g->mu);
+	pthread_mutex_unlock(&g->mu);
+	return result(g, err, errlen);
+}
+
+int xb_group_transfer(struct xb_group *g, int op, uint32_t iters, uint32_t depth,
+		      struct xb_sample *out, uint32_t *complete, char *err, size_t errlen)
+{
+	int rc;
+
+	memset(out, 0, (size_t)g->n * iters * sizeof(*out));
+	g->op = op;
+	g->iters = iters;
+	g->depth = depth;
+	g->out = out;
+	for (int i = 0; i < g->n; i++)
+		atomic_store(&g->lanes[i].complete, 0);
+	rc = command(g, CMD_TRANSFER, err, errlen);
+	*complete = iters;
+	for (int i = 0; i < g->n; i++)
+		if (atomic_load(&g->lanes[i].complete) < *complete)
+			*complete = atomic_load(&g->lanes[i].complete);
+	return rc;
+}
+
+int xb_group_arm(struct xb_group *g, int op, uint32_t iters, char *err, size_t errlen)
+{
+	g->op = op;
+	g->iters = iters;
+	return command(g, CMD_ARM, err, errlen);
+}
+
+int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t errlen)
+{
+	int64_t deadline = now() + g->timeout_ns;
+	uint32_t last = 0;
+
+	for (;;) {
+		uint32_t least = g->iters;
+
+		for (int i = 0; i < g->n; i++)
+			if (atomic_load(&g->lanes[i].complete) < least)
+				least = atomic_load(&g->lanes[i].complete);
+		*arrived = least;
+		if (least == g->iters)
+			return 0;
+		if (xb_group_fault(g, err, errlen))
+			return EIO;
+		if (atomic_load(&g->stop)) {
+			snprintf(err, errlen, "stopped");
+			return ECANCELED;
+		}
+		if (least != last) {
+			last = least;
+			deadline = now() + g->timeout_ns;
+		} else if (now() > deadline) {
+			snprintf(err, errlen, "%u of %u iterations arrived", least, g->iters);
+			return ETIMEDOUT;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+	}
+}
+
+int xb_group_fault(struct xb_group *g, char *err, size_t errlen)
+{
+	for (int i = 0; i < g->n; i++) {
+		int rc = atomic_load(&g->lanes[i].dead);
+
+		if (rc) {
+			snprintf(err, errlen, "%s", g->lanes[i].err);
+			return rc;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,118 @@
+package units
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// FormatExact writes n bytes exactly: "438,566,912 B".
+func FormatExact(n int64) string { return humanize.Comma(n) + " B" }
+
+// FormatCount writes a count with thousands separators: "7,648".
+func FormatCount(n int64) string { return humanize.Comma(n) }
+
+// FormatMB writes n bytes in MB (10^6) with two decimals: "438.57 MB".
+func FormatMB(n int64) string { return fixed(n, MB) + " MB" }
+
+// FormatMiB writes n bytes in MiB (2^20) with two decimals: "418.25 MiB".
+func FormatMiB(n int64) string { return fixed(n, MiB) + " MiB" }
+
+// fixed writes n/unit with two decimals and thousands separators.
+func fixed(n, unit int64) string {
+	sign := ""
+	u := uint64(n)
+	if n < 0 {
+		sign, u = "-", -u
+	}
+	d := uint64(unit)
+	whole, hundredths := u/d, (u%d*100+d/2)/d
+	if hundredths == 100 {
+		whole, hundredths = whole+1, 0
+	}
+	return fmt.Sprintf("%s%s.%02d", sign, humanize.Comma(int64(whole)), hundredths)
+}
+
+// FormatBytes writes n bytes exactly and in both families of units:
+// "438,566,912 B (438.57 MB, 418.25 MiB)"; below 1 MB in kB and KiB, and below
+// 1 kB the exact bytes alone.
+func FormatBytes(n int64) string {
+	switch {
+	case n > -KB && n < KB:
+		return FormatExact(n)
+	case n > -MB && n < MB:
+		return fmt.Sprintf("%s (%s kB, %s KiB)", FormatExact(n), fixed(n, KB), fixed(n, KiB))
+	}
+	return fmt.Sprintf("%s (%s, %s)", FormatExact(n), FormatMB(n), FormatMiB(n))
+}
+
+// FormatDuration writes d with three significant digits in the unit that fits:
+// "36 ns", "1.23 µs", "36.7 ms", "1.00 s", "1,234 s". Whole nanoseconds below
+// 1 µs are written as they are.
+func FormatDuration(d time.Duration) string {
+	if d > -time.Microsecond && d < time.Microsecond {
+		return strconv.FormatInt(int64(d), 10) + " ns"
+	}
+	return FormatNanos(float64(d))
+}
+
+// FormatNanos is [FormatDuration] for a fraction of nanoseconds, such as a time
+// per descriptor: "85.3 ns". NaN and infinities are written as "n/a".
+func FormatNanos(ns float64) string {
+	if math.IsNaN(ns) || math.IsInf(ns, 0) {
+		return "n/a"
+	}
+	if ns == 0 {
+		return "0 ns"
+	}
+	names := []string{"ns", "µs", "ms", "s"}
+	i := 0
+	// 999.5 is the first value that three digits would write as 1000.
+	for i < len(names)-1 && math.Abs(ns) >= 999.5 {
+		ns /= 1000
+		i++
+	}
+	return FormatSignificant(ns) + " " + names[i]
+}
+
+// FormatSignificant writes f with three significant digits and without an
+// exponent, with thousands separators from 1,000 on: "0.00123", "36.7", "1,234".
+func FormatSignificant(f float64) string {
+	if f == 0 {
+		return "0"
+	}
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return "n/a"
+	}
+	// Rounding may carry into a new digit (9.996 → 10.0), so the digits after
+	// the point are counted on the rounded value.
+	r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'e', 2, 64), 64)
+	if err != nil {
+		return strconv.FormatFloat(f, 'g', 3, 64)
+	}
+	decimals := 2 - int(math.Floor(math.Log10(math.Abs(r))))
+	if decimals > 0 {
+		return strconv.FormatFloat(r, 'f', decimals, 64)
+	}
+	if math.Abs(f) < 1<<62 {
+		return humanize.Comma(int64(math.Round(f)))
+	}
+	return strconv.FormatFloat(f, 'f', 0, 64)
+}
+
+// FormatGBps writes a rate given in bytes per second, in GB/s (10^9 bytes).
+func FormatGBps(bytesPerSecond float64) string {
+	return FormatSignificant(bytesPerSecond/1e9) + " GB/s"
+}
+
+// FormatGbps writes a rate given in bits per second, in Gbit/s (10^9 bits).
+func FormatGbps(bitsPerSecond float64) string {
+	return FormatSignificant(bitsPerSecond/1e9) + " Gbit/s"
+}
+
+// FormatPercent writes a fraction as a percentage with three significant
+// digits: 0.0234 → "2.34%".
+func FormatPercent(fraction float64) string { return FormatSignificant(fraction*100) + "%" }
