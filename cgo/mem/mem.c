@@ -1,0 +1,113 @@
+#define _GNU_SOURCE
+#include "mem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; headers older than glibc 2.35 lack it */
+#endif
+#define HUGE_PAGE (2u << 20)
+
+static size_t whole_pages(size_t len) { return (len + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1); }
+
+void *xb_mem_map(size_t len, int huge)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *p;
+
+	if (huge)
+		flags |= MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
+	p = mmap(NULL, whole_pages(len), PROT_READ | PROT_WRITE, flags, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	/* Pages are faulted in here, not in the first transfer. A huge page that
+	 * the pool lacks is an error from madvise, not a SIGBUS later. */
+	if (madvise(p, whole_pages(len), MADV_POPULATE_WRITE)) {
+		int e = errno;
+
+		if (e != EINVAL || huge) {
+			munmap(p, whole_pages(len));
+			errno = e;
+			return NULL;
+		}
+		memset(p, 0, len); /* a kernel before 5.14 */
+	}
+	return p;
+}
+
+int xb_mem_unmap(void *p, size_t len) { return munmap(p, whole_pages(len)); }
+
+/* splitmix64's finaliser over the word's number and the key: neighbours,
+ * iterations and seeds share no bytes. */
+static inline uint64_t word(uint64_t index, uint64_t key)
+{
+	uint64_t x = (index + key) * 0x9E3779B97F4A7C15ull;
+
+	x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+	return x ^ (x >> 31);
+}
+
+static inline unsigned char byte_at(uint64_t off, uint64_t key)
+{
+	uint64_t w = word(off >> 3, key);
+	unsigned char b[8];
+
+	memcpy(b, &w, 8);
+	return b[off & 7];
+}
+
+void xb_pattern_fill(unsigned char *p, size_t len, uint64_t off, uint64_t key)
+{
+	size_t i = 0;
+
+	for (; i < len && ((off + i) & 7); i++)
+		p[i] = byte_at(off + i, key);
+	for (; i + 8 <= len; i += 8) {
+		uint64_t w = word((off + i) >> 3, key);
+
+		memcpy(p + i, &w, 8);
+	}
+	for (; i < len; i++)
+		p[i] = byte_at(off + i, key);
+}
+
+size_t xb_pattern_check(const unsigned char *p, size_t len, uint64_t off, uint64_t key)
+{
+	size_t i = 0;
+
+	for (; i < len && ((off + i) & 7); i++)
+		if (p[i] != byte_at(off + i, key))
+			return i;
+	for (; i + 8 <= len; i += 8) {
+		uint64_t w = word((off + i) >> 3, key);
+
+		if (memcmp(p + i, &w, 8))
+			break; /* the byte loop finds the place */
+	}
+	for (; i < len; i++)
+		if (p[i] != byte_at(off + i, key))
+			return i;
+	return len;
+}
+
+uint64_t xb_pattern_check_pieces(const unsigned char *base, const struct xb_piece *pieces, uint64_t n,
+				 int to_local, uint64_t key, uint64_t *at)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t dst = to_local ? pieces[i].local : pieces[i].remote;
+		uint64_t src = to_local ? pieces[i].remote : pieces[i].local;
+
+		*at = xb_pattern_check(base + dst, pieces[i].len, src, key);
+		if (*at != pieces[i].len)
+			return i;
+	}
+	return n;
+}
+
+void xb_mem_copy_pieces(unsigned char *dst, const unsigned char *src, const struct xb_piece *pieces, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		memcpy(dst + pieces[i].local, src + pieces[i].remote, pieces[i].len);
+}
