@@ -1,0 +1,132 @@
+// Package xfer is the measuring core: it opens the same transport on two
+// sides, lays a plan over their buffers, runs transfers and proves them.
+//
+// Data flows one way: a Config and a plan go in, samples come out. What a
+// transport is made of (libfabric, UCX, kernel sockets, memcpy) ends at the
+// interfaces in this file.
+package xfer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+)
+
+// Role is a side of a transfer.
+type Role int
+
+const (
+	Initiator Role = iota // posts READ, WRITE and SEND, and holds the clock
+	Target                // owns the memory that is read or written
+)
+
+// Config says how to open a transport; both sides get the same but for Role
+// and Bind. Zero values mean the provider's best.
+type Config struct {
+	Provider string // as given to --provider: "tcp", "efa", "ucx:tcp", "socket", …
+	Role     Role
+	// Bind is the local IP address that IP-based providers use, on the route
+	// to the peer.
+	Bind string
+	Ops  []engine.Op // that will be run
+	// Streams is how many independent endpoints a NIC gets, Rails how many
+	// NICs are used; a transport has Streams*Rails lanes.
+	Streams, Rails int
+	Depth          int    // operations in flight a lane
+	Chunk          uint64 // bytes an operation at most
+	Poll           engine.Poll
+	Timeout        time.Duration
+	SameHost       bool // both sides run on one host
+	// Device is the CUDA ordinal whose nearest NICs are preferred, or -1.
+	Device int
+	// Library is the file to load instead of the loader's default
+	// (--libfabric, --libucp).
+	Library string
+	// Options are the user's library settings (--ucx-config).
+	Options map[string]string
+}
+
+// Errors that decide the exit code.
+var (
+	// ErrUnavailable: this host cannot run the provider (no device, no
+	// library, no permission). The text names the cause in the library's words
+	// and the next step.
+	ErrUnavailable = errors.New("transport unavailable")
+	// ErrUnsupported: the provider cannot do this operation or memory kind.
+	ErrUnsupported = errors.New("not supported by the transport")
+)
+
+// Endpoint is one side of an open transport. Its methods are for one goroutine
+// at a time, except Fault.
+//
+// The order is: Open, Register, exchange Address, Connect on both sides, then
+// transfers; Close at last, initiator first or not.
+type Endpoint interface {
+	// Info says what carries the bytes; complete after Open.
+	Info() Info
+	// Register makes buf the endpoint's region. Its offsets are those of the
+	// plans. The endpoint must be closed before buf is freed.
+	Register(buf *mem.Buffer) error
+	// Address is what the peer needs: addresses, keys and bases, opaque.
+	// Valid after Register.
+	Address() ([]byte, error)
+	// Connect takes the peer's Address and starts progress.
+	Connect(ctx context.Context, peer []byte) error
+	// Lanes is how many plans a transfer takes; valid after Open and equal on
+	// both sides.
+	Lanes() int
+	// Arm readies a target for iters transfers of plans, one plan a lane.
+	Arm(ctx context.Context, op engine.Op, plans []*engine.Plan, iters int) error
+	// Settle ends what Arm began and says how many transfers arrived, for
+	// operations that the target sees; for others it returns at once.
+	Settle(ctx context.Context) (int, error)
+	// Transfer runs iters transfers back to back from an initiator. With an
+	// error, the samples of those that were completed before it.
+	Transfer(ctx context.Context, op engine.Op, plans []*engine.Plan, iters int) ([]engine.Sample, error)
+	// Fault is the error of an endpoint that failed outside a transfer.
+	Fault() error
+	Close() error
+}
+
+// Info says what an endpoint is made of; it goes into the record.
+type Info struct {
+	Provider string `json:"provider"`         // as the library names it: "tcp;ofi_rxm", "ucx"
+	API      string `json:"api"`              // libfabric, ucx, socket, memcpy
+	Library  string `json:"library_path"`     // file that was loaded, "" for none
+	Version  string `json:"library_version"`  // its own word
+	Fabric   string `json:"fabric,omitempty"` // libfabric: fabric name
+	// Devices are the NICs of the rails: libfabric domains or UCX devices.
+	Devices []Device `json:"devices,omitempty"`
+	// Landing names, by operation, what proves that data landed:
+	// "local-completion", "delivery-complete", "remote-cq-count", "flush",
+	// "target-ack", "copy".
+	Landing map[string]string `json:"landing"`
+	// Protocol is the library's own report of what it uses, by operation:
+	// "device RDMA", "emulated", UCX's protocol lines.
+	Protocol map[string]string `json:"protocol,omitempty"`
+	// Emulated lists the operations whose RMA the provider makes of messages.
+	Emulated []string `json:"emulated_rma,omitempty"`
+	// Simulated is set when the device itself is a stand-in (EFA firmware
+	// 0.0.0.0): nothing here is then a measurement.
+	Simulated bool              `json:"emulated_device,omitempty"`
+	Streams   int               `json:"streams"`
+	Rails     int               `json:"rails"`
+	Depth     int               `json:"depth"`
+	Chunk     uint64            `json:"chunk_bytes"`
+	Poll      string            `json:"poll"`
+	Settings  map[string]string `json:"settings,omitempty"` // that were in force: UCX_*, FI_*
+	Notes     []string          `json:"notes,omitempty"`    // for the header: "same-host peers go over shm", …
+}
+
+// Device is one NIC.
+type Device struct {
+	Name     string `json:"name"`
+	Firmware string `json:"firmware,omitempty"`
+	PCI      string `json:"pci,omitempty"`
+	LinkBits uint64 `json:"link_bits_per_s,omitempty"` // 0: unknown
+	NUMA     int    `json:"numa"`                      // -1: unknown
+	MTU      int    `json:"mtu_bytes,omitempty"`
+}
