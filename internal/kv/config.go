@@ -1,0 +1,231 @@
+package kv
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const maxConfigBytes = 1 << 20
+
+// hfConfig holds the fields of a Hugging Face config.json that decide the KV
+// cache. Pointers tell "absent or null" from a number.
+type hfConfig struct {
+	Architectures    []string  `json:"architectures"`
+	ModelType        string    `json:"model_type"`
+	NumHiddenLayers  *int      `json:"num_hidden_layers"`
+	HiddenSize       *int      `json:"hidden_size"`
+	NumAttnHeads     *int      `json:"num_attention_heads"`
+	NumKVHeads       *int      `json:"num_key_value_heads"`
+	HeadDim          *int      `json:"head_dim"`
+	TorchDType       string    `json:"torch_dtype"`
+	DType            string    `json:"dtype"`
+	KVLoraRank       *int      `json:"kv_lora_rank"`
+	QKRopeHeadDim    *int      `json:"qk_rope_head_dim"`
+	SlidingWindow    *int      `json:"sliding_window"`
+	UseSlidingWindow *bool     `json:"use_sliding_window"`
+	MaxWindowLayers  *int      `json:"max_window_layers"`
+	LayerTypes       []string  `json:"layer_types"`
+	TextConfig       *hfConfig `json:"text_config"`
+}
+
+// family is how a model type caches keys and values.
+type family int
+
+const (
+	grouped family = iota + 1 // K and V per KV head
+	latent                    // multi-head latent attention
+)
+
+// modelTypes are the model_type values whose cache this package knows. Others
+// (state-space layers, shared caches between layers) would be counted wrongly,
+// so they are refused.
+var modelTypes = map[string]family{
+	"llama": grouped, "mistral": grouped, "mixtral": grouped, "qwen2": grouped, "qwen2_moe": grouped,
+	"qwen2_5_vl": grouped, "qwen2_5_vl_text": grouped, "qwen3": grouped, "qwen3_moe": grouped,
+	"qwen3_vl_text": grouped, "gpt_oss": grouped,
+	"deepseek_v2": latent, "deepseek_v3": latent, "kimi_k2": latent,
+}
+
+// architectureTypes gives the model_type of files that state only the class.
+var architectureTypes = map[string]string{
+	"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral", "MixtralForCausalLM": "mixtral",
+	"Qwen2ForCausalLM": "qwen2", "Qwen2MoeForCausalLM": "qwen2_moe",
+	"Qwen3ForCausalLM": "qwen3", "Qwen3MoeForCausalLM": "qwen3_moe", "GptOssForCausalLM": "gpt_oss",
+	"DeepseekV2ForCausalLM": "deepseek_v2", "DeepseekV3ForCausalLM": "deepseek_v3",
+}
+
+// ParseConfig reads the geometry from a Hugging Face config.json. name is used
+// in errors and becomes the model's name. head_dim defaults to hidden_size /
+// num_attention_heads, num_key_value_heads to num_attention_heads, and for a
+// multimodal model the text_config counts.
+//
+// A file without torch_dtype or dtype leaves Model.DType empty, except for
+// gpt_oss, whose KV cache is bf16. Every other number that is missing or
+// impossible, and a model type whose cache is not known, is an error.
+func ParseConfig(name string, data []byte) (Model, error) {
+	fail := func(format string, args ...any) (Model, error) {
+		return Model{}, fmt.Errorf("model configuration %s: %w", name, fmt.Errorf(format, args...))
+	}
+	if len(data) > maxConfigBytes {
+		return fail("%d bytes are more than a config.json ever has (limit %d)", len(data), maxConfigBytes)
+	}
+	var c hfConfig
+	if err := json.Unmarshal(data, &c); err != nil {
+		return fail("not a config.json: %w", err)
+	}
+	if c.TextConfig != nil {
+		t := *c.TextConfig
+		if t.TextConfig != nil {
+			return fail("text_config holds another text_config")
+		}
+		if t.ModelType == "" && len(t.Architectures) == 0 {
+			t.ModelType, t.Architectures = c.ModelType, c.Architectures
+		}
+		if t.TorchDType == "" && t.DType == "" {
+			t.TorchDType, t.DType = c.TorchDType, c.DType
+		}
+		c = t
+	}
+	kind := c.ModelType
+	if kind == "" && len(c.Architectures) > 0 {
+		kind = architectureTypes[c.Architectures[0]]
+		if kind == "" {
+			return fail("architecture %q is not known; known are %s", c.Architectures[0], knownTypes())
+		}
+	}
+	if kind == "" {
+		return fail("neither model_type nor architectures says what it is")
+	}
+	fam, ok := modelTypes[kind]
+	if !ok {
+		return fail("the KV cache of model_type %q is not known; known are %s", kind, knownTypes())
+	}
+
+	m := Model{Name: name}
+	need := func(field string, v *int) (int, error) {
+		if v == nil {
+			return 0, fmt.Errorf("model configuration %s: %s is missing", name, field)
+		}
+		if *v < 1 || *v > maxLatent {
+			return 0, fmt.Errorf("model configuration %s: %s is %d; it must be from 1 to %d", name, field, *v, maxLatent)
+		}
+		return *v, nil
+	}
+	var err error
+	if m.Layers, err = need("num_hidden_layers", c.NumHiddenLayers); err != nil {
+		return Model{}, err
+	}
+	if m.Heads, err = need("num_attention_heads", c.NumAttnHeads); err != nil {
+		return Model{}, err
+	}
+	if fam == latent {
+		rank, err := need("kv_lora_rank", c.KVLoraRank)
+		if err != nil {
+			return Model{}, err
+		}
+		rope, err := need("qk_rope_head_dim", c.QKRopeHeadDim)
+		if err != nil {
+			return Model{}, err
+		}
+		m.LatentDim = rank + rope
+	} else {
+		m.KVHeads = m.Heads
+		if c.NumKVHeads != nil {
+			if m.KVHeads, err = need("num_key_value_heads", c.NumKVHeads); err != nil {
+				return Model{}, err
+			}
+		}
+		if c.HeadDim != nil {
+			if m.HeadDim, err = need("head_dim", c.HeadDim); err != nil {
+				return Model{}, err
+			}
+		} else {
+			hidden, err := need("hidden_size", c.HiddenSize)
+			if err != nil {
+				return Model{}, fmt.Errorf("%w, and so is head_dim", err)
+			}
+			if hidden%m.Heads != 0 {
+				return fail("hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is missing", hidden, m.Heads)
+			}
+			m.HeadDim = hidden / m.Heads
+		}
+	}
+	if err := c.window(kind, &m); err != nil {
+		return fail("%w", err)
+	}
+	if m.DType, err = c.dtype(kind); err != nil {
+		return fail("%w", err)
+	}
+	probe := m
+	if probe.DType == "" {
+		probe.DType = BF16 // the caller may name one; the rest is checked here
+	}
+	return m, probe.Validate()
+}
+
+// window fills in the layers with a sliding window.
+func (c *hfConfig) window(kind string, m *Model) error {
+	sliding := 0
+	for _, t := range c.LayerTypes {
+		switch t {
+		case "sliding_attention":
+			sliding++
+		case "full_attention":
+		default:
+			return fmt.Errorf("the KV cache of a layer of type %q is not known", t)
+		}
+	}
+	if c.LayerTypes != nil && len(c.LayerTypes) != m.Layers {
+		return fmt.Errorf("layer_types has %d entries for %d layers", len(c.LayerTypes), m.Layers)
+	}
+	if c.SlidingWindow == nil || c.UseSlidingWindow != nil && !*c.UseSlidingWindow {
+		return nil
+	}
+	if *c.SlidingWindow < 1 {
+		return fmt.Errorf("sliding_window is %d; it must be at least 1, or null", *c.SlidingWindow)
+	}
+	m.SlidingWindow = *c.SlidingWindow
+	switch {
+	case c.LayerTypes != nil:
+		m.SlidingLayers = sliding
+	case kind == "gpt_oss":
+		m.SlidingLayers = (m.Layers + 1) / 2 // layers 0, 2, 4, …
+	case c.MaxWindowLayers != nil:
+		// Qwen: layers from max_window_layers on use the window.
+		m.SlidingLayers = min(max(m.Layers-*c.MaxWindowLayers, 0), m.Layers)
+	default:
+		m.SlidingLayers = m.Layers
+	}
+	if m.SlidingLayers == 0 {
+		m.SlidingWindow = 0
+	}
+	return nil
+}
+
+func (c *hfConfig) dtype(kind string) (DType, error) {
+	name := c.TorchDType
+	if name == "" {
+		name = c.DType
+	}
+	if c.TorchDType != "" && c.DType != "" && !strings.EqualFold(c.TorchDType, c.DType) {
+		return "", fmt.Errorf("torch_dtype %q and dtype %q disagree", c.TorchDType, c.DType)
+	}
+	if name == "" {
+		if kind == "gpt_oss" {
+			return BF16, nil
+		}
+		return "", nil
+	}
+	return ParseDType(name)
+}
+
+func knownTypes() string {
+	names := make([]string, 0, len(modelTypes))
+	for n := range modelTypes {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}

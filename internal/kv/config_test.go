@@ -1,0 +1,112 @@
+package kv
+
+import (
+	"strings"
+	"testing"
+)
+
+const llamaBase = `"model_type":"llama","num_hidden_layers":4,"num_attention_heads":8,"hidden_size":512`
+
+func TestParseConfig(t *testing.T) {
+	for name, tc := range map[string]struct {
+		json string
+		want Model
+	}{
+		"defaults": {`{` + llamaBase + `,"torch_dtype":"float16"}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 64, DType: FP16}},
+		"nulls": {`{` + llamaBase + `,"num_key_value_heads":null,"head_dim":null,"dtype":"bfloat16","sliding_window":null}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 64, DType: BF16}},
+		"head_dim wins": {`{` + llamaBase + `,"head_dim":128,"num_key_value_heads":2,"torch_dtype":"bfloat16"}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 2, HeadDim: 128, DType: BF16}},
+		"head_dim without hidden_size": {`{"model_type":"qwen3","num_hidden_layers":4,"num_attention_heads":8,"head_dim":128,"dtype":"bfloat16"}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 128, DType: BF16}},
+		"no dtype": {`{` + llamaBase + `}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 64}},
+		"architecture only": {`{"architectures":["MistralForCausalLM"],"num_hidden_layers":4,"num_attention_heads":8,"hidden_size":512,"sliding_window":4096,"dtype":"bfloat16"}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 64, DType: BF16, SlidingLayers: 4, SlidingWindow: 4096}},
+		"text_config": {`{"model_type":"mistral3","torch_dtype":"bfloat16","text_config":{"model_type":"mistral","num_hidden_layers":4,"num_attention_heads":8,"num_key_value_heads":2,"hidden_size":512}}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 2, HeadDim: 64, DType: BF16}},
+		"qwen window off": {`{"model_type":"qwen2","num_hidden_layers":4,"num_attention_heads":8,"hidden_size":512,"sliding_window":1024,"use_sliding_window":false,"max_window_layers":4,"dtype":"bfloat16"}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 64, DType: BF16}},
+		"qwen window on": {`{"model_type":"qwen2","num_hidden_layers":4,"num_attention_heads":8,"hidden_size":512,"sliding_window":1024,"use_sliding_window":true,"max_window_layers":3,"dtype":"bfloat16"}`,
+			Model{Layers: 4, Heads: 8, KVHeads: 8, HeadDim: 64, DType: BF16, SlidingLayers: 1, SlidingWindow: 1024}},
+		"gpt_oss": {`{"model_type":"gpt_oss","num_hidden_layers":3,"num_attention_heads":8,"num_key_value_heads":2,"head_dim":64,"sliding_window":128}`,
+			Model{Layers: 3, Heads: 8, KVHeads: 2, HeadDim: 64, DType: BF16, SlidingLayers: 2, SlidingWindow: 128}},
+		"deepseek": {`{"model_type":"deepseek_v2","num_hidden_layers":27,"num_attention_heads":16,"num_key_value_heads":16,"kv_lora_rank":512,"qk_rope_head_dim":64,"torch_dtype":"bfloat16"}`,
+			Model{Layers: 27, Heads: 16, LatentDim: 576, DType: BF16}},
+	} {
+		tc.want.Name = name
+		if got, err := ParseConfig(name, []byte(tc.json)); err != nil || got != tc.want {
+			t.Errorf("%s: %+v, %v; want %+v", name, got, err, tc.want)
+		}
+	}
+}
+
+func TestParseConfigRefuses(t *testing.T) {
+	for name, tc := range map[string]struct{ json, want string }{
+		"empty":         {``, "not a config.json"},
+		"array":         {`[]`, "not a config.json"},
+		"trailing":      {`{} {}`, "not a config.json"},
+		"nothing":       {`{}`, "neither model_type nor architectures"},
+		"unknown type":  {`{"model_type":"mamba2"}`, `model_type "mamba2" is not known; known are deepseek_v2,`},
+		"unknown class": {`{"architectures":["JambaForCausalLM"]}`, `architecture "JambaForCausalLM" is not known`},
+		"no layers":     {`{"model_type":"llama"}`, "num_hidden_layers is missing"},
+		"no heads":      {`{"model_type":"llama","num_hidden_layers":4}`, "num_attention_heads is missing"},
+		"no hidden":     {`{"model_type":"llama","num_hidden_layers":4,"num_attention_heads":8}`, "hidden_size is missing, and so is head_dim"},
+		"odd hidden":    {`{"model_type":"llama","num_hidden_layers":4,"num_attention_heads":3,"hidden_size":512}`, "not a multiple of num_attention_heads 3"},
+		"zero layers":   {`{"model_type":"llama","num_hidden_layers":0}`, "num_hidden_layers is 0"},
+		"negative":      {`{` + llamaBase + `,"num_key_value_heads":-1}`, "num_key_value_heads is -1"},
+		"kv heads":      {`{` + llamaBase + `,"num_key_value_heads":3}`, "not a multiple of 3 KV heads"},
+		"fraction":      {`{"model_type":"llama","num_hidden_layers":4.5}`, "num_hidden_layers"},
+		"string":        {`{"model_type":"llama","num_hidden_layers":"4"}`, "num_hidden_layers"},
+		"huge":          {`{"model_type":"llama","num_hidden_layers":1e30}`, "num_hidden_layers"},
+		"many layers":   {`{"model_type":"llama","num_hidden_layers":20000,"num_attention_heads":8,"hidden_size":512}`, "number of layers is 20000"},
+		"no lora":       {`{"model_type":"deepseek_v3","num_hidden_layers":61,"num_attention_heads":128,"qk_rope_head_dim":64}`, "kv_lora_rank is missing"},
+		"no rope":       {`{"model_type":"deepseek_v3","num_hidden_layers":61,"num_attention_heads":128,"kv_lora_rank":512}`, "qk_rope_head_dim is missing"},
+		"dtype":         {`{` + llamaBase + `,"torch_dtype":"complex64"}`, `unknown dtype "complex64"`},
+		"two dtypes":    {`{` + llamaBase + `,"torch_dtype":"float16","dtype":"bfloat16"}`, "disagree"},
+		"layer types":   {`{` + llamaBase + `,"layer_types":["linear_attention","full_attention","full_attention","full_attention"]}`, `"linear_attention" is not known`},
+		"layer count":   {`{` + llamaBase + `,"layer_types":["full_attention"]}`, "1 entries for 4 layers"},
+		"window":        {`{` + llamaBase + `,"sliding_window":0}`, "sliding_window is 0"},
+		"nested twice":  {`{"text_config":{"text_config":{}}}`, "another text_config"},
+		"100%d":         {`{}`, "100%d: neither"},
+	} {
+		if m, err := ParseConfig(name, []byte(tc.json)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %+v, %v; want an error with %q", name, m, err, tc.want)
+		}
+	}
+	if _, err := ParseConfig("big", make([]byte, maxConfigBytes+1)); err == nil {
+		t.Error("an oversized file was read")
+	}
+}
+
+// FuzzParseConfig holds that whatever parses is a usable geometry, and that a
+// transfer of it stays inside its limits.
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(`{` + llamaBase + `,"torch_dtype":"float16"}`))
+	f.Add([]byte(`{"model_type":"deepseek_v3","num_hidden_layers":61,"num_attention_heads":128,"kv_lora_rank":512,"qk_rope_head_dim":64}`))
+	f.Add([]byte(`{"model_type":"gpt_oss","num_hidden_layers":36,"num_attention_heads":64,"num_key_value_heads":8,"head_dim":64,"sliding_window":128}`))
+	f.Add([]byte(`{"text_config":{` + llamaBase + `}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := ParseConfig("fuzz", data)
+		if err != nil {
+			return
+		}
+		if m.DType == "" {
+			m.DType = FP32
+		}
+		if err := m.Validate(); err != nil {
+			t.Fatalf("parsed but not valid: %v", err)
+		}
+		if m.BytesPerToken() < 1 {
+			t.Fatalf("%d bytes a token", m.BytesPerToken())
+		}
+		tr, err := New(Request{Model: m, Tokens: 1000, Shape: Fragmented})
+		if err != nil {
+			return
+		}
+		if tr.Bytes < 1000*m.BytesPerToken() || tr.Bytes > DefaultMaxBytes || tr.Count() > MaxDescs {
+			t.Fatalf("transfer of %d bytes, %d descriptors", tr.Bytes, tr.Count())
+		}
+	})
+}

@@ -1,0 +1,407 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// Layout says whether K and V of a block lie together.
+type Layout string
+
+// Layouts of a layer's block pool.
+const (
+	// Packed keeps K and V of a block together: one region a layer, one
+	// descriptor a block (vLLM 0.26 and later).
+	Packed Layout = "packed"
+	// Split keeps K and V apart: two regions a layer, two descriptors a block
+	// (vLLM up to 0.22 with FlashAttention).
+	Split Layout = "split"
+)
+
+// Shape says how the same bytes are cut into descriptors.
+type Shape string
+
+// Shapes of a transfer.
+const (
+	// Merged is one descriptor a region: the best case, all blocks adjacent.
+	Merged Shape = "merged"
+	// Fragmented is one descriptor a region and block: the worst case, no two
+	// of which can be merged.
+	Fragmented Shape = "fragmented"
+	// Contiguous is one descriptor of exactly the bytes asked for.
+	Contiguous Shape = "contiguous"
+)
+
+// ParseLayout reads a Layout.
+func ParseLayout(s string) (Layout, error) {
+	if l := Layout(s); l == Packed || l == Split {
+		return l, nil
+	}
+	return "", fmt.Errorf("unknown KV layout %q; use packed or split", s)
+}
+
+// Shapes returns all shapes.
+func Shapes() []Shape { return []Shape{Merged, Fragmented, Contiguous} }
+
+// ParseShapes reads a comma-separated list of shapes, in the order given.
+func ParseShapes(s string) ([]Shape, error) {
+	var out []Shape
+	for f := range strings.SplitSeq(s, ",") {
+		sh := Shape(f)
+		if !slices.Contains(Shapes(), sh) {
+			return nil, fmt.Errorf("unknown shape %q; use merged, fragmented or contiguous", f)
+		}
+		if slices.Contains(out, sh) {
+			return nil, fmt.Errorf("shape %s is named twice in %q", sh, s)
+		}
+		out = append(out, sh)
+	}
+	return out, nil
+}
+
+// Defaults and limits of a [Request].
+const (
+	DefaultBlockTokens = 16 // vLLM's on GPUs
+	DefaultMaxBytes    = int64(1) << 40
+	MaxBlockTokens     = 1 << 20
+	// MaxDescs bounds the descriptors of one transfer.
+	MaxDescs = 1 << 24
+)
+
+// ErrTooLarge is wrapped by the errors of [New] for a request above a limit.
+var ErrTooLarge = errors.New("too large")
+
+// Request asks for the transfer of a KV cache. One of Tokens and Bytes is set.
+type Request struct {
+	// Model may be left out for a contiguous transfer of Bytes.
+	Model Model
+	// Tokens is the length of the prompt.
+	Tokens int64
+	// Bytes is what one tensor-parallel rank holds of the cache.
+	Bytes int64
+	// BlockTokens is the number of tokens in a block; 0 is [DefaultBlockTokens].
+	BlockTokens int
+	// Layout is Packed when empty. A latent cache has no K and V to split: both
+	// layouts are the same for it.
+	Layout Layout
+	// Shape is Merged when empty.
+	Shape Shape
+	// TensorParallel is the number of ranks; 0 is 1. The transfer is one rank's.
+	TensorParallel int
+	// Seed decides the block numbers of the fragmented shape on both sides.
+	Seed uint64
+	// MaxBytes is the largest buffer allowed; 0 is [DefaultMaxBytes].
+	MaxBytes int64
+}
+
+// Desc is one piece of a transfer: Len bytes at Local in the local buffer and at
+// Remote in the remote one, both byte offsets from the buffer's start.
+type Desc struct {
+	Local, Remote, Len uint64
+}
+
+// Transfer is a request worked out: how many bytes in how many descriptors.
+// Both sides hold one buffer of Bytes bytes, region after region, and in each
+// region Blocks blocks of BlockBytes. It is read-only and safe for concurrent
+// use.
+type Transfer struct {
+	// Request is what was asked, with defaults filled in.
+	Request
+	// Rank is the share of the model; zero for a contiguous transfer without one.
+	Rank Rank
+	// Regions is the number of memory regions: layers, twice that when split, 1
+	// for a contiguous transfer.
+	Regions int
+	// Blocks is the number of blocks in each region; 0 for a contiguous transfer.
+	Blocks int
+	// BlockBytes is the length of one block in one region; 0 for a contiguous
+	// transfer.
+	BlockBytes int64
+	// Tokens is the number of tokens that Bytes holds, whole blocks for KV
+	// shapes, rounded down for a contiguous transfer; 0 without a model.
+	Tokens int64
+	// Bytes is the size of the buffer and of the transfer.
+	Bytes int64
+}
+
+// New works out a request. KV shapes are rounded up to whole blocks, see
+// [Transfer.Rounding]; a contiguous transfer is exact.
+func New(req Request) (*Transfer, error) {
+	if req.Shape == "" {
+		req.Shape = Merged
+	}
+	if req.Layout == "" {
+		req.Layout = Packed
+	}
+	if req.BlockTokens == 0 {
+		req.BlockTokens = DefaultBlockTokens
+	}
+	if req.TensorParallel == 0 {
+		req.TensorParallel = 1
+	}
+	if req.MaxBytes == 0 {
+		req.MaxBytes = DefaultMaxBytes
+	}
+	if err := req.check(); err != nil {
+		return nil, err
+	}
+	t := &Transfer{Request: req, Regions: 1}
+	if req.Model != (Model{}) {
+		r, err := req.Model.Rank(req.TensorParallel)
+		if err != nil {
+			return nil, err
+		}
+		t.Rank = r
+	}
+	perToken := t.Rank.BytesPerToken()
+	if req.Shape == Contiguous {
+		t.Bytes = req.Bytes
+		if req.Tokens != 0 {
+			var ok bool
+			if t.Bytes, ok = mul(req.Tokens, perToken); !ok {
+				return nil, fmt.Errorf("%d tokens of %d bytes are %w: more than 2^63-1 bytes", req.Tokens, perToken, ErrTooLarge)
+			}
+		}
+		if perToken > 0 {
+			t.Tokens = t.Bytes / perToken
+		}
+		return t, t.checkLimits()
+	}
+
+	tokens := req.Tokens
+	if tokens == 0 {
+		tokens = ceilDiv(req.Bytes, perToken)
+	}
+	block := int64(req.BlockTokens)
+	blocks := ceilDiv(tokens, block)
+	perBlock, ok := mul(block, perToken)
+	bytes, fits := mul(blocks, perBlock)
+	if !ok || !fits || blocks > math.MaxInt32 {
+		return nil, fmt.Errorf("%d tokens of %d bytes are %w", tokens, perToken, ErrTooLarge)
+	}
+	t.Regions = t.Rank.Layers
+	t.BlockBytes = block * t.Rank.BytesPerTokenLayer()
+	if req.Layout == Split && !t.Rank.MLA() {
+		t.Regions, t.BlockBytes = 2*t.Regions, t.BlockBytes/2
+	}
+	t.Blocks, t.Tokens, t.Bytes = int(blocks), blocks*block, bytes
+	return t, t.checkLimits()
+}
+
+func (r Request) check() error {
+	if (r.Tokens == 0) == (r.Bytes == 0) {
+		return fmt.Errorf("a transfer needs either tokens or bytes (%d tokens, %d bytes given)", r.Tokens, r.Bytes)
+	}
+	if r.Tokens < 0 || r.Bytes < 0 {
+		return fmt.Errorf("a transfer cannot have %d tokens and %d bytes", r.Tokens, r.Bytes)
+	}
+	if r.Model == (Model{}) && (r.Shape != Contiguous || r.Tokens != 0) {
+		return fmt.Errorf("a %s transfer of %d tokens, %d bytes needs a model", r.Shape, r.Tokens, r.Bytes)
+	}
+	if r.BlockTokens < 1 || r.BlockTokens > MaxBlockTokens {
+		return fmt.Errorf("blocks of %d tokens: the number must be from 1 to %d", r.BlockTokens, MaxBlockTokens)
+	}
+	if r.MaxBytes < 0 {
+		return fmt.Errorf("the limit of %d bytes is negative", r.MaxBytes)
+	}
+	if _, err := ParseLayout(string(r.Layout)); err != nil {
+		return err
+	}
+	if !slices.Contains(Shapes(), r.Shape) {
+		return fmt.Errorf("unknown shape %q; use merged, fragmented or contiguous", r.Shape)
+	}
+	return nil
+}
+
+func (t *Transfer) checkLimits() error {
+	if t.Bytes > t.MaxBytes {
+		return fmt.Errorf("the KV cache takes %d bytes, %w for the limit of %d bytes; ask for fewer tokens or bytes",
+			t.Bytes, ErrTooLarge, t.MaxBytes)
+	}
+	if n := t.Count(); n > MaxDescs {
+		return fmt.Errorf("%d regions of %d blocks are %d descriptors, %w for the limit of %d; use larger blocks or fewer tokens",
+			t.Regions, t.Blocks, n, ErrTooLarge, MaxDescs)
+	}
+	return nil
+}
+
+// Count returns the number of descriptors without building them.
+func (t *Transfer) Count() int {
+	switch t.Shape {
+	case Fragmented:
+		return t.Regions * t.Blocks
+	case Merged:
+		return t.Regions
+	}
+	return 1
+}
+
+// TokensExact returns Bytes in tokens, with a fraction when a contiguous
+// transfer holds no whole number of them; 0 without a model.
+func (t *Transfer) TokensExact() float64 {
+	per := t.Rank.BytesPerToken()
+	if per == 0 {
+		return 0
+	}
+	return float64(t.Bytes) / float64(per)
+}
+
+// Rounding says how the request was rounded up to whole blocks.
+type Rounding struct {
+	AskedBytes  int64 // bytes asked for, 0 if tokens were
+	AskedTokens int64 // tokens asked for, or the fewest that hold AskedBytes
+	Tokens      int64 // tokens transferred
+	Blocks      int   // blocks of BlockTokens tokens
+	BlockTokens int
+	Bytes       int64 // bytes transferred
+}
+
+// Rounding reports how the request was rounded, and whether that changed it.
+func (t *Transfer) Rounding() (r Rounding, changed bool) {
+	r = Rounding{
+		AskedBytes: t.Request.Bytes, AskedTokens: t.Request.Tokens,
+		Tokens: t.Tokens, Blocks: t.Blocks, BlockTokens: t.BlockTokens, Bytes: t.Bytes,
+	}
+	if per := t.Rank.BytesPerToken(); r.AskedTokens == 0 && per > 0 {
+		r.AskedTokens = ceilDiv(r.AskedBytes, per)
+	}
+	if t.Shape == Contiguous {
+		return r, false
+	}
+	if r.AskedBytes != 0 {
+		return r, r.AskedBytes != r.Bytes
+	}
+	return r, r.AskedTokens != r.Tokens
+}
+
+// All yields the descriptors in the order in which NIXL is handed them: region
+// by region (K before V of a layer when split), in each region block by block.
+func (t *Transfer) All() iter.Seq[Desc] {
+	return func(yield func(Desc) bool) {
+		if t.Shape == Contiguous {
+			yield(Desc{Len: uint64(t.Bytes)})
+			return
+		}
+		regionBytes := uint64(t.Blocks) * uint64(t.BlockBytes)
+		if t.Shape == Merged {
+			for r := range uint64(t.Regions) {
+				if !yield(Desc{Local: r * regionBytes, Remote: r * regionBytes, Len: regionBytes}) {
+					return
+				}
+			}
+			return
+		}
+		local, remote := t.BlockIDs()
+		n := uint64(t.BlockBytes)
+		for r := range uint64(t.Regions) {
+			base := r * regionBytes
+			for i, l := range local {
+				if !yield(Desc{Local: base + uint64(l)*n, Remote: base + uint64(remote[i])*n, Len: n}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Fill writes all descriptors to dst, which must have room for [Transfer.Count],
+// and returns their number. dst stays the caller's.
+func (t *Transfer) Fill(dst []Desc) (int, error) {
+	if n := t.Count(); len(dst) < n {
+		return 0, fmt.Errorf("room for %d descriptors is too little for %d", len(dst), n)
+	}
+	i := 0
+	for d := range t.All() {
+		dst[i] = d
+		i++
+	}
+	return i, nil
+}
+
+// Descs returns all descriptors in a new slice.
+func (t *Transfer) Descs() []Desc {
+	return slices.AppendSeq(make([]Desc, 0, t.Count()), t.All())
+}
+
+// BlockIDs returns the numbers of the blocks on both sides, in the order in
+// which they are transferred. For the fragmented shape both are permutations of
+// 0 … Blocks-1 drawn from Seed, such that no block is followed by its neighbour
+// on both sides at once: NIXL merges two descriptors when their indices rise by
+// one on both sides. For other shapes they ascend.
+func (t *Transfer) BlockIDs() (local, remote []int32) {
+	local, remote = ascending(t.Blocks), ascending(t.Blocks)
+	if t.Shape != Fragmented {
+		return local, remote
+	}
+	shuffle(local, rand.NewPCG(t.Seed, 1))
+	shuffle(remote, rand.NewPCG(t.Seed, 2))
+	separate(local, remote)
+	return local, remote
+}
+
+func ascending(n int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		p[i] = int32(i)
+	}
+	return p
+}
+
+// shuffle is Fisher and Yates's, written out so that a seed in a record means
+// the same blocks whatever the Go release: rand.Shuffle does not promise that.
+func shuffle(p []int32, src *rand.PCG) {
+	for i := len(p) - 1; i > 0; i-- {
+		j, _ := bits.Mul64(src.Uint64(), uint64(i)+1)
+		p[i], p[j] = p[j], p[i]
+	}
+}
+
+// separate changes remote until no descriptor continues the one before it on
+// both sides. The last block of a region followed by the first of the next
+// counts as well, because regions lie back to back: positions form a ring. A
+// single block a region always continues the one before; nothing can help it.
+func separate(local, remote []int32) {
+	n := len(local)
+	if n < 2 {
+		return
+	}
+	next := func(p []int32, i int) bool { // p[i] → p[i+1] is a step to the neighbour
+		return p[(i+1)%n] == (p[i]+1)%int32(n) && (i < n-1) == (p[i] < int32(n)-1)
+	}
+	joined := func(i int) bool { i = (i + n) % n; return next(local, i) && next(remote, i) }
+	for i := range n {
+		if !joined(i) {
+			continue
+		}
+		a, fixed := (i+1)%n, false
+		for k := 1; k < n && !fixed; k++ {
+			b := (a + k) % n
+			remote[a], remote[b] = remote[b], remote[a]
+			fixed = !joined(a-1) && !joined(a) && !joined(b-1) && !joined(b)
+			if !fixed {
+				remote[a], remote[b] = remote[b], remote[a]
+			}
+		}
+		if !fixed {
+			// Happens for a few blocks only. Descending numbers never merge.
+			for j := range remote {
+				remote[j] = int32(n - 1 - j)
+			}
+			return
+		}
+	}
+}
+
+func ceilDiv(a, b int64) int64 { return (a-1)/b + 1 }
+
+// mul returns a × b for a, b ≥ 0, and whether that fits an int64.
+func mul(a, b int64) (int64, bool) {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	return int64(lo), hi == 0 && lo <= math.MaxInt64
+}
