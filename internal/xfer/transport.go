@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 // Role is a side of a transfer.
@@ -92,41 +93,7 @@ type Endpoint interface {
 }
 
 // Info says what an endpoint is made of; it goes into the record.
-type Info struct {
-	Provider string `json:"provider"`         // as the library names it: "tcp;ofi_rxm", "ucx"
-	API      string `json:"api"`              // libfabric, ucx, socket, memcpy
-	Library  string `json:"library_path"`     // file that was loaded, "" for none
-	Version  string `json:"library_version"`  // its own word
-	Fabric   string `json:"fabric,omitempty"` // libfabric: fabric name
-	// Devices are the NICs of the rails: libfabric domains or UCX devices.
-	Devices []Device `json:"devices,omitempty"`
-	// Landing names, by operation, what proves that data landed:
-	// "local-completion", "delivery-complete", "remote-cq-count", "flush",
-	// "target-ack", "copy".
-	Landing map[string]string `json:"landing"`
-	// Protocol is the library's own report of what it uses, by operation:
-	// "device RDMA", "emulated", UCX's protocol lines.
-	Protocol map[string]string `json:"protocol,omitempty"`
-	// Emulated lists the operations whose RMA the provider makes of messages.
-	Emulated []string `json:"emulated_rma,omitempty"`
-	// Simulated is set when the device itself is a stand-in (EFA firmware
-	// 0.0.0.0): nothing here is then a measurement.
-	Simulated bool              `json:"emulated_device,omitempty"`
-	Streams   int               `json:"streams"`
-	Rails     int               `json:"rails"`
-	Depth     int               `json:"depth"`
-	Chunk     uint64            `json:"chunk_bytes"`
-	Poll      string            `json:"poll"`
-	Settings  map[string]string `json:"settings,omitempty"` // that were in force: UCX_*, FI_*
-	Notes     []string          `json:"notes,omitempty"`    // for the header: "same-host peers go over shm", …
-}
+type Info = record.Transport
 
-// Device is one NIC.
-type Device struct {
-	Name     string `json:"name"`
-	Firmware string `json:"firmware,omitempty"`
-	PCI      string `json:"pci,omitempty"`
-	LinkBits uint64 `json:"link_bits_per_s,omitempty"` // 0: unknown
-	NUMA     int    `json:"numa"`                      // -1: unknown
-	MTU      int    `json:"mtu_bytes,omitempty"`
-}
+// Device is one NIC of an endpoint.
+type Device = record.Device

@@ -1,0 +1,184 @@
+package record
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Record is a whole file in memory.
+type Record struct {
+	Path        string
+	Run         Run
+	Conditions  []Condition
+	Colds       []Cold
+	Samples     []Sample
+	Paths       []Path
+	Summaries   []Summary
+	Comparisons []Comparison
+	Events      []Event
+	Requests    []json.RawMessage // TTFT runs: see package ttft
+	End         *End              // nil: the record was cut off
+}
+
+// Condition finds a condition by its ID.
+func (r *Record) Condition(id int) (Condition, bool) {
+	for _, c := range r.Conditions {
+		if c.ID == id {
+			return c, true
+		}
+	}
+	return Condition{}, false
+}
+
+// maxLine is the longest line that is read; a run line with a large inventory
+// takes some 20 kB.
+const maxLine = 16 << 20
+
+// Read reads a record. A last line without its newline was cut off by a crash
+// and is left out; any other bad line is an error that names it.
+func Read(r io.Reader) (*Record, error) {
+	rec := &Record{}
+	br := bufio.NewReaderSize(r, 1<<16)
+	for n := 1; ; n++ {
+		line, err := readLine(br)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if err := rec.add(line, n); err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	if rec.Run.Schema == 0 {
+		return nil, errors.New("no run line: this is not a record of xferbench")
+	}
+	return rec, nil
+}
+
+// readLine reads up to a newline; what the file ends with instead is dropped.
+func readLine(br *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := br.ReadSlice('\n')
+		line = append(line, part...)
+		if err == nil {
+			return line, nil
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, err
+		}
+		if len(line) > maxLine {
+			return nil, fmt.Errorf("longer than %d bytes", maxLine)
+		}
+	}
+}
+
+func (r *Record) add(line []byte, n int) error {
+	if len(bytes.TrimSpace(line)) == 0 {
+		return errors.New("an empty line")
+	}
+	var head struct {
+		Type   string `json:"type"`
+		Schema int    `json:"schema"`
+	}
+	if err := json.Unmarshal(line, &head); err != nil {
+		return err
+	}
+	if n == 1 && head.Type != "run" {
+		return fmt.Errorf("type %q where the run line should be: this is not a record of xferbench", head.Type)
+	}
+	switch head.Type {
+	case "run":
+		if head.Schema < 1 || head.Schema > Schema {
+			return fmt.Errorf("schema %d, this build reads 1 to %d: use a newer xferbench", head.Schema, Schema)
+		}
+		if r.Run.Schema != 0 {
+			// A resumed sweep appends a run line; the first one stays.
+			return nil
+		}
+		return json.Unmarshal(line, &r.Run)
+	case "condition":
+		return into(line, &r.Conditions)
+	case "cold":
+		return into(line, &r.Colds)
+	case "sample":
+		return into(line, &r.Samples)
+	case "path":
+		return into(line, &r.Paths)
+	case "summary":
+		return into(line, &r.Summaries)
+	case "comparison":
+		return into(line, &r.Comparisons)
+	case "event":
+		return into(line, &r.Events)
+	case "request":
+		r.Requests = append(r.Requests, slices.Clone(line))
+		return nil
+	case "end":
+		r.End = new(End)
+		return json.Unmarshal(line, r.End)
+	case "":
+		return errors.New("no type")
+	}
+	// A type that a later version added.
+	return nil
+}
+
+func into[T any](line []byte, list *[]T) error {
+	var v T
+	if err := json.Unmarshal(line, &v); err != nil {
+		return err
+	}
+	*list = append(*list, v)
+	return nil
+}
+
+// Open reads the record file path; "last" is the newest in [Dir].
+func Open(path string) (*Record, error) {
+	if path == "last" {
+		var err error
+		if path, err = Last(); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	defer f.Close()
+	r, err := Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("record %s: %w", path, err)
+	}
+	r.Path = path
+	return r, nil
+}
+
+// Last is the newest record in [Dir].
+func Last() (string, error) {
+	dir, err := Dir()
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("record: %w", err)
+	}
+	// Names begin with the time, so the order of names is that of time.
+	for _, e := range slices.Backward(entries) {
+		if strings.HasSuffix(e.Name(), ".jsonl") {
+			return filepath.Join(dir, e.Name()), nil
+		}
+	}
+	return "", fmt.Errorf("no record in %s yet: run xferbench first, or name a file", dir)
+}

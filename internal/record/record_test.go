@@ -1,0 +1,212 @@
+package record
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/xferbench/xferbench/internal/testenv"
+)
+
+func lines() []Line {
+	yes := true
+	return []Line{
+		Run{Schema: Schema, ID: "abc", Kind: "raw", StartUnixNs: 5, Argv: []string{"xferbench"}, Seed: 1<<63 + 1, Host: Host{Hostname: "h", MemlockSoft: ^uint64(0)}},
+		Condition{ID: 1, Provider: "tcp", Op: "read", Bytes: 458752000, Transport: Transport{Landing: map[string]string{"read": "local-completion"}}},
+		Cold{Provider: "tcp", FirstNs: 7},
+		Sample{Condition: 1, Phase: PhaseMeasure, TotalNs: 9, Verified: &yes},
+		Path{Condition: 1, Counters: []Counter{{Side: "target", Device: "lo", Name: "rx_bytes", Delta: 3}}},
+		Summary{Condition: 1, N: 1},
+		Comparison{A: 0, B: 1, Verdict: "too-few"},
+		Event{Level: Warning, Message: "few samples"},
+		Request{Value: map[string]int{"ttft_ns": 4}},
+		End{Status: StatusOK, EndUnixNs: 6},
+	}
+}
+
+func write(t *testing.T, w *Writer, ls ...Line) {
+	t.Helper()
+	for _, l := range ls {
+		if err := w.Write(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.jsonl")
+	w, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := lines()
+	write(t, w, all...)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := all[9].(End)
+	want := &Record{Path: path, Run: all[0].(Run), Conditions: []Condition{all[1].(Condition)}, Colds: []Cold{all[2].(Cold)},
+		Samples: []Sample{all[3].(Sample)}, Paths: []Path{all[4].(Path)}, Summaries: []Summary{all[5].(Summary)},
+		Comparisons: []Comparison{all[6].(Comparison)}, Events: []Event{all[7].(Event)}, End: &end, Requests: got.Requests}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if len(got.Requests) != 1 || !strings.Contains(string(got.Requests[0]), `"ttft_ns":4`) {
+		t.Errorf("requests %s", got.Requests)
+	}
+	if err := w.Write(all[3]); err == nil {
+		t.Error("a line after the end was taken")
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	run := `{"type":"run","schema":1}` + "\n"
+	for name, tt := range map[string]struct{ in, want string }{
+		"empty":          {"", "not a record"},
+		"another file":   {"hello\n", "line 1"},
+		"no run line":    {`{"type":"sample"}` + "\n", "run line should be"},
+		"newer schema":   {`{"type":"run","schema":2}` + "\n", "use a newer xferbench"},
+		"bad json":       {run + "{\n", "line 2"},
+		"no type":        {run + "{}\n", "no type"},
+		"wrong key type": {run + `{"type":"sample","bytes":"many"}` + "\n", "line 2"},
+		"blank line":     {run + "\n", "empty line"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Read(strings.NewReader(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Read: %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+	r, err := Read(strings.NewReader(run + `{"type":"from the future"}` + "\n" + `{"type":"sample","bytes":1}` + "\n" + `{"type":"samp`))
+	if err != nil || len(r.Samples) != 1 || r.End != nil {
+		t.Errorf("a cut-off record: %+v, %v", r, err)
+	}
+}
+
+func TestCreateRefusesAnExistingFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.jsonl")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(path); err == nil || !strings.Contains(err.Error(), "exists") {
+		t.Errorf("Create: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "precious" {
+		t.Errorf("the file was changed to %q", b)
+	}
+}
+
+func TestAppendGoesOnAfterACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.jsonl")
+	var b bytes.Buffer
+	write(t, NewWriter(&b), lines()[:2]...)
+	if err := os.WriteFile(path, append(b.Bytes(), `{"type":"sample","cond`...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Append(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, lines()[3], lines()[9])
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(path)
+	if err != nil || len(r.Samples) != 1 || r.End == nil {
+		t.Errorf("after Append: %+v, %v", r, err)
+	}
+}
+
+// A full disk must leave a record that is valid line by line and closed with
+// its reason.
+func TestFullDisk(t *testing.T) {
+	testenv.NeedRoot(t)
+	dir := t.TempDir()
+	err := unix.Mount("xferbench-test", dir, "tmpfs", 0, "size=1m")
+	testenv.Need(t, "mount", err)
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "r.jsonl")
+	w, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, lines()[0])
+	var full error
+	for i := 0; i < 1<<16 && full == nil; i++ {
+		full = w.Write(Event{Level: Info, Message: strings.Repeat("x", 1000)})
+	}
+	if !errors.Is(full, unix.ENOSPC) {
+		t.Fatalf("filling 1 MiB: %v, want ENOSPC", full)
+	}
+	if err := w.Write(lines()[3]); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a line after the failure: %v", err)
+	}
+	if err := w.Write(End{Status: StatusFailed, Error: full.Error()}); err != nil {
+		t.Errorf("the end line on a full disk: %v", err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.End == nil || r.End.Status != StatusFailed || len(r.Events) == 0 {
+		t.Errorf("end %+v after %d events", r.End, len(r.Events))
+	}
+}
+
+func TestLast(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	if _, err := Last(); err == nil || !strings.Contains(err.Error(), "no record") {
+		t.Errorf("Last in an empty state: %v", err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for i, id := range []string{"zz", "aa"} {
+		w, err := CreateDefault(at.Add(time.Duration(i)*time.Millisecond), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, w, Run{Schema: Schema, ID: id})
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open("last")
+	if err != nil || r.Run.ID != "aa" {
+		t.Errorf("Open(last): %+v, %v; want the newer record aa", r, err)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	var b bytes.Buffer
+	w := NewWriter(&b)
+	for _, l := range lines() {
+		if err := w.Write(l); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte(`{"type":"run","schema":1}` + "\n" + `{"type":"end"}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, err := Read(bytes.NewReader(in))
+		if (r == nil) == (err == nil) {
+			t.Errorf("record %v with error %v", r, err)
+		}
+	})
+}

@@ -1,0 +1,320 @@
+// Package record is the file that a run leaves behind: JSON Lines, append-only,
+// valid line by line even when the run dies. Every report and comparison reads
+// records and nothing else.
+//
+// All numbers are integers in base units; a key's suffix names the unit (_ns,
+// _bytes, _bits_per_s). Keys may be added within a schema version; one that
+// changes its meaning raises it.
+package record
+
+import "encoding/json"
+
+// Schema is the version that this build writes, and the newest that it reads.
+const Schema = 1
+
+// Line is one line of a record.
+type Line interface{ lineType() string }
+
+// Run is the first line: what was run, where and by what.
+type Run struct {
+	Schema      int    `json:"schema"`
+	ID          string `json:"id"`
+	Kind        string `json:"kind"` // raw, sweep, ttft
+	StartUnixNs int64  `json:"start_unix_ns"`
+	ToolVersion string `json:"tool_version"`
+	ToolCommit  string `json:"tool_commit"`
+	// Argv has secrets (peer tokens) replaced by "…".
+	Argv []string `json:"argv"`
+	Seed uint64   `json:"seed"`
+	Host Host     `json:"host"`
+	Peer *Host    `json:"peer,omitempty"`
+	// Env holds the allow-listed variables that were set.
+	Env map[string]string `json:"env,omitempty"`
+	// Design says how the conditions are scheduled.
+	Design *Design `json:"design,omitempty"`
+	// Launch counts from 0 when a run is repeated with fresh processes; all
+	// launches of one command share the first one's ID in Group.
+	Launch int    `json:"launch"`
+	Group  string `json:"group,omitempty"`
+	// Simulated is set when the whole run is a simulation.
+	Simulated bool `json:"simulated,omitempty"`
+}
+
+// Design is the schedule: randomised blocks, and when it ends.
+type Design struct {
+	Blocks      int    `json:"blocks"`                 // asked for; 0: until the budget ends
+	MinBlocks   int    `json:"min_blocks"`             // below this the run is too short for a verdict
+	BudgetNs    int64  `json:"budget_ns,omitempty"`    // wall-clock time for the blocks
+	UntilCIPpm  int64  `json:"until_ci_ppm,omitempty"` // stop at this relative half-width, in 1e-6
+	Order       string `json:"order"`                  // "random" or "round-robin"
+	Concurrency []int  `json:"concurrency,omitempty"`
+}
+
+// Host is the inventory of one side.
+type Host struct {
+	Hostname    string   `json:"hostname"`
+	OS          string   `json:"os"`
+	Kernel      string   `json:"kernel"`
+	Arch        string   `json:"arch"`
+	CPUModel    string   `json:"cpu_model"`
+	CPUs        int      `json:"cpus"` // that this process may use
+	MemoryBytes uint64   `json:"memory_bytes"`
+	NUMANodes   int      `json:"numa_nodes"`
+	Instance    string   `json:"instance_type,omitempty"` // EC2, from DMI
+	GPUs        []GPU    `json:"gpus,omitempty"`
+	NICs        []NIC    `json:"nics,omitempty"`
+	Address     string   `json:"address,omitempty"` // of the control channel
+	MemlockSoft uint64   `json:"memlock_bytes"`     // ^0: unlimited
+	HugePages   int      `json:"hugepages_2mib"`
+	Notes       []string `json:"notes,omitempty"`
+}
+
+// GPU is one device as NVML or the driver names it.
+type GPU struct {
+	Index       int    `json:"index"`
+	Name        string `json:"name"`
+	PCI         string `json:"pci"`
+	NUMA        int    `json:"numa"`
+	MemoryBytes uint64 `json:"memory_bytes,omitempty"`
+	Driver      string `json:"driver,omitempty"`
+}
+
+// NIC is one network or RDMA device.
+type NIC struct {
+	Name     string `json:"name"`
+	Kind     string `json:"kind"` // "net" or "rdma"
+	LinkBits uint64 `json:"link_bits_per_s,omitempty"`
+	MTU      int    `json:"mtu_bytes,omitempty"`
+	PCI      string `json:"pci,omitempty"`
+	NUMA     int    `json:"numa"`
+}
+
+// Transport is one open transport: what carries the bytes.
+type Transport struct {
+	Provider string `json:"provider"`         // as the library names it: "tcp;ofi_rxm", "ucx"
+	API      string `json:"api"`              // libfabric, ucx, socket, memcpy
+	Library  string `json:"library_path"`     // file that was loaded, "" for none
+	Version  string `json:"library_version"`  // its own word
+	Fabric   string `json:"fabric,omitempty"` // libfabric: fabric name
+	// Devices are the NICs of the rails: libfabric domains or UCX devices.
+	Devices []Device `json:"devices,omitempty"`
+	// Landing names, by operation, what proves that data landed:
+	// "local-completion", "delivery-complete", "remote-cq-count", "flush",
+	// "target-ack", "copy".
+	Landing map[string]string `json:"landing"`
+	// Protocol is the library's own report of what it uses, by operation:
+	// "device RDMA", "emulated", UCX's protocol lines.
+	Protocol map[string]string `json:"protocol,omitempty"`
+	// Emulated lists the operations whose RMA the provider makes of messages.
+	Emulated []string `json:"emulated_rma,omitempty"`
+	// Simulated is set when the device itself is a stand-in (EFA firmware
+	// 0.0.0.0): nothing here is then a measurement.
+	Simulated bool              `json:"emulated_device,omitempty"`
+	Streams   int               `json:"streams"`
+	Rails     int               `json:"rails"`
+	Depth     int               `json:"depth"`
+	Chunk     uint64            `json:"chunk_bytes"` // 0: descriptors are not split
+	Poll      string            `json:"poll"`
+	Settings  map[string]string `json:"settings,omitempty"` // that were in force: UCX_*, FI_*
+	Notes     []string          `json:"notes,omitempty"`    // for the header: "same-host peers go over shm", …
+}
+
+// Device is one NIC of a transport.
+type Device struct {
+	Name     string `json:"name"`
+	Firmware string `json:"firmware,omitempty"`
+	PCI      string `json:"pci,omitempty"`
+	LinkBits uint64 `json:"link_bits_per_s,omitempty"` // 0: unknown
+	NUMA     int    `json:"numa"`                      // -1: unknown
+	MTU      int    `json:"mtu_bytes,omitempty"`
+}
+
+// Condition is one cell of the experiment: what is held the same for all of
+// its samples. ID is unique within the run and counts from 0.
+type Condition struct {
+	ID       int    `json:"id"`
+	Name     string `json:"name"`     // provider as asked for, unique with op, shape and bytes
+	Provider string `json:"provider"` // as asked for
+	API      string `json:"api"`
+	Op       string `json:"op"`
+	Memory   string `json:"memory"`
+	PeerMem  string `json:"peer_memory"`
+	Shape    string `json:"shape"`
+	Layout   string `json:"kv_layout,omitempty"`
+	Model    string `json:"model,omitempty"`
+	TP       int    `json:"tensor_parallel,omitempty"`
+	Tokens   int64  `json:"tokens,omitempty"` // whole blocks
+	Block    int    `json:"block_tokens,omitempty"`
+	Asked    uint64 `json:"asked_bytes"` // before rounding to whole blocks
+	Bytes    uint64 `json:"bytes"`
+	Descs    int    `json:"descriptors"`
+	Ops      int    `json:"operations"` // after splitting by chunk and lane
+	Iters    int    `json:"iterations_per_block"`
+	// Ceiling marks a row that others are compared to.
+	Ceiling   bool      `json:"ceiling,omitempty"`
+	Landing   string    `json:"landing"`
+	Transport Transport `json:"transport"`
+	// Simulated: the device is emulated; the row is not a measurement.
+	Simulated bool `json:"simulated,omitempty"`
+}
+
+// Cold holds the one-time costs of a transport, in ns; 0: none.
+type Cold struct {
+	Provider          string `json:"provider"`
+	Condition         int    `json:"condition"` // whose first transfer it is
+	OpenNs            int64  `json:"open_ns"`   // load the library and open endpoints
+	RegisterNs        int64  `json:"register_ns"`
+	RegisterBytes     uint64 `json:"register_bytes"`
+	ConnectNs         int64  `json:"connect_ns"`
+	FirstNs           int64  `json:"first_transfer_ns"`
+	FirstBytes        uint64 `json:"first_transfer_bytes"`
+	PeerOpenNs        int64  `json:"peer_open_ns"`
+	PeerRegisterNs    int64  `json:"peer_register_ns"`
+	MemoryNs          int64  `json:"memory_ns"` // allocate and touch the buffer
+	PeerMemoryNs      int64  `json:"peer_memory_ns"`
+	FirstVerified     bool   `json:"first_verified"`
+	FirstEAgain       uint64 `json:"first_eagain"`
+	FirstIsSimulation bool   `json:"simulated,omitempty"`
+}
+
+// Phases of a sample.
+const (
+	PhaseCold    = "cold"    // the transport's first transfer
+	PhaseMeasure = "measure" // everything after
+)
+
+// Sample is one transfer. Times are ns; begin_ns counts from the run's start.
+type Sample struct {
+	Condition int    `json:"condition"`
+	Block     int    `json:"block"`
+	Order     int    `json:"order"` // the condition's place within its block
+	Iteration int    `json:"iteration"`
+	Phase     string `json:"phase"`
+	BeginNs   int64  `json:"begin_ns"`
+	PostNs    int64  `json:"post_ns"`
+	LocalNs   int64  `json:"local_ns"`
+	TotalNs   int64  `json:"total_ns"`
+	Bytes     uint64 `json:"bytes"`
+	Ops       uint64 `json:"ops"`
+	EAgain    uint64 `json:"eagain"`
+	Polls     uint64 `json:"polls"`
+	// Verified: the batch that this transfer was part of passed its data check
+	// (made after the batch's last transfer). Absent when checks are off.
+	Verified *bool `json:"verified,omitempty"`
+	// CPU time of the batch divided by its transfers, by side.
+	CPUNs     int64 `json:"cpu_ns"`
+	PeerCPUNs int64 `json:"peer_cpu_ns"`
+	// Simulated: not a measurement.
+	Simulated bool `json:"simulated,omitempty"`
+}
+
+// Path is what the NICs counted while a condition's transfers ran, beside the
+// payload that they moved.
+type Path struct {
+	Condition    int       `json:"condition"`
+	Block        int       `json:"block"`
+	PayloadBytes uint64    `json:"payload_bytes"`
+	Counters     []Counter `json:"counters"`
+	// Context switches of both sides' processes.
+	Voluntary       int64 `json:"voluntary_switches"`
+	Involuntary     int64 `json:"involuntary_switches"`
+	PeerVoluntary   int64 `json:"peer_voluntary_switches"`
+	PeerInvoluntary int64 `json:"peer_involuntary_switches"`
+}
+
+// Counter is how far one counter moved: a file of hw_counters, or an
+// interface's bytes in /proc/net/dev.
+type Counter struct {
+	Side   string `json:"side"`   // "initiator" or "target"
+	Device string `json:"device"` // NIC
+	Name   string `json:"name"`   // as the kernel names it
+	Delta  uint64 `json:"delta"`
+}
+
+// Summary is one condition's figures; reports compute their own from samples,
+// and this line serves other readers. Rates are not stored: bytes over time.
+type Summary struct {
+	Condition   int    `json:"condition"`
+	N           int    `json:"n"`
+	Blocks      int    `json:"blocks"`
+	Bytes       uint64 `json:"bytes"`
+	MedianNs    int64  `json:"median_ns"`
+	MinNs       int64  `json:"min_ns"`
+	MaxNs       int64  `json:"max_ns"`
+	P95Ns       int64  `json:"p95_ns,omitempty"` // with enough samples for it
+	MedianLoNs  int64  `json:"median_lo_ns,omitempty"`
+	MedianHiNs  int64  `json:"median_hi_ns,omitempty"`
+	PostNs      int64  `json:"post_median_ns"`
+	SumBytes    uint64 `json:"sum_bytes"`
+	SumTotalNs  int64  `json:"sum_total_ns"`
+	CPUNs       int64  `json:"sum_cpu_ns"`
+	PeerCPUNs   int64  `json:"sum_peer_cpu_ns"`
+	Failed      int    `json:"failed_checks"`
+	SteadyState string `json:"steady_state,omitempty"`
+	Simulated   bool   `json:"simulated,omitempty"`
+}
+
+// Comparison is the verdict on two conditions; see package stats.
+type Comparison struct {
+	A           int     `json:"a"`
+	B           int     `json:"b"`
+	Verdict     string  `json:"verdict"` // different, no-difference, too-few, refused
+	Ratio       float64 `json:"ratio"`   // time of A over time of B
+	RatioLo     float64 `json:"ratio_lo"`
+	RatioHi     float64 `json:"ratio_hi"`
+	P           float64 `json:"p"`
+	PHolm       float64 `json:"p_holm"`
+	N           int     `json:"n"`
+	Detectable  float64 `json:"detectable"` // relative difference found with 80 % power
+	Interleaved bool    `json:"interleaved"`
+	Reason      string  `json:"reason,omitempty"`
+}
+
+// Levels of an Event.
+const (
+	Info    = "info"
+	Warning = "warning"
+	Fault   = "fault"
+)
+
+// Event is something that happened, at a time from the run's start.
+type Event struct {
+	TimeNs    int64  `json:"time_ns"`
+	Level     string `json:"level"`
+	Message   string `json:"message"`
+	Condition *int   `json:"condition,omitempty"`
+}
+
+// How a run ended.
+const (
+	StatusOK          = "ok"
+	StatusFailed      = "failed"
+	StatusInterrupted = "interrupted"
+)
+
+// End is the last line. A record without it was cut off.
+type End struct {
+	Status    string `json:"status"`
+	Error     string `json:"error,omitempty"`
+	ExitCode  int    `json:"exit_code"`
+	EndUnixNs int64  `json:"end_unix_ns"`
+}
+
+func (Run) lineType() string        { return "run" }
+func (Condition) lineType() string  { return "condition" }
+func (Cold) lineType() string       { return "cold" }
+func (Sample) lineType() string     { return "sample" }
+func (Path) lineType() string       { return "path" }
+func (Summary) lineType() string    { return "summary" }
+func (Comparison) lineType() string { return "comparison" }
+func (Event) lineType() string      { return "event" }
+func (End) lineType() string        { return "end" }
+
+// Request is one end-to-end request; its keys are those of Value, a struct of
+// package ttft.
+type Request struct{ Value any }
+
+// MarshalJSON writes Value's keys.
+func (r Request) MarshalJSON() ([]byte, error) { return json.Marshal(r.Value) }
+
+func (Request) lineType() string { return "request" }
