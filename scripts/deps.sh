@@ -63,6 +63,7 @@ checkHeaders() {
 		echo "deps: no C compiler (cc) on PATH; install gcc, for example: dnf install gcc" >&2
 		return 1
 	fi
+	# shellcheck disable=SC2086 # CGO_CFLAGS is a list of words
 	for header in rdma/fabric.h ucp/api/ucp.h; do
 		echo "#include <$header>" | cc ${CGO_CFLAGS:-} -E -x c - >/dev/null 2>&1 || missing+=("$header")
 	done
