@@ -105,7 +105,7 @@ func FuzzParseConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if tr.Bytes < 1000*m.BytesPerToken() || tr.Bytes > DefaultMaxBytes || tr.Count() > MaxDescs {
+		if tr.Bytes < 1000*m.BytesPerToken() || tr.Bytes > DefaultMaxBytes || tr.Count() > DefaultMaxDescs {
 			t.Fatalf("transfer of %d bytes, %d descriptors", tr.Bytes, tr.Count())
 		}
 	})

@@ -70,8 +70,7 @@ const (
 	DefaultBlockTokens = 16 // vLLM's on GPUs
 	DefaultMaxBytes    = int64(1) << 40
 	MaxBlockTokens     = 1 << 20
-	// MaxDescs bounds the descriptors of one transfer.
-	MaxDescs = 1 << 24
+	DefaultMaxDescs    = 1 << 24
 )
 
 // ErrTooLarge is wrapped by the errors of [New] for a request above a limit.
@@ -98,6 +97,9 @@ type Request struct {
 	Seed uint64
 	// MaxBytes is the largest buffer allowed; 0 is [DefaultMaxBytes].
 	MaxBytes int64
+	// MaxDescs is the largest number of descriptors allowed; 0 is
+	// [DefaultMaxDescs].
+	MaxDescs int
 }
 
 // Desc is one piece of a transfer: Len bytes at Local in the local buffer and at
@@ -147,6 +149,9 @@ func New(req Request) (*Transfer, error) {
 	}
 	if req.MaxBytes == 0 {
 		req.MaxBytes = DefaultMaxBytes
+	}
+	if req.MaxDescs == 0 {
+		req.MaxDescs = DefaultMaxDescs
 	}
 	if err := req.check(); err != nil {
 		return nil, err
@@ -207,8 +212,8 @@ func (r Request) check() error {
 	if r.BlockTokens < 1 || r.BlockTokens > MaxBlockTokens {
 		return fmt.Errorf("blocks of %d tokens: the number must be from 1 to %d", r.BlockTokens, MaxBlockTokens)
 	}
-	if r.MaxBytes < 0 {
-		return fmt.Errorf("the limit of %d bytes is negative", r.MaxBytes)
+	if r.MaxBytes < 0 || r.MaxDescs < 0 {
+		return fmt.Errorf("a limit is negative (%d bytes, %d descriptors)", r.MaxBytes, r.MaxDescs)
 	}
 	if _, err := ParseLayout(string(r.Layout)); err != nil {
 		return err
@@ -224,9 +229,9 @@ func (t *Transfer) checkLimits() error {
 		return fmt.Errorf("the KV cache takes %d bytes, %w for the limit of %d bytes; ask for fewer tokens or bytes",
 			t.Bytes, ErrTooLarge, t.MaxBytes)
 	}
-	if n := t.Count(); n > MaxDescs {
+	if n := t.Count(); n > t.MaxDescs {
 		return fmt.Errorf("%d regions of %d blocks are %d descriptors, %w for the limit of %d; use larger blocks or fewer tokens",
-			t.Regions, t.Blocks, n, ErrTooLarge, MaxDescs)
+			t.Regions, t.Blocks, n, ErrTooLarge, t.MaxDescs)
 	}
 	return nil
 }

@@ -1,0 +1,304 @@
+package kv
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+// Formats returns the names that [Study.Write] knows.
+func Formats() []string { return []string{"text", "markdown", "csv", "json"} }
+
+// Write writes the study to w: "text" in at most 80 columns for the sizes of
+// real caches, "markdown", "csv" (one line a size and shape) or "json"; in the
+// last two all numbers are integers with their unit in the key.
+func (s *Study) Write(w io.Writer, format string) error {
+	var buf bytes.Buffer
+	var err error
+	switch format {
+	case "text":
+		err = s.text(&buf)
+	case "markdown":
+		s.markdown(&buf)
+	case "csv":
+		err = s.csv(&buf)
+	case "json":
+		err = s.json(&buf)
+	default:
+		err = fmt.Errorf("unknown format %q; use %s", format, strings.Join(Formats(), ", "))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(buf.Bytes())
+	return err
+}
+
+// linksPerTable keeps a table of ideal times inside 80 columns.
+const linksPerTable = 7
+
+// facts are the lines above the tables.
+func (s *Study) facts() []string {
+	r := s.Rank
+	var out []string
+	if r.MLA() {
+		out = append(out, fmt.Sprintf("%s: %d layers, one latent vector of %d values per token, %s", r.Name, r.Layers, r.LatentDim, r.DType),
+			fmt.Sprintf("%d × %d × %d B = %s per token", r.Layers, r.LatentDim, r.DType.Bytes(), units.FormatExact(r.Model.BytesPerToken())))
+	} else {
+		out = append(out, fmt.Sprintf("%s: %d layers, %d KV heads of %d values, %s", r.Name, r.Layers, r.KVHeads, r.HeadDim, r.DType),
+			fmt.Sprintf("2 (K and V) × %d × %d × %d × %d B = %s per token", r.Layers, r.KVHeads, r.HeadDim, r.DType.Bytes(),
+				units.FormatExact(r.Model.BytesPerToken())))
+	}
+	if r.TensorParallel > 1 {
+		line := fmt.Sprintf("tensor parallel %d: %s per token and rank", r.TensorParallel, units.FormatExact(r.BytesPerToken()))
+		if r.Replicas > 1 {
+			line += fmt.Sprintf("; %d ranks hold the same", r.Replicas)
+		}
+		out = append(out, line, "all figures below are one rank's")
+	}
+	out = append(out, fmt.Sprintf("%s: %d regions, blocks of %d tokens, %s per block and region",
+		s.Layout, s.Regions, s.BlockTokens, units.FormatExact(s.BlockBytes)))
+	if r.MLA() && s.Layout == Split {
+		out = append(out, "a latent cache has no K and V to split: split is the same as packed")
+	}
+	out = append(out, "whole blocks are transferred: sizes are rounded up; contiguous is exact")
+	if n := r.Note(); n != "" {
+		out = append(out, wrap(n, 76)...)
+	}
+	return out
+}
+
+// rounded explains each size in bytes that was rounded up.
+func (s *Study) rounded() []string {
+	var out []string
+	for _, row := range s.Rows {
+		r, changed := row.Merged.Rounding()
+		if !changed || r.AskedBytes == 0 {
+			continue
+		}
+		out = append(out,
+			fmt.Sprintf("%s = %s = %s tokens, rounded up to", row.Asked, units.FormatExact(r.AskedBytes), tokensExact(row.Contiguous)),
+			fmt.Sprintf("  %s tokens, %s blocks of %d, %s", units.FormatCount(r.Tokens),
+				units.FormatCount(int64(r.Blocks)), r.BlockTokens, units.FormatExact(r.Bytes)))
+	}
+	return out
+}
+
+func tokensExact(t *Transfer) string {
+	f := t.TokensExact()
+	if f == float64(int64(f)) {
+		return units.FormatCount(int64(f))
+	}
+	frac := strconv.FormatFloat(f-float64(int64(f)), 'f', 1, 64)
+	if frac == "1.0" {
+		return units.FormatCount(int64(f)+1) + ".0"
+	}
+	return units.FormatCount(int64(f)) + strings.TrimPrefix(frac, "0")
+}
+
+// caption stands above the table of sizes. Only the number of descriptors of
+// the fragmented shape depends on the size.
+func (s *Study) caption() string {
+	return fmt.Sprintf("size and descriptors (merged: %d, contiguous: 1, fragmented: as listed)", s.Regions)
+}
+
+// weights is the table of sizes and descriptors.
+func (s *Study) weights() [][]string {
+	out := [][]string{{"asked", "tokens", "blocks", "bytes", "MB", "MiB", "fragmented"}}
+	for _, row := range s.Rows {
+		t := row.Fragmented
+		out = append(out, []string{
+			row.Asked, units.FormatCount(t.Tokens), units.FormatCount(int64(t.Blocks)), units.FormatCount(t.Bytes),
+			strings.TrimSuffix(units.FormatMB(t.Bytes), " MB"), strings.TrimSuffix(units.FormatMiB(t.Bytes), " MiB"),
+			units.FormatCount(int64(t.Count())),
+		})
+	}
+	return out
+}
+
+// times is the table of ideal times on links.
+func (s *Study) times(links []int64) [][]string {
+	head := []string{"tokens"}
+	for _, l := range links {
+		head = append(head, strings.TrimSuffix(units.CompactRate(l), "bit/s"))
+	}
+	out := [][]string{head}
+	for _, row := range s.Rows {
+		cells := []string{units.FormatCount(row.Merged.Tokens)}
+		for _, l := range links {
+			cells = append(cells, units.FormatDuration(IdealTime(row.Merged.Bytes, l)))
+		}
+		out = append(out, cells)
+	}
+	return out
+}
+
+func (s *Study) text(b *bytes.Buffer) error {
+	for _, l := range s.facts() {
+		fmt.Fprintf(b, "# %s\n", l)
+	}
+	fmt.Fprintf(b, "\n%s\n", s.caption())
+	if err := align(b, s.weights()); err != nil {
+		return err
+	}
+	for _, l := range s.rounded() {
+		fmt.Fprintf(b, "# %s\n", l)
+	}
+	for links := range slices.Chunk(s.Links, linksPerTable) {
+		b.WriteString("\nideal time at line rate, by link in bit/s\n")
+		if err := align(b, s.times(links)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// align writes right-aligned columns with two spaces between them.
+func align(b *bytes.Buffer, rows [][]string) error {
+	var padded bytes.Buffer
+	tw := tabwriter.NewWriter(&padded, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(tw, strings.Join(r, "\t")+"\t"); err != nil {
+			return err
+		}
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(padded.String()) {
+		b.WriteString(strings.TrimPrefix(line, "  ")) // the first column needs no gap
+	}
+	return nil
+}
+
+func (s *Study) markdown(b *bytes.Buffer) {
+	for _, l := range append(s.facts(), s.rounded()...) {
+		fmt.Fprintf(b, "- %s\n", strings.TrimSpace(l))
+	}
+	table := func(rows [][]string) {
+		fmt.Fprintf(b, "\n| %s |\n|%s\n", strings.Join(rows[0], " | "), strings.Repeat("---:|", len(rows[0])))
+		for _, r := range rows[1:] {
+			fmt.Fprintf(b, "| %s |\n", strings.Join(r, " | "))
+		}
+	}
+	fmt.Fprintf(b, "\n%s:\n", s.caption())
+	table(s.weights())
+	for links := range slices.Chunk(s.Links, linksPerTable) {
+		b.WriteString("\nIdeal time at line rate, by link in bit/s:\n")
+		table(s.times(links))
+	}
+}
+
+func (s *Study) csv(b *bytes.Buffer) error {
+	w := csv.NewWriter(b)
+	head := []string{"model", "dtype", "tensor_parallel", "kv_layout", "block_tokens", "bytes_per_token", "asked_tokens", "asked_bytes",
+		"shape", "tokens", "blocks", "bytes", "descriptors", "descriptor_bytes"}
+	for _, l := range s.Links {
+		head = append(head, fmt.Sprintf("ideal_ns_at_%d_bit_per_s", l))
+	}
+	if err := w.Write(head); err != nil {
+		return err
+	}
+	i := func(n int64) string { return strconv.FormatInt(n, 10) }
+	for _, row := range s.Rows {
+		for _, t := range row.Transfers() {
+			rec := []string{s.Rank.Name, string(s.Rank.DType), i(int64(s.Rank.TensorParallel)), string(s.Layout), i(int64(s.BlockTokens)),
+				i(s.Rank.BytesPerToken()), i(t.Request.Tokens), i(t.Request.Bytes), string(t.Shape), i(t.Tokens), i(int64(t.Blocks)),
+				i(t.Bytes), i(int64(t.Count())), i(t.Bytes / int64(t.Count()))}
+			for _, l := range s.Links {
+				rec = append(rec, i(int64(IdealTime(t.Bytes, l))))
+			}
+			if err := w.Write(rec); err != nil {
+				return err
+			}
+		}
+	}
+	w.Flush()
+	return w.Error()
+}
+
+type jsonStudy struct {
+	Model          string    `json:"model"`
+	DType          string    `json:"dtype"`
+	Layers         int       `json:"layers"`
+	KVHeads        int       `json:"kv_heads,omitempty"`
+	HeadDim        int       `json:"head_dim,omitempty"`
+	LatentDim      int       `json:"latent_dim,omitempty"`
+	BytesPerToken  int64     `json:"bytes_per_token"`
+	TensorParallel int       `json:"tensor_parallel"`
+	RankKVHeads    int       `json:"rank_kv_heads,omitempty"`
+	Replicas       int       `json:"replicas"`
+	RankPerToken   int64     `json:"rank_bytes_per_token"`
+	Layout         string    `json:"kv_layout"`
+	Regions        int       `json:"regions"`
+	BlockTokens    int       `json:"block_tokens"`
+	BlockBytes     int64     `json:"block_bytes"`
+	Note           string    `json:"note,omitempty"`
+	Rows           []jsonRow `json:"rows"`
+}
+
+type jsonRow struct {
+	AskedTokens int64      `json:"asked_tokens,omitempty"`
+	AskedBytes  int64      `json:"asked_bytes,omitempty"`
+	Shape       Shape      `json:"shape"`
+	Tokens      int64      `json:"tokens"`
+	Blocks      int        `json:"blocks"`
+	Bytes       int64      `json:"bytes"`
+	Descriptors int        `json:"descriptors"`
+	DescBytes   int64      `json:"descriptor_bytes"`
+	Ideal       []jsonTime `json:"ideal"`
+}
+
+type jsonTime struct {
+	Link int64 `json:"link_bit_per_s"`
+	Time int64 `json:"time_ns"`
+}
+
+func (s *Study) json(b *bytes.Buffer) error {
+	r := s.Rank
+	out := jsonStudy{
+		Model: r.Name, DType: string(r.DType), Layers: r.Layers, KVHeads: r.KVHeads, HeadDim: r.HeadDim, LatentDim: r.LatentDim,
+		BytesPerToken: r.Model.BytesPerToken(), TensorParallel: r.TensorParallel, RankKVHeads: r.RankKVHeads, Replicas: r.Replicas,
+		RankPerToken: r.BytesPerToken(), Layout: string(s.Layout), Regions: s.Regions, BlockTokens: s.BlockTokens,
+		BlockBytes: s.BlockBytes, Note: r.Note(),
+	}
+	for _, row := range s.Rows {
+		for _, t := range row.Transfers() {
+			j := jsonRow{
+				AskedTokens: t.Request.Tokens, AskedBytes: t.Request.Bytes, Shape: t.Shape, Tokens: t.Tokens, Blocks: t.Blocks,
+				Bytes: t.Bytes, Descriptors: t.Count(), DescBytes: t.Bytes / int64(t.Count()), Ideal: []jsonTime{},
+			}
+			for _, l := range s.Links {
+				j.Ideal = append(j.Ideal, jsonTime{l, int64(IdealTime(t.Bytes, l))})
+			}
+			out.Rows = append(out.Rows, j)
+		}
+	}
+	e := json.NewEncoder(b)
+	e.SetIndent("", "  ")
+	return e.Encode(out)
+}
+
+// wrap breaks s at spaces into lines of at most width bytes.
+func wrap(s string, width int) []string {
+	var out []string
+	line := ""
+	for word := range strings.FieldsSeq(s) {
+		if line != "" && len(line)+1+len(word) > width {
+			out, line = append(out, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(out, line)
+}
