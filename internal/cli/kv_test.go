@@ -73,6 +73,29 @@ func TestKVGolden(t *testing.T) {
 	}
 }
 
+// TestKVDocs holds that the outputs in docs/kv.md are what the command prints.
+func TestKVDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/kv.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"--size", "438MB,458752000"}} {
+		out, err := runKV(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(doc), "```\n"+out+"```\n") {
+			t.Errorf("docs/kv.md does not hold the output of kv %s", strings.Join(args, " "))
+		}
+	}
+	for _, args := range [][]string{{"--size", "438M"}, {"--tensor-parallel", "8"}} {
+		_, err := runKV(t, args...)
+		if err == nil || !strings.Contains(string(doc), "      "+err.Error()+"\n") {
+			t.Errorf("docs/kv.md does not hold the error of kv %s: %v", strings.Join(args, " "), err)
+		}
+	}
+}
+
 // TestKVCSV reads the machine-readable form back and holds its arithmetic,
 // which the golden file alone would not.
 func TestKVCSV(t *testing.T) {
