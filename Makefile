@@ -8,9 +8,9 @@ MODULE := github.com/xferbench/xferbench
 GO := scripts/go
 BIN := bin/xferbench
 
-# A checkout says its commit; an unpacked archive of the sources says "unknown".
+# A checkout says its commit, and its version after a tag; else the defaults of internal/version hold.
 COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown)
-VERSION := $(shell git describe --tags --dirty 2>/dev/null || echo dev)
+VERSION := $(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\tVersion = "\(.*\)"/\1/p' internal/version/version.go)
 LDFLAGS := -X $(MODULE)/internal/version.Commit=$(COMMIT) -X $(MODULE)/internal/version.Version=$(VERSION)
 
 # The EFA installer's headers win over the distribution's, as its libraries do at run time.

@@ -16,7 +16,7 @@ build=(gcc libc6-dev make git ca-certificates libfabric-dev libfabric1 libfabric
 	libucx-dev libucx0 ucx-utils)
 # Peers to compare with, tools that tests drive, and headers of the emulated EFA device.
 test=(libasan8 libibverbs-dev librdmacm-dev iproute2 procps iperf3 openssh-client
-	openssh-server binutils shellcheck)
+	binutils shellcheck)
 # Compiler driver for old glibc versions, the arm64 emulator, and the archives' tools.
 dist=(python3-venv python3-pip binutils qemu-user-static tar gzip)
 # A virtual machine with a kernel of its own, for Soft-RoCE.
