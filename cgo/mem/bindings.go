@@ -64,6 +64,9 @@ func New(kind Kind, device, length int) (*Buffer, error) {
 	b := &Buffer{kind: kind, device: device, len: length}
 	switch kind {
 	case Host, HostHuge:
+		if err := fits(length); kind == Host && err != nil {
+			return nil, err
+		}
 		huge := 0
 		if kind == HostHuge {
 			huge = 1

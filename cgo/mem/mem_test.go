@@ -131,7 +131,7 @@ func TestNewAccountsAndFrees(t *testing.T) {
 	if _, err := New("vram", 0, 1); err == nil {
 		t.Error("an unknown kind was allocated")
 	}
-	if _, err := New(Host, 0, 1<<62); err == nil || !strings.Contains(err.Error(), "--size") {
+	if _, err := New(Host, 0, 1<<62); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "--size") {
 		t.Errorf("2^62 bytes: %v", err)
 	}
 }

@@ -149,7 +149,6 @@ type Condition struct {
 	Bytes    uint64 `json:"bytes"`
 	Descs    int    `json:"descriptors"`
 	Ops      int    `json:"operations"` // after splitting by chunk and lane
-	Iters    int    `json:"iterations_per_block"`
 	// Ceiling marks a row that others are compared to.
 	Ceiling   bool      `json:"ceiling,omitempty"`
 	Landing   string    `json:"landing"`
@@ -160,27 +159,28 @@ type Condition struct {
 
 // Cold holds the one-time costs of a transport, in ns; 0: none.
 type Cold struct {
-	Provider          string `json:"provider"`
-	Condition         int    `json:"condition"` // whose first transfer it is
-	OpenNs            int64  `json:"open_ns"`   // load the library and open endpoints
-	RegisterNs        int64  `json:"register_ns"`
-	RegisterBytes     uint64 `json:"register_bytes"`
-	ConnectNs         int64  `json:"connect_ns"`
-	FirstNs           int64  `json:"first_transfer_ns"`
-	FirstBytes        uint64 `json:"first_transfer_bytes"`
-	PeerOpenNs        int64  `json:"peer_open_ns"`
-	PeerRegisterNs    int64  `json:"peer_register_ns"`
-	MemoryNs          int64  `json:"memory_ns"` // allocate and touch the buffer
-	PeerMemoryNs      int64  `json:"peer_memory_ns"`
-	FirstVerified     bool   `json:"first_verified"`
-	FirstEAgain       uint64 `json:"first_eagain"`
-	FirstIsSimulation bool   `json:"simulated,omitempty"`
+	Provider       string `json:"provider"`
+	Condition      int    `json:"condition"` // whose first transfer it is
+	OpenNs         int64  `json:"open_ns"`   // load the library and open endpoints
+	RegisterNs     int64  `json:"register_ns"`
+	RegisterBytes  uint64 `json:"register_bytes"`
+	ConnectNs      int64  `json:"connect_ns"`
+	FirstNs        int64  `json:"first_transfer_ns"`
+	FirstBytes     uint64 `json:"first_transfer_bytes"`
+	PeerOpenNs     int64  `json:"peer_open_ns"`
+	PeerRegisterNs int64  `json:"peer_register_ns"`
+	MemoryNs       int64  `json:"memory_ns"` // allocate and touch the buffer
+	PeerMemoryNs   int64  `json:"peer_memory_ns"`
+	FirstVerified  bool   `json:"first_verified"`
+	FirstEAgain    uint64 `json:"first_eagain"`
+	Simulated      bool   `json:"simulated,omitempty"`
 }
 
 // Phases of a sample.
 const (
 	PhaseCold    = "cold"    // the transport's first transfer
-	PhaseMeasure = "measure" // everything after
+	PhaseWarmup  = "warmup"  // a condition's first transfer over a warm transport
+	PhaseMeasure = "measure" // everything after, in blocks from 0
 )
 
 // Sample is one transfer. Times are ns; begin_ns counts from the run's start.
@@ -213,6 +213,7 @@ type Sample struct {
 type Path struct {
 	Condition    int       `json:"condition"`
 	Block        int       `json:"block"`
+	Phase        string    `json:"phase"`
 	PayloadBytes uint64    `json:"payload_bytes"`
 	Counters     []Counter `json:"counters"`
 	// Context switches of both sides' processes.

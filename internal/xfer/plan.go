@@ -1,0 +1,72 @@
+package xfer
+
+import (
+	"fmt"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/internal/kv"
+)
+
+// cutAlign is the alignment of cuts between lanes: a page, so that no two
+// lanes write to one.
+const cutAlign = 4096
+
+// split lays descriptors out as lanes lists of pieces of at most chunk bytes
+// (0: whole descriptors). The lanes' shares are consecutive and differ by at
+// most a page, whatever the descriptors' sizes. Both sides of a transfer get
+// the same lists from the same arguments.
+func split(t *kv.Transfer, lanes int, chunk uint64) [][]engine.Piece {
+	out := make([][]engine.Piece, lanes)
+	total := uint64(t.Bytes)
+	lane, left := 0, share(total, lanes, 0)
+	for d := range t.All() {
+		for d.Len > 0 {
+			for left == 0 && lane < lanes-1 {
+				lane++
+				left = share(total, lanes, lane)
+			}
+			n := d.Len
+			if chunk > 0 {
+				n = min(n, chunk)
+			}
+			if lane < lanes-1 {
+				n = min(n, left)
+			}
+			out[lane] = append(out[lane], engine.Piece{Local: d.Local, Remote: d.Remote, Len: n})
+			d.Local, d.Remote, d.Len = d.Local+n, d.Remote+n, d.Len-n
+			left -= min(left, n)
+		}
+	}
+	return out
+}
+
+// share is how many of total bytes lane i of n moves.
+func share(total uint64, n, i int) uint64 {
+	cut := func(i int) uint64 {
+		if i == n {
+			return total
+		}
+		return total / uint64(n) * uint64(i) / cutAlign * cutAlign
+	}
+	return cut(i+1) - cut(i)
+}
+
+// plans copies the pieces of a transfer to C memory, one plan a lane.
+func plans(t *kv.Transfer, lanes int, chunk uint64) ([]*engine.Plan, error) {
+	var out []*engine.Plan
+	for _, pieces := range split(t, lanes, chunk) {
+		p, err := engine.NewPlan(pieces)
+		if err != nil {
+			freePlans(out)
+			return nil, fmt.Errorf("plan: %w", err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func freePlans(ps []*engine.Plan) {
+	for _, p := range ps {
+		p.Free()
+	}
+}

@@ -1,0 +1,468 @@
+package xfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+)
+
+// Spec is one condition to measure.
+type Spec struct {
+	// Transport indexes Run.Transports.
+	Transport int
+	Op        engine.Op
+	KV        kv.Request
+	// Ceiling marks a row that others are compared to.
+	Ceiling bool
+}
+
+// Schedule says how often conditions run. Each block runs every condition
+// once, in random order.
+type Schedule struct {
+	Blocks    int           // wanted
+	MinBlocks int           // run even when the budget is over
+	Budget    time.Duration // for all blocks; 0: none
+	// RoundRobin keeps the conditions in order, for debugging an order effect.
+	RoundRobin bool
+	// Iterations a block; 0: as many as take about BatchTime, at least one.
+	Iterations int
+	// Enough, when set, ends the run after a block: a declared sequential
+	// stop. It is asked once MinBlocks are done.
+	Enough func(samples []record.Sample) bool
+}
+
+// batchTime is how long the transfers of one block should take together, so
+// that a short transfer is not a single reading; maxIters bounds them.
+const (
+	batchTime = 20 * time.Millisecond
+	maxIters  = 500
+)
+
+// Progress is where a run stands.
+type Progress struct {
+	Condition   record.Condition // that runs next
+	Block       int
+	Blocks      int
+	Done, Total int     // batches
+	BytesPerSec float64 // of the condition so far
+	Elapsed     time.Duration
+	Left        time.Duration // estimate; 0: unknown
+}
+
+// Run measures conditions over transports between a local side and a peer. The
+// caller closes both sides.
+type Run struct {
+	Local      *Side
+	Peer       Peer
+	Transports []Config // Role is set by the run
+	Specs      []Spec
+	Schedule   Schedule
+	Memory     MemoryRequest // Bytes is computed
+	PeerMemory MemoryRequest
+	Seed       uint64
+	SkipVerify bool
+	Start      int64 // clock.Now() at the record's start
+
+	// Write takes each line of the record; its error ends the run.
+	Write func(record.Line) error
+	// Progress, when set, is told before each batch.
+	Progress func(Progress)
+
+	conditions []record.Condition
+	opened     []*opened
+	batch      uint64 // batches so far: each has a payload of its own
+	samples    []record.Sample
+}
+
+type opened struct {
+	cfg      Config
+	local    OpenReply
+	peer     OpenReply
+	reg      RegisterReply
+	peerReg  RegisterReply
+	conn     ConnectReply
+	alone    bool // no peer: memcpy
+	coldDone bool
+}
+
+// ErrData is matched by the result of a run in which a data check failed.
+var ErrData = errors.New("data check failed")
+
+// Do measures. Data checks that fail do not end it; they are its result at the
+// end, an error that matches [ErrData].
+func (r *Run) Do(ctx context.Context) error {
+	memNs, peerNs, err := r.allocate(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range r.Transports {
+		o, err := r.open(ctx, i)
+		if err != nil {
+			return err
+		}
+		r.opened = append(r.opened, o)
+	}
+	if err := r.plan(ctx); err != nil {
+		return err
+	}
+	failed := 0
+	iters := make([]int, len(r.Specs))
+	for c := range r.Specs {
+		n, bad, err := r.first(ctx, c, memNs, peerNs)
+		if err != nil {
+			return err
+		}
+		iters[c] = n
+		failed += bad
+	}
+	bad, err := r.blocks(ctx, iters)
+	if err != nil {
+		return err
+	}
+	if failed += bad; failed > 0 {
+		return fmt.Errorf("%w in %d of %d batches; the record's events name the bytes", ErrData, failed, r.batch)
+	}
+	return nil
+}
+
+// Conditions are the run's conditions, complete once Do has planned them.
+func (r *Run) Conditions() []record.Condition { return r.conditions }
+
+func (r *Run) event(level, format string, args ...any) error {
+	return r.Write(record.Event{TimeNs: clock.Now() - r.Start, Level: level, Message: fmt.Sprintf(format, args...)})
+}
+
+// allocate gives both sides a buffer that holds the largest condition.
+func (r *Run) allocate(ctx context.Context) (local, peer int64, err error) {
+	for _, s := range r.Specs {
+		t, err := kv.New(s.KV)
+		if err != nil {
+			return 0, 0, err
+		}
+		r.Memory.Bytes = max(r.Memory.Bytes, uint64(t.Bytes))
+	}
+	r.PeerMemory.Bytes = r.Memory.Bytes
+	m, err := r.Local.Memory(ctx, r.Memory)
+	if err != nil {
+		return 0, 0, err
+	}
+	// The peer may be on this host: it must see what the first one took.
+	p, err := r.Peer.Memory(ctx, r.PeerMemory)
+	if err != nil {
+		return 0, 0, fmt.Errorf("peer: %w", err)
+	}
+	return m.Ns, p.Ns, nil
+}
+
+func (r *Run) open(ctx context.Context, i int) (*opened, error) {
+	o := &opened{cfg: r.Transports[i]}
+	o.alone = o.cfg.Provider == "memcpy"
+	o.cfg.Role = Initiator
+	var err error
+	if o.local, err = r.Local.Open(ctx, OpenRequest{i, o.cfg}); err != nil {
+		return nil, err
+	}
+	if o.reg, err = r.Local.Register(ctx, EndpointRequest{i}); err != nil {
+		return nil, err
+	}
+	if o.alone {
+		o.conn, err = r.Local.Connect(ctx, ConnectRequest{Endpoint: i})
+		return o, err
+	}
+	target := o.cfg
+	target.Role = Target
+	if o.peer, err = r.Peer.Open(ctx, OpenRequest{i, target}); err != nil {
+		return nil, fmt.Errorf("peer: %w", err)
+	}
+	if o.local.Lanes != o.peer.Lanes {
+		return nil, fmt.Errorf("%w: %s has %d lanes here and %d on the peer; set --rails to the smaller number of NICs",
+			ErrUnavailable, o.cfg.Provider, o.local.Lanes, o.peer.Lanes)
+	}
+	if o.local.Info.Version != o.peer.Info.Version {
+		if err := r.event(record.Warning, "%s: library version %s here, %s on the peer", o.cfg.Provider, o.local.Info.Version, o.peer.Info.Version); err != nil {
+			return nil, err
+		}
+	}
+	if o.peerReg, err = r.Peer.Register(ctx, EndpointRequest{i}); err != nil {
+		return nil, fmt.Errorf("peer: %w", err)
+	}
+	// The target connects first: from then on it progresses its queues, and
+	// the initiator's first operation is answered.
+	if _, err = r.Peer.Connect(ctx, ConnectRequest{i, o.reg.Address}); err != nil {
+		return nil, fmt.Errorf("peer: %w", err)
+	}
+	o.conn, err = r.Local.Connect(ctx, ConnectRequest{i, o.peerReg.Address})
+	return o, err
+}
+
+// chunk is the longest piece that both sides of a transport take.
+func (o *opened) chunk() uint64 {
+	a, b := o.local.Info.Chunk, o.peer.Info.Chunk
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func (r *Run) plan(ctx context.Context) error {
+	for id, s := range r.Specs {
+		o := r.opened[s.Transport]
+		req := PlanRequest{Plan: id, Endpoint: s.Transport, Op: s.Op, KV: s.KV, Lanes: o.local.Lanes, Chunk: o.chunk()}
+		rep, err := r.Local.Plan(ctx, req)
+		if err != nil {
+			return err
+		}
+		if !o.alone {
+			if _, err := r.Peer.Plan(ctx, req); err != nil {
+				return fmt.Errorf("peer: %w", err)
+			}
+		}
+		t, err := kv.New(s.KV)
+		if err != nil {
+			return err
+		}
+		asked := uint64(s.KV.Bytes)
+		if round, _ := t.Rounding(); asked == 0 {
+			asked = uint64(round.AskedTokens * int64(t.Rank.BytesPerToken()))
+		}
+		info := o.local.Info
+		info.Simulated = info.Simulated || o.peer.Info.Simulated
+		r.conditions = append(r.conditions, record.Condition{
+			ID: id, Provider: o.cfg.Provider, API: info.API, Op: s.Op.String(),
+			Name:   fmt.Sprintf("%s %s %s %d", o.cfg.Provider, s.Op, t.Shape, t.Bytes),
+			Memory: string(r.Memory.Kind), PeerMem: string(r.PeerMemory.Kind),
+			Shape: string(t.Shape), Layout: string(t.Layout), Model: t.Model.Name, TP: t.TensorParallel,
+			Tokens: t.Tokens, Block: t.BlockTokens, Asked: asked, Bytes: uint64(t.Bytes),
+			Descs: t.Count(), Ops: rep.Ops, Ceiling: s.Ceiling,
+			Landing: info.Landing[s.Op.String()], Transport: info, Simulated: info.Simulated,
+		})
+		if err := r.Write(r.conditions[id]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// first runs a condition's first transfer, which is never part of its figures:
+// the transport's cold one, or a warm-up. It returns how many iterations a
+// block should have.
+func (r *Run) first(ctx context.Context, c int, memNs, peerNs int64) (iters, failed int, err error) {
+	o, cond := r.opened[r.Specs[c].Transport], r.conditions[c]
+	phase := record.PhaseWarmup
+	if !o.coldDone {
+		phase = record.PhaseCold
+	}
+	r.tell(c, 0, 0, 0)
+	ss, failed, err := r.runBatch(ctx, c, -1, 0, 1, phase)
+	if err != nil {
+		return 0, 0, err
+	}
+	if !o.coldDone {
+		o.coldDone = true
+		s := ss[0]
+		cold := record.Cold{
+			Provider: o.cfg.Provider, Condition: c,
+			OpenNs: o.local.Ns, RegisterNs: o.reg.Ns, RegisterBytes: r.Memory.Bytes, ConnectNs: o.conn.Ns,
+			FirstNs: s.TotalNs, FirstBytes: s.Bytes, FirstEAgain: s.EAgain, FirstVerified: s.Verified != nil && *s.Verified,
+			PeerOpenNs: o.peer.Ns, PeerRegisterNs: o.peerReg.Ns, MemoryNs: memNs, PeerMemoryNs: peerNs,
+			Simulated: cond.Simulated,
+		}
+		if err := r.Write(cold); err != nil {
+			return 0, 0, err
+		}
+		// One more, warm: the cold time would make the blocks too short.
+		if cond.Bytes < 1<<20 {
+			if ss, _, err = r.runBatch(ctx, c, -1, 0, 1, record.PhaseWarmup); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	if r.Schedule.Iterations > 0 {
+		return r.Schedule.Iterations, failed, nil
+	}
+	last := ss[len(ss)-1].TotalNs
+	return int(min(maxIters, max(1, int64(batchTime)/max(1, last)))), failed, nil
+}
+
+func (r *Run) blocks(ctx context.Context, iters []int) (failed int, err error) {
+	sch := r.Schedule
+	began := clock.Now()
+	n := len(r.Specs)
+	for b := 0; b < sch.Blocks; b++ {
+		order := stats.Order(r.Seed, b, n)
+		for place := range n {
+			c := place
+			if !sch.RoundRobin {
+				c = order[place]
+			}
+			r.tell(c, b, b*n+place, time.Duration(clock.Now()-began))
+			_, bad, err := r.runBatch(ctx, c, b, place, iters[c], record.PhaseMeasure)
+			if err != nil {
+				return failed, err
+			}
+			failed += bad
+		}
+		if b+1 < sch.MinBlocks {
+			continue
+		}
+		spent := clock.Now() - began
+		// The next block would take about as long as the mean one.
+		if sch.Budget > 0 && spent+spent/int64(b+1) > int64(sch.Budget) {
+			break
+		}
+		if sch.Enough != nil && sch.Enough(r.samples) {
+			break
+		}
+	}
+	return failed, nil
+}
+
+// tell reports progress before a batch.
+func (r *Run) tell(c, block, done int, spent time.Duration) {
+	if r.Progress == nil {
+		return
+	}
+	p := Progress{Condition: r.conditions[c], Block: block, Blocks: r.Schedule.Blocks,
+		Done: done, Total: r.Schedule.Blocks * len(r.Specs), Elapsed: spent}
+	if done > 0 {
+		p.Left = spent / time.Duration(done) * time.Duration(p.Total-done)
+		if b := r.Schedule.Budget; b > 0 && done >= r.Schedule.MinBlocks*len(r.Specs) {
+			p.Left = max(0, min(p.Left, b-spent))
+		}
+	}
+	var bytes uint64
+	var ns int64
+	for i := len(r.samples) - 1; i >= 0; i-- {
+		if s := r.samples[i]; s.Condition == c {
+			bytes, ns = bytes+s.Bytes, ns+s.TotalNs
+		}
+	}
+	if ns > 0 {
+		p.BytesPerSec = float64(bytes) / float64(ns) * 1e9
+	}
+	r.Progress(p)
+}
+
+// runBatch runs one condition iters times with a payload of its own, checks the
+// data and writes the lines. Outside the clock are: payload, poison, arming,
+// usage and check.
+func (r *Run) runBatch(ctx context.Context, c, block, place, iters int, phase string) (out []record.Sample, failed int, err error) {
+	spec, cond, o := r.Specs[c], r.conditions[c], r.opened[r.Specs[c].Transport]
+	r.batch++
+	pay := PayloadRequest{Plan: c, Key: mem.Key(r.Seed, r.batch)}
+	if !r.SkipVerify {
+		if err := r.prepare(ctx, spec.Op, o, pay); err != nil {
+			return nil, 0, err
+		}
+	}
+	var peerBefore, peerAfter UsageReply
+	if !o.alone {
+		if peerBefore, err = r.Peer.Arm(ctx, ArmRequest{c, iters}); err != nil {
+			return nil, 0, fmt.Errorf("peer: %w", err)
+		}
+	}
+	before, err := r.Local.Root.Usage()
+	if err != nil {
+		return nil, 0, err
+	}
+	ss, terr := r.Local.transfer(ctx, c, iters)
+	after, err := r.Local.Root.Usage()
+	if err != nil {
+		return nil, 0, err
+	}
+	if terr != nil {
+		return nil, 0, fmt.Errorf("%s: %w", cond.Name, terr)
+	}
+	if !o.alone {
+		if peerAfter, err = r.Peer.Settle(ctx, SettleRequest{c}); err != nil {
+			return nil, 0, fmt.Errorf("peer: %w", err)
+		}
+	}
+	var verified *bool
+	if !r.SkipVerify {
+		ok, err := r.check(ctx, spec.Op, o, pay, c)
+		if err != nil {
+			return nil, 0, err
+		}
+		verified = &ok
+		if !ok {
+			failed = 1
+		}
+	}
+	per := int64(len(ss))
+	for i, s := range ss {
+		out = append(out, record.Sample{
+			Condition: c, Block: block, Order: place, Iteration: i, Phase: phase,
+			BeginNs: s.BeginNs - r.Start, PostNs: int64(s.Post()), LocalNs: int64(s.Local()), TotalNs: int64(s.Total()),
+			Bytes: s.Bytes, Ops: s.Ops, EAgain: s.EAgain, Polls: s.Polls, Verified: verified,
+			CPUNs: (after.CPUNs - before.CPUNs) / per, PeerCPUNs: (peerAfter.Usage.CPUNs - peerBefore.Usage.CPUNs) / per,
+			Simulated: cond.Simulated,
+		})
+	}
+	for _, s := range out {
+		if err := r.Write(s); err != nil {
+			return nil, 0, err
+		}
+	}
+	if phase == record.PhaseMeasure {
+		r.samples = append(r.samples, out...)
+	}
+	return out, failed, r.Write(record.Path{
+		Condition: c, Block: block, Phase: phase, PayloadBytes: cond.Bytes * uint64(len(ss)),
+		Counters:  append(host.Diff("initiator", before, after), host.Diff("target", peerBefore.Usage, peerAfter.Usage)...),
+		Voluntary: after.Voluntary - before.Voluntary, Involuntary: after.Involuntary - before.Involuntary,
+		PeerVoluntary:   peerAfter.Usage.Voluntary - peerBefore.Usage.Voluntary,
+		PeerInvoluntary: peerAfter.Usage.Involuntary - peerBefore.Usage.Involuntary,
+	})
+}
+
+// prepare puts the payload where the data comes from and poison where it goes,
+// both sides at once.
+func (r *Run) prepare(ctx context.Context, op engine.Op, o *opened, pay PayloadRequest) error {
+	if o.alone {
+		if _, err := r.Local.Fill(ctx, pay); err != nil {
+			return err
+		}
+		_, err := r.Local.Poison(ctx, pay)
+		return err
+	}
+	local, peer := r.Local.Fill, r.Peer.Poison
+	if op == engine.Read {
+		local, peer = r.Local.Poison, r.Peer.Fill
+	}
+	theirs := make(chan error, 1)
+	go func() {
+		_, err := peer(ctx, pay)
+		theirs <- err
+	}()
+	_, err := local(ctx, pay)
+	if perr := <-theirs; perr != nil {
+		return errors.Join(err, fmt.Errorf("peer: %w", perr))
+	}
+	return err
+}
+
+func (r *Run) check(ctx context.Context, op engine.Op, o *opened, pay PayloadRequest, c int) (bool, error) {
+	check, side := r.Local.Check, "initiator"
+	if op != engine.Read && !o.alone {
+		check, side = r.Peer.Check, "target"
+	}
+	rep, err := check(ctx, pay)
+	if err != nil {
+		return false, err
+	}
+	if rep.Mismatch == nil {
+		return true, nil
+	}
+	return false, r.Write(record.Event{TimeNs: clock.Now() - r.Start, Level: record.Fault, Condition: &c,
+		Message: fmt.Sprintf("%s, on the %s: %v", r.conditions[c].Name, side, rep.Mismatch)})
+}

@@ -1,0 +1,370 @@
+package xfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/record"
+)
+
+// Peer is the target side as the initiator reaches it: a [Side] of its own
+// process behind the control channel, or in tests one of the same process.
+// Endpoints and plans are named by numbers that the initiator chooses.
+type Peer interface {
+	Inventory(ctx context.Context) (record.Host, error)
+	Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
+	Open(ctx context.Context, r OpenRequest) (OpenReply, error)
+	Register(ctx context.Context, r EndpointRequest) (RegisterReply, error)
+	Connect(ctx context.Context, r ConnectRequest) (ConnectReply, error)
+	Plan(ctx context.Context, r PlanRequest) (PlanReply, error)
+	Fill(ctx context.Context, r PayloadRequest) (Done, error)
+	Poison(ctx context.Context, r PayloadRequest) (Done, error)
+	Check(ctx context.Context, r PayloadRequest) (CheckReply, error)
+	Arm(ctx context.Context, r ArmRequest) (UsageReply, error)
+	Settle(ctx context.Context, r SettleRequest) (UsageReply, error)
+	Shut(ctx context.Context, r EndpointRequest) (Done, error)
+}
+
+// The requests and replies of [Peer]; they cross the control channel as JSON.
+// Durations are ns.
+type (
+	// MemoryRequest asks for the side's one buffer.
+	MemoryRequest struct {
+		Kind   mem.Kind `json:"kind"`
+		Device int      `json:"device"`
+		Bytes  uint64   `json:"bytes"`
+	}
+	MemoryReply struct {
+		Ns int64 `json:"ns"`
+	}
+	OpenRequest struct {
+		Endpoint int    `json:"endpoint"`
+		Config   Config `json:"config"`
+	}
+	OpenReply struct {
+		Info  Info  `json:"info"`
+		Lanes int   `json:"lanes"`
+		Ns    int64 `json:"ns"`
+	}
+	EndpointRequest struct {
+		Endpoint int `json:"endpoint"`
+	}
+	RegisterReply struct {
+		Address []byte `json:"address"`
+		Ns      int64  `json:"ns"`
+	}
+	ConnectRequest struct {
+		Endpoint int    `json:"endpoint"`
+		Address  []byte `json:"address"`
+	}
+	ConnectReply struct {
+		Ns int64 `json:"ns"`
+	}
+	// PlanRequest asks for the plans of a condition, laid out as split does.
+	PlanRequest struct {
+		Plan     int        `json:"plan"`
+		Endpoint int        `json:"endpoint"`
+		Op       engine.Op  `json:"op"`
+		KV       kv.Request `json:"kv"`
+		Lanes    int        `json:"lanes"`
+		Chunk    uint64     `json:"chunk_bytes"`
+	}
+	PlanReply struct {
+		Ops int `json:"operations"`
+	}
+	// PayloadRequest is about the payload of key in the bytes that a plan uses.
+	PayloadRequest struct {
+		Plan int    `json:"plan"`
+		Key  uint64 `json:"key"`
+	}
+	CheckReply struct {
+		Mismatch *mem.Mismatch `json:"mismatch,omitempty"`
+	}
+	ArmRequest struct {
+		Plan  int `json:"plan"`
+		Iters int `json:"iters"`
+	}
+	SettleRequest struct {
+		Plan int `json:"plan"`
+	}
+	// UsageReply is the side's usage at the end of the call.
+	UsageReply struct {
+		Arrived int           `json:"arrived"`
+		Usage   host.Snapshot `json:"usage"`
+	}
+	// Done is an empty reply.
+	Done struct{}
+)
+
+// ErrTooLarge is matched by the errors of a buffer that a side refuses.
+var ErrTooLarge = errors.New("too large")
+
+// Side is one side of a run: its buffer, its open endpoints and its plans. It
+// implements [Peer]. Its methods are for one goroutine at a time; Close may
+// come from another once the last call returned.
+type Side struct {
+	// Root is the host that is described and counted.
+	Root host.Root
+	// MaxMemory limits the buffer, 0 not at all.
+	MaxMemory uint64
+	// Bind replaces Config.Bind when set: each side knows its own address.
+	Bind string
+
+	buf       *mem.Buffer
+	endpoints map[int]Endpoint
+	plans     map[int]*sidePlan
+}
+
+type sidePlan struct {
+	endpoint int
+	op       engine.Op
+	transfer *kv.Transfer
+	lanes    []*engine.Plan
+}
+
+// localSource is implemented by endpoints without a peer: their transfers read
+// a buffer of their own.
+type localSource interface{ Source() *mem.Buffer }
+
+// Inventory describes the side's host.
+func (s *Side) Inventory(context.Context) (record.Host, error) { return s.Root.Inventory(), nil }
+
+// Memory allocates the side's buffer.
+func (s *Side) Memory(_ context.Context, r MemoryRequest) (MemoryReply, error) {
+	if s.buf != nil {
+		return MemoryReply{}, errors.New("the buffer is allocated already")
+	}
+	if s.MaxMemory > 0 && r.Bytes > s.MaxMemory {
+		return MemoryReply{}, fmt.Errorf("%w: %d bytes asked for, this side's limit is %d; choose a smaller --size or raise serve's --max-memory", ErrTooLarge, r.Bytes, s.MaxMemory)
+	}
+	if r.Bytes > 1<<62 {
+		return MemoryReply{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, r.Bytes)
+	}
+	t := clock.Now()
+	b, err := mem.New(r.Kind, r.Device, int(r.Bytes))
+	switch {
+	case errors.Is(err, mem.ErrTooLarge):
+		return MemoryReply{}, fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.Is(err, mem.ErrNoCUDA):
+		return MemoryReply{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case err != nil:
+		return MemoryReply{}, err
+	}
+	s.buf = b
+	return MemoryReply{Ns: clock.Now() - t}, nil
+}
+
+// Open opens an endpoint.
+func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
+	if s.endpoints == nil {
+		s.endpoints = map[int]Endpoint{}
+	}
+	if s.endpoints[r.Endpoint] != nil {
+		return OpenReply{}, fmt.Errorf("endpoint %d is open already", r.Endpoint)
+	}
+	if s.Bind != "" {
+		r.Config.Bind = s.Bind
+	}
+	t := clock.Now()
+	ep, err := Open(ctx, r.Config)
+	if err != nil {
+		return OpenReply{}, err
+	}
+	s.endpoints[r.Endpoint] = ep
+	return OpenReply{Info: ep.Info(), Lanes: ep.Lanes(), Ns: clock.Now() - t}, nil
+}
+
+func (s *Side) endpoint(id int) (Endpoint, error) {
+	if ep := s.endpoints[id]; ep != nil {
+		return ep, nil
+	}
+	return nil, fmt.Errorf("endpoint %d is not open", id)
+}
+
+// Register registers the buffer with an endpoint and returns its address.
+func (s *Side) Register(_ context.Context, r EndpointRequest) (RegisterReply, error) {
+	ep, err := s.endpoint(r.Endpoint)
+	if err != nil {
+		return RegisterReply{}, err
+	}
+	if s.buf == nil {
+		return RegisterReply{}, errors.New("no buffer to register")
+	}
+	t := clock.Now()
+	if err := ep.Register(s.buf); err != nil {
+		return RegisterReply{}, err
+	}
+	ns := clock.Now() - t
+	a, err := ep.Address()
+	return RegisterReply{Address: a, Ns: ns}, err
+}
+
+// Connect connects an endpoint to its peer's address.
+func (s *Side) Connect(ctx context.Context, r ConnectRequest) (ConnectReply, error) {
+	ep, err := s.endpoint(r.Endpoint)
+	if err != nil {
+		return ConnectReply{}, err
+	}
+	t := clock.Now()
+	err = ep.Connect(ctx, r.Address)
+	return ConnectReply{Ns: clock.Now() - t}, err
+}
+
+// Plan lays out a condition.
+func (s *Side) Plan(_ context.Context, r PlanRequest) (PlanReply, error) {
+	ep, err := s.endpoint(r.Endpoint)
+	if err != nil {
+		return PlanReply{}, err
+	}
+	if r.Lanes != ep.Lanes() {
+		return PlanReply{}, fmt.Errorf("a plan for %d lanes, this side's endpoint has %d", r.Lanes, ep.Lanes())
+	}
+	t, err := kv.New(r.KV)
+	if err != nil {
+		return PlanReply{}, err
+	}
+	if s.buf == nil || t.Bytes > int64(s.buf.Len()) {
+		return PlanReply{}, fmt.Errorf("the plan's %d bytes do not fit the buffer", t.Bytes)
+	}
+	if s.plans[r.Plan] != nil {
+		return PlanReply{}, fmt.Errorf("plan %d exists already", r.Plan)
+	}
+	ps, err := plans(t, r.Lanes, r.Chunk)
+	if err != nil {
+		return PlanReply{}, err
+	}
+	if s.plans == nil {
+		s.plans = map[int]*sidePlan{}
+	}
+	s.plans[r.Plan] = &sidePlan{endpoint: r.Endpoint, op: r.Op, transfer: t, lanes: ps}
+	n := 0
+	for _, p := range ps {
+		n += p.Len()
+	}
+	return PlanReply{Ops: n}, nil
+}
+
+func (s *Side) plan(id int) (*sidePlan, Endpoint, error) {
+	p := s.plans[id]
+	if p == nil {
+		return nil, nil, fmt.Errorf("plan %d does not exist", id)
+	}
+	ep, err := s.endpoint(p.endpoint)
+	return p, ep, err
+}
+
+// Fill writes the payload, as the side that the data comes from does.
+func (s *Side) Fill(_ context.Context, r PayloadRequest) (Done, error) {
+	p, ep, err := s.plan(r.Plan)
+	if err != nil {
+		return Done{}, err
+	}
+	buf := s.buf
+	if l, ok := ep.(localSource); ok {
+		buf = l.Source()
+	}
+	return Done{}, buf.Fill(int(p.transfer.Bytes), r.Key)
+}
+
+// Poison overwrites what a transfer will write, so that nothing stale passes.
+func (s *Side) Poison(_ context.Context, r PayloadRequest) (Done, error) {
+	p, _, err := s.plan(r.Plan)
+	if err != nil {
+		return Done{}, err
+	}
+	return Done{}, s.buf.Poison(int(p.transfer.Bytes))
+}
+
+// Check verifies the payload on the side that it went to. Wrong data is a
+// reply, not an error.
+func (s *Side) Check(_ context.Context, r PayloadRequest) (CheckReply, error) {
+	p, _, err := s.plan(r.Plan)
+	if err != nil {
+		return CheckReply{}, err
+	}
+	for _, lane := range p.lanes {
+		err := s.buf.Check(lane, p.op == engine.Read, r.Key)
+		var m *mem.Mismatch
+		if errors.As(err, &m) {
+			return CheckReply{Mismatch: m}, nil
+		}
+		if err != nil {
+			return CheckReply{}, err
+		}
+	}
+	return CheckReply{}, nil
+}
+
+// Arm readies a target for iters transfers and returns its usage so far.
+func (s *Side) Arm(ctx context.Context, r ArmRequest) (UsageReply, error) {
+	p, ep, err := s.plan(r.Plan)
+	if err != nil {
+		return UsageReply{}, err
+	}
+	if err := ep.Fault(); err != nil {
+		return UsageReply{}, err
+	}
+	if err := ep.Arm(ctx, p.op, p.lanes, r.Iters); err != nil {
+		return UsageReply{}, err
+	}
+	u, err := s.Root.Usage()
+	return UsageReply{Usage: u}, err
+}
+
+// Settle ends what Arm began and returns the usage after it.
+func (s *Side) Settle(ctx context.Context, r SettleRequest) (UsageReply, error) {
+	_, ep, err := s.plan(r.Plan)
+	if err != nil {
+		return UsageReply{}, err
+	}
+	n, err := ep.Settle(ctx)
+	if err != nil {
+		return UsageReply{}, err
+	}
+	u, err := s.Root.Usage()
+	return UsageReply{Arrived: n, Usage: u}, err
+}
+
+// transfer runs a plan as the initiator.
+func (s *Side) transfer(ctx context.Context, plan, iters int) ([]engine.Sample, error) {
+	p, ep, err := s.plan(plan)
+	if err != nil {
+		return nil, err
+	}
+	return ep.Transfer(ctx, p.op, p.lanes, iters)
+}
+
+// Shut closes one endpoint.
+func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
+	ep, err := s.endpoint(r.Endpoint)
+	if err != nil {
+		return Done{}, err
+	}
+	delete(s.endpoints, r.Endpoint)
+	return Done{}, ep.Close()
+}
+
+// Close closes all endpoints, then frees plans and buffer; it may be called
+// twice.
+func (s *Side) Close() error {
+	var errs []error
+	for id, ep := range s.endpoints {
+		errs = append(errs, ep.Close())
+		delete(s.endpoints, id)
+	}
+	for id, p := range s.plans {
+		freePlans(p.lanes)
+		delete(s.plans, id)
+	}
+	if s.buf != nil {
+		errs = append(errs, s.buf.Free())
+		s.buf = nil
+	}
+	return errors.Join(errs...)
+}
