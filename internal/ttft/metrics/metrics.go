@@ -1,0 +1,249 @@
+// Package metrics reads the Prometheus pages of vLLM engines and takes from
+// them what proves that a KV cache moved: counts before and after a request.
+//
+// Which series exist depends on the release, so that readings go by capability:
+// a count is there or it is not, and nothing is assumed for one that is not.
+package metrics
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// MaxPage is the longest page, in bytes, that is read.
+const MaxPage = 64 << 20
+
+// Count names one number of a page.
+type Count int
+
+// Counts of an engine. All grow only; times are in nanoseconds.
+const (
+	PromptTokens   Count = iota // prompt sizes, computed or not: no proof of anything
+	Requests                    // finished requests
+	LocalCompute                // prompt tokens computed here (0.16)
+	LocalCacheHit               // prompt tokens from the prefix cache (0.16)
+	ExternalKV                  // prompt tokens loaded from another engine (0.16)
+	KVComputed                  // prompt tokens computed, of finished requests (0.13)
+	PrefixHits                  // prefix cache hits, tokens
+	ExternalHits                // tokens found in another engine's cache (0.11.1)
+	Transfers                   // NIXL transfers
+	TransferBytes               // sum of the lengths of their descriptors
+	Descriptors                 // after merging
+	TransferNS                  // from posting to the poll that saw the end
+	PostNS                      // of posting
+	FailedXfers                 // NIXL transfers that failed
+	FailedNotifies              // NIXL notifications that failed
+	ExpiredLeases               // prefill: blocks released because nobody fetched them (0.15)
+	QueueNS                     // arrival to scheduled; on a decode engine the KV load is in it
+	PrefillNS                   // scheduled to first token
+	DecodeNS                    // first to last token
+	FirstTokens                 // requests whose first token is out
+	FirstTokenNS                // arrival to first token
+	counts
+)
+
+// series says where on the page a count stands.
+type series struct {
+	name  string
+	part  byte    // 't' counter, 's' sum and 'c' count of a histogram
+	scale float64 // to the count's unit
+	label string  // label=value that a sample must have
+}
+
+var where = [counts]series{
+	PromptTokens:   {"vllm:prompt_tokens_total", 't', 1, ""},
+	Requests:       {"vllm:e2e_request_latency_seconds", 'c', 1, ""},
+	LocalCompute:   {"vllm:prompt_tokens_by_source_total", 't', 1, "source=local_compute"},
+	LocalCacheHit:  {"vllm:prompt_tokens_by_source_total", 't', 1, "source=local_cache_hit"},
+	ExternalKV:     {"vllm:prompt_tokens_by_source_total", 't', 1, "source=external_kv_transfer"},
+	KVComputed:     {"vllm:request_prefill_kv_computed_tokens", 's', 1, ""},
+	PrefixHits:     {"vllm:prefix_cache_hits_total", 't', 1, ""},
+	ExternalHits:   {"vllm:external_prefix_cache_hits_total", 't', 1, ""},
+	Transfers:      {"vllm:nixl_bytes_transferred", 'c', 1, ""},
+	TransferBytes:  {"vllm:nixl_bytes_transferred", 's', 1, ""},
+	Descriptors:    {"vllm:nixl_num_descriptors", 's', 1, ""},
+	TransferNS:     {"vllm:nixl_xfer_time_seconds", 's', 1e9, ""},
+	PostNS:         {"vllm:nixl_post_time_seconds", 's', 1e9, ""},
+	FailedXfers:    {"vllm:nixl_num_failed_transfers_total", 't', 1, ""},
+	FailedNotifies: {"vllm:nixl_num_failed_notifications_total", 't', 1, ""},
+	ExpiredLeases:  {"vllm:nixl_num_kv_expired_reqs_total", 't', 1, ""},
+	QueueNS:        {"vllm:request_queue_time_seconds", 's', 1e9, ""},
+	PrefillNS:      {"vllm:request_prefill_time_seconds", 's', 1e9, ""},
+	DecodeNS:       {"vllm:request_decode_time_seconds", 's', 1e9, ""},
+	FirstTokens:    {"vllm:time_to_first_token_seconds", 'c', 1, ""},
+	FirstTokenNS:   {"vllm:time_to_first_token_seconds", 's', 1e9, ""},
+}
+
+// Name is the series of the count as vLLM names it, with the label that picks
+// it.
+func (c Count) Name() string {
+	if c < 0 || c >= counts {
+		return fmt.Sprintf("count %d", int(c))
+	}
+	s := where[c]
+	name := s.name
+	switch s.part {
+	case 's':
+		name += "_sum"
+	case 'c':
+		name += "_count"
+	}
+	if s.label != "" {
+		k, v, _ := strings.Cut(s.label, "=")
+		name += "{" + k + `="` + v + `"}`
+	}
+	return name
+}
+
+// Reading is the counts of one or several engines at one time. The zero value
+// has none.
+type Reading struct {
+	val  [counts]int64
+	have [counts]bool
+	// Cache describes the block pool, if the page does.
+	Cache Cache
+	// At is when the page was asked for; the caller sets it.
+	At time.Time
+}
+
+// Cache is what vllm:cache_config_info says of an engine's block pool.
+type Cache struct {
+	Blocks        int   // num_gpu_blocks, with the null block; 0: not said
+	BlockTokens   int   // block_size; 0: not said
+	PrefixCaching *bool // nil: not said
+}
+
+// Get returns a count and whether the page has it.
+func (r Reading) Get(c Count) (int64, bool) { return r.val[c], r.have[c] }
+
+// Has reports whether all of cs are there.
+func (r Reading) Has(cs ...Count) bool {
+	for _, c := range cs {
+		if !r.have[c] {
+			return false
+		}
+	}
+	return true
+}
+
+// Set gives a count a value; it is for tests and simulations.
+func (r *Reading) Set(c Count, v int64) { r.val[c], r.have[c] = v, true }
+
+// Since returns what was counted between before and r, and the counts that went
+// backwards, because the engine was restarted in between. A count that only
+// r has began at zero: Prometheus clients show a labelled series from its first
+// use on.
+func (r Reading) Since(before Reading) (d Reading, reset []Count) {
+	d = r
+	for c := range counts {
+		if !r.have[c] {
+			if before.have[c] {
+				reset = append(reset, c)
+			}
+			continue
+		}
+		if d.val[c] -= before.val[c]; d.val[c] < 0 {
+			reset = append(reset, c)
+		}
+	}
+	return d, reset
+}
+
+// Plus adds the counts of another engine; a count is there if either has it.
+func (r Reading) Plus(o Reading) Reading {
+	for c := range counts {
+		r.val[c] += o.val[c]
+		r.have[c] = r.have[c] || o.have[c]
+	}
+	return r
+}
+
+// Parse reads a page in Prometheus' text format. Samples of several engines
+// behind one page (data parallel ranks) are added up.
+func Parse(in io.Reader) (Reading, error) {
+	limited := &io.LimitedReader{R: in, N: MaxPage + 1}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(limited)
+	if err != nil {
+		return Reading{}, fmt.Errorf("metrics page: %w", err)
+	}
+	if limited.N <= 0 {
+		return Reading{}, fmt.Errorf("metrics page: longer than %d bytes", MaxPage)
+	}
+	var r Reading
+	for c := range counts {
+		s := where[c]
+		family := families[s.name]
+		if family == nil {
+			continue
+		}
+		sum, found := 0.0, false
+		for _, m := range family.Metric {
+			if v, ok := s.of(m); ok {
+				sum, found = sum+v*s.scale, true
+			}
+		}
+		if !found {
+			continue
+		}
+		if math.IsNaN(sum) || sum < 0 || sum > 1<<62 {
+			return Reading{}, fmt.Errorf("metrics page: %s is %v", c.Name(), sum)
+		}
+		r.Set(c, int64(math.Round(sum)))
+	}
+	if family := families["vllm:cache_config_info"]; family != nil {
+		for _, m := range family.Metric {
+			r.Cache = cacheOf(m)
+		}
+	}
+	return r, nil
+}
+
+// of returns the sample's value if it is the series'.
+func (s series) of(m *dto.Metric) (float64, bool) {
+	if k, v, labelled := strings.Cut(s.label, "="); labelled && label(m, k) != v {
+		return 0, false
+	}
+	switch {
+	case s.part == 't' && m.Counter != nil:
+		return m.Counter.GetValue(), true
+	case s.part == 't' && m.Untyped != nil:
+		return m.Untyped.GetValue(), true
+	case s.part == 's' && m.Histogram != nil:
+		return m.Histogram.GetSampleSum(), true
+	case s.part == 'c' && m.Histogram != nil:
+		return float64(m.Histogram.GetSampleCount()), true
+	}
+	return 0, false
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.Label {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
+func cacheOf(m *dto.Metric) Cache {
+	var c Cache
+	if n, err := strconv.Atoi(label(m, "num_gpu_blocks")); err == nil && n > 0 {
+		c.Blocks = n
+	}
+	if n, err := strconv.Atoi(label(m, "block_size")); err == nil && n > 0 {
+		c.BlockTokens = n
+	}
+	if on, err := strconv.ParseBool(label(m, "enable_prefix_caching")); err == nil {
+		c.PrefixCaching = &on
+	}
+	return c
+}

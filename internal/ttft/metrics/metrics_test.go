@@ -1,0 +1,139 @@
+package metrics
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const page = `# HELP vllm:prompt_tokens_by_source_total Number of prompt tokens by source.
+# TYPE vllm:prompt_tokens_by_source_total counter
+vllm:prompt_tokens_by_source_total{engine="0",model_name="m",source="local_compute"} 17.0
+vllm:prompt_tokens_by_source_total{engine="0",model_name="m",source="external_kv_transfer"} 8000.0
+vllm:prompt_tokens_by_source_total{engine="1",model_name="m",source="external_kv_transfer"} 16.0
+# TYPE vllm:nixl_xfer_time_seconds histogram
+vllm:nixl_xfer_time_seconds_bucket{engine="0",le="0.005"} 0.0
+vllm:nixl_xfer_time_seconds_bucket{engine="0",le="+Inf"} 2.0
+vllm:nixl_xfer_time_seconds_sum{engine="0"} 0.0123456789
+vllm:nixl_xfer_time_seconds_count{engine="0"} 2.0
+# TYPE vllm:nixl_bytes_transferred histogram
+vllm:nixl_bytes_transferred_bucket{engine="0",le="+Inf"} 2.0
+vllm:nixl_bytes_transferred_sum{engine="0"} 4.58752e+08
+vllm:nixl_bytes_transferred_count{engine="0"} 2.0
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="16",enable_prefix_caching="False",engine="0",num_gpu_blocks="8500"} 1.0
+`
+
+func TestParse(t *testing.T) {
+	r, err := Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[Count]int64{LocalCompute: 17, ExternalKV: 8016, TransferNS: 12_345_679, Transfers: 2, TransferBytes: 458_752_000}
+	for c := range counts {
+		v, ok := r.Get(c)
+		if w, there := want[c]; ok != there || v != w {
+			t.Errorf("%s: %d, %v; want %d, %v", c.Name(), v, ok, w, there)
+		}
+	}
+	off := false
+	if diff := cmp.Diff(Cache{Blocks: 8500, BlockTokens: 16, PrefixCaching: &off}, r.Cache); diff != "" {
+		t.Errorf("cache (-want +got):\n%s", diff)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for name, in := range map[string]string{
+		"no page":        "<html>not found</html>",
+		"cut in a value": "# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total{engine=\"0\"} ",
+		"not a number":   "# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total NaN\n",
+		"negative":       "# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total -1\n",
+	} {
+		if r, err := Parse(strings.NewReader(in)); err == nil {
+			t.Errorf("%s: read as %+v", name, r)
+		}
+	}
+}
+
+// Without the _total of a counter or the _sum of a histogram a proof would read
+// nothing, forever zero, and call every run clean.
+func TestNames(t *testing.T) {
+	for c, want := range map[Count]string{
+		FailedXfers: "vllm:nixl_num_failed_transfers_total",
+		ExternalKV:  `vllm:prompt_tokens_by_source_total{source="external_kv_transfer"}`,
+		Descriptors: "vllm:nixl_num_descriptors_sum",
+		Transfers:   "vllm:nixl_bytes_transferred_count",
+	} {
+		if got := c.Name(); got != want {
+			t.Errorf("name %s, want %s", got, want)
+		}
+	}
+}
+
+func TestSince(t *testing.T) {
+	var before, after Reading
+	before.Set(PromptTokens, 100)
+	before.Set(Transfers, 5)
+	before.Set(ExpiredLeases, 1)
+	after.Set(PromptTokens, 350)
+	after.Set(Transfers, 2)
+	after.Set(ExternalKV, 7)
+	d, reset := after.Since(before)
+	if diff := cmp.Diff([]Count{Transfers, ExpiredLeases}, reset); diff != "" {
+		t.Errorf("reset (-want +got):\n%s", diff)
+	}
+	if v, ok := d.Get(PromptTokens); v != 250 || !ok {
+		t.Errorf("prompt tokens %d, %v", v, ok)
+	}
+	if v, ok := d.Get(ExternalKV); v != 7 || !ok {
+		t.Errorf("a series that appeared: %d, %v; want 7", v, ok)
+	}
+}
+
+// The pages of real engines have what their releases are known to have.
+func TestCapturedPages(t *testing.T) {
+	files, err := filepath.Glob("../../../testdata/engines/*/*metrics*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Parse(bytes.NewReader(data))
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+			continue
+		}
+		if !r.Has(PromptTokens, Requests, PrefixHits, QueueNS, PrefillNS, FirstTokenNS) {
+			t.Errorf("%s: lacks a series that every release has", f)
+		}
+		if r.Cache.Blocks == 0 || r.Cache.BlockTokens == 0 {
+			t.Errorf("%s: no block pool: %+v", f, r.Cache)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(page))
+	f.Add([]byte("# TYPE vllm:nixl_bytes_transferred summary\nvllm:nixl_bytes_transferred_sum 1\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, err := Parse(bytes.NewReader(in))
+		if err != nil {
+			return
+		}
+		for c := range counts {
+			if v, ok := r.Get(c); v < 0 || !ok && v != 0 {
+				t.Fatalf("%s is %d, %v", c.Name(), v, ok)
+			}
+		}
+		if d, reset := r.Since(r); len(reset) > 0 || d.val != [counts]int64{} {
+			t.Fatalf("a page since itself: %v, %v", d, reset)
+		}
+	})
+}
