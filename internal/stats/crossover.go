@@ -109,7 +109,9 @@ func FindCrossover(a, b CostModel, descriptors int64) (Crossover, error) {
 	if c.Blocks < 3 {
 		return c, fmt.Errorf("stats: crossover: the fits share %d complete blocks, need 3: %w", c.Blocks, ErrTooFew)
 	}
-	c.solve()
+	if err := c.solve(); err != nil {
+		return Crossover{}, err
+	}
 	return c, nil
 }
 
@@ -120,22 +122,28 @@ func intercept(p []float64, descriptors int64) float64 {
 	return p[0]
 }
 
-func (c *Crossover) solve() {
+func (c *Crossover) solve() error {
 	lo, hi := float64(c.MinBytes), float64(c.MaxBytes)
 	level := c.a.level
-	// In units of hi, so that neither coefficient dwarfs the other.
+	// In units of hi and of the largest coefficients, so that nothing dwarfs or
+	// overflows the squares.
 	p, q := make([]float64, c.Blocks), make([]float64, c.Blocks)
 	for i, d := range c.diff {
 		p[i], q[i] = d[0], -d[1]*hi
 	}
+	p, q, back := scaleShare(p, q)
 	f := fieller(p, q, level)
-	c.Bytes = f.ratio * hi
+	f.ratio, f.lo, f.hi = f.ratio*back*hi, f.lo*back*hi, f.hi*back*hi
+	if math.IsNaN(f.lo) || math.IsNaN(f.hi) {
+		return fmt.Errorf("stats: crossover: the coefficients leave the range of a float: %w", ErrNotFinite)
+	}
+	c.Bytes = f.ratio
 	if f.empty {
 		c.Kind, c.Faster = NoneInRange, c.sign(hi)
-		return
+		return nil
 	}
-	c.Interval = &Interval{Lo: f.lo * hi, Hi: f.hi * hi, Level: level}
-	touches := f.touches(lo/hi, 1)
+	c.Interval = &Interval{Lo: f.lo, Hi: f.hi, Level: level}
+	touches := f.touches(lo, hi)
 	inside := c.Bytes >= lo && c.Bytes <= hi
 	switch {
 	case !touches:
@@ -143,12 +151,12 @@ func (c *Crossover) solve() {
 	case !f.bounded:
 		c.Kind = Unbounded
 		if f.outside { // two rays: only the ones within the range concern us
-			left, right := f.lo >= lo/hi, f.hi <= 1
+			left, right := f.lo >= lo, f.hi <= hi
 			switch {
 			case right && !left:
-				c.Interval.Lo, c.Interval.Hi = f.hi*hi, math.Inf(1)
+				c.Interval.Lo, c.Interval.Hi = f.hi, math.Inf(1)
 			case left && !right:
-				c.Interval.Lo, c.Interval.Hi = math.Inf(-1), f.lo*hi
+				c.Interval.Lo, c.Interval.Hi = math.Inf(-1), f.lo
 			default:
 				c.Interval.Lo, c.Interval.Hi = math.Inf(-1), math.Inf(1)
 			}
@@ -173,6 +181,7 @@ func (c *Crossover) solve() {
 			}
 		}
 	}
+	return nil
 }
 
 // at returns the mean and standard error of D(n) = t_A - t_B over blocks.

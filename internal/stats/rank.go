@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"sync"
 
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -199,7 +200,13 @@ func rankSumP(x, y []float64) (p float64, exact bool) {
 		}
 	}
 	if total <= exactRankSum {
-		null := rankSumNull(ranks, m, sum)
+		var null []float64
+		if ties == 0 {
+			null = plainRankSum(m, n)
+			obs = (obs - m*(m+1)) / 2 // doubled rank sum to U
+		} else {
+			null = rankSumNull(ranks, m, sum)
+		}
 		le, ge := 0.0, 0.0
 		for w, q := range null {
 			if w <= obs {
@@ -247,6 +254,24 @@ func rankSumNull(ranks []int, m, sum int) []float64 {
 	return ways[m]
 }
 
+var plainCache sync.Map // [2]int{m, n} → []float64, at most 60²/2 entries
+
+// plainRankSum returns P(U = u), u = 0…mn, without ties; not to be changed.
+func plainRankSum(m, n int) []float64 {
+	key := [2]int{m, n}
+	if v, ok := plainCache.Load(key); ok {
+		return v.([]float64)
+	}
+	plain := make([]int, m+n)
+	for i := range plain {
+		plain[i] = i + 1
+	}
+	low := m * (m + 1) / 2
+	null := rankSumNull(plain, m, (m+n)*(m+n+1)/2)[low : low+m*n+1]
+	plainCache.Store(key, null)
+	return null
+}
+
 // rankSumInterval inverts the Mann–Whitney test: (D_(c), D_(mn+1-c)) among the
 // differences y-x. ok is false when no c reaches level.
 //
@@ -256,11 +281,7 @@ func rankSumInterval(x, y []float64, level float64) (iv Interval, ok bool) {
 	m, n := len(xs), len(ys)
 	c, reached := 0, 0.0
 	if m+n <= exactRankSum {
-		plain := make([]int, m+n)
-		for i := range plain {
-			plain[i] = i + 1
-		}
-		null := rankSumNull(plain, m, (m+n)*(m+n+1)/2)[m*(m+1)/2:] // P(U = u)
+		null := plainRankSum(m, n)
 		tail := 0.0
 		for u := 0; 2*(u+1) <= m*n+1; u++ {
 			tail += null[u]

@@ -1,0 +1,97 @@
+//go:build verifystats
+
+package stats
+
+import (
+	"fmt"
+	"testing"
+)
+
+// Run with: go test -tags verifystats -run TestSim -v ./internal/stats/
+// The tables in docs/methodology.md are its output.
+
+func TestSimFalsePositives(t *testing.T) {
+	t.Log("A/A data, AR(1), nominal 5 %: share of runs called different")
+	for _, rho := range []float64{0, 0.3, 0.6, 0.9} {
+		within(t, "10 randomised blocks of 3+3, ρ "+trim(rho), simBlocks(t, 4000, 10, 3, rho, 0), 0.03, 0.07)
+	}
+	for _, rho := range []float64{0, 0.3, 0.6, 0.9} {
+		// Not a property of ours but the reason for blocks: only the first is sane.
+		seq := simSequential(t, 1500, 30, rho)
+		lo := map[float64]float64{0: 0.03, 0.3: 0.11, 0.6: 0.28, 0.9: 0.58}[rho]
+		hi := map[float64]float64{0: 0.07, 0.3: 0.19, 0.6: 0.39, 0.9: 0.71}[rho]
+		within(t, "30 A then 30 B, iterations as units, ρ "+trim(rho), seq, lo, hi)
+	}
+}
+
+func TestSimPower(t *testing.T) {
+	// 6 blocks reject only when all agree: Φ(δ)^6 + Φ(-δ)^6, computed. The others
+	// come from an independent simulation of the same test (1,500 repetitions).
+	published := map[float64]map[int]float64{
+		0.5: {6: 0.110, 10: 0.28, 20: 0.57}, 0.75: {6: 0.214, 10: 0.54, 20: 0.88}, 1: {6: 0.355, 10: 0.79, 20: 0.99},
+	}
+	for _, effect := range []float64{0.5, 0.75, 1} {
+		for _, n := range []int{6, 10, 20} {
+			reps := 4000
+			if n == 20 {
+				reps = 400 // 2^19 patterns each
+			}
+			p := published[effect][n]
+			slack := 0.03
+			if n == 20 {
+				slack = 0.07
+			}
+			within(t, fmt.Sprintf("sign-flip power, %v SD, %d blocks", effect, n), simPower(t, reps, n, effect), p-slack, p+slack)
+		}
+	}
+	for _, n := range []int{6, 7, 8, 9, 10, 12, 15} {
+		reps := 4000
+		if n == 15 {
+			reps = 1000
+		}
+		within(t, fmt.Sprintf("power at the MDE, %d blocks", n), simMDE(t, reps, n), 0.76, 0.84)
+	}
+}
+
+func TestSimCoverage(t *testing.T) {
+	for _, n := range []int{6, 8, 10, 15, 20} {
+		for _, kind := range []string{"normal", "t3", "heavy"} {
+			within(t, fmt.Sprintf("ratio interval, %d blocks, %s", n, kind), simRatioCoverage(t, 10_000, n, kind), 0.94, 0.985)
+		}
+	}
+	for _, n := range []int{6, 10, 30} {
+		within(t, fmt.Sprintf("share interval, paired, %d requests", n), simShare(t, 10_000, n, true), 0.93, 0.97)
+		within(t, fmt.Sprintf("share interval, unpaired, %d and %d", n, n), simShare(t, 10_000, n, false), 0.93, 0.97)
+	}
+	for _, target := range []float64{0.01, 0.02, 0.03} {
+		cover, blocks := simSequentialStop(t, 2000, target)
+		within(t, fmt.Sprintf("interval at --until-ci %v%%, mean %.0f blocks", target*100, blocks), cover, 0.90, 0.97)
+	}
+}
+
+func TestSimPELT(t *testing.T) {
+	for _, c := range []struct {
+		n         int
+		rho       float64
+		falseMost float64
+		foundLow  float64
+	}{
+		{60, 0, 0.01, 0.98}, {60, 0.6, 0.01, 0.98}, {60, 0.9, 0.25, 0.95},
+		{200, 0.3, 0.01, 0.98}, {200, 0.6, 0.01, 0.98}, {200, 0.9, 0.45, 0.95},
+	} {
+		fa, found := simPELT(t, 1000, c.n, c.rho)
+		within(t, fmt.Sprintf("PELT n %d ρ %v: stationary series with a change", c.n, c.rho), fa, 0, c.falseMost)
+		within(t, fmt.Sprintf("PELT n %d ρ %v: 8-sample +6 SD warm-up found", c.n, c.rho), found, c.foundLow, 1)
+	}
+}
+
+func TestSimCrossover(t *testing.T) {
+	for _, step := range []int{2, 4} {
+		for _, blocks := range []int{6, 10, 20} {
+			cover, alpha, width, bias := simCrossover(t, 3000, blocks, step)
+			within(t, fmt.Sprintf("crossover, ×%d grid, %d blocks (width %.1f %%)", step, blocks, width*100), cover, 0.93, 0.975)
+			within(t, "  α interval", alpha, 0.93, 0.975)
+			within(t, "  bias of n*", bias, -0.01, 0.01)
+		}
+	}
+}
