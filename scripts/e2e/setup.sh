@@ -85,13 +85,16 @@ from vllm.platforms import current_platform
 if not current_platform.is_cpu():
     sys.exit(f"vLLM {vllm.__version__} chose {type(current_platform).__name__}, not the CPU platform")
 PY
-	# A process of its own: an agent made after vLLM was imported crashes some releases while Python exits.
+	# os._exit: an agent that outlives the interpreter crashes in its own destructor.
 	UCX_TLS=tcp,self UCX_NET_DEVICES=lo CUDA_VISIBLE_DEVICES='' timeout 300 "$python" - >&2 <<'PY' || die "NIXL in $1 does not work; the message above says why"
+import os
 import sys
 from nixl._api import nixl_agent, nixl_agent_config
 agent = nixl_agent("setup", nixl_agent_config(num_threads=4, capture_telemetry=True))
 if "UCX" not in agent.backends:
     sys.exit(f"NIXL opened the backends {sorted(agent.backends)}, not UCX")
+sys.stdout.flush()
+os._exit(0)
 PY
 }
 
