@@ -5,12 +5,11 @@ import (
 	"math"
 )
 
-// MinSegment is the shortest segment that [PELT] considers by default. Two or
-// three values can agree by chance and then have almost no variance, which
-// under a mean-and-variance cost looks like a segment of its own; five keep
-// false alarms on correlated noise at the published rates (docs/methodology.md)
-// and still see a warm-up of five iterations.
-const MinSegment = 5
+// MinSegment is the shortest segment that [Classify] considers. One value has no
+// variance and two say almost nothing about it; with the penalty 15·ln n the
+// shortest length does not change the false alarms, while longer ones lose
+// short warm-ups (figures in docs/methodology.md).
+const MinSegment = 3
 
 // ChangePoints are the results of [PELT].
 type ChangePoints struct {

@@ -157,8 +157,8 @@ func simRatioCoverage(t *testing.T, reps, n int, kind string) float64 {
 func simMDE(t *testing.T, reps, n int) float64 { return simPower(t, reps, n, detectable(n, 0.05)) }
 
 // simPELT returns the share of stationary series with any change point, and the
-// share of 8-sample +6 SD warm-ups found within ±1 iteration.
-func simPELT(t *testing.T, reps, n int, rho float64) (falseAlarm, found float64) {
+// share of warm-ups of warm samples at +6 SD that are found within ±1 iteration.
+func simPELT(t *testing.T, reps, n, minSegment, warm int, rho float64) (falseAlarm, found float64) {
 	rng := newRand(uint64(n) + uint64(1000*rho))
 	xs := make([]float64, n)
 	var fa, ok int
@@ -167,22 +167,22 @@ func simPELT(t *testing.T, reps, n int, rho float64) (falseAlarm, found float64)
 		for i := range xs {
 			xs[i] = 100 + xs[i]
 		}
-		cp, err := PELT(xs, Penalty15(n), MinSegment)
+		cp, err := PELT(xs, Penalty15(n), minSegment)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(cp.Starts) > 0 {
 			fa++
 		}
-		for i := range 8 {
+		for i := range warm {
 			xs[i] += 6
 		}
-		cp, err = PELT(xs, Penalty15(n), MinSegment)
+		cp, err = PELT(xs, Penalty15(n), minSegment)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range cp.Starts {
-			if s >= 7 && s <= 9 {
+			if s >= warm-1 && s <= warm+1 {
 				ok++
 				break
 			}
@@ -294,6 +294,38 @@ func simSequentialStop(t *testing.T, reps int, target float64) (cover, blocks fl
 	return cover / float64(reps), blocks / float64(reps)
 }
 
+// simFamily is the share of A/A sweeps over m sizes in which Holm's correction
+// lets any size be called different.
+func simFamily(t *testing.T, reps, blocks, m int) float64 {
+	rng := newRand(uint64(m))
+	hit := 0
+	for range reps {
+		vs := make([]Verdict, m)
+		for i := range vs {
+			a, b := make([]float64, blocks), make([]float64, blocks)
+			for k := range a {
+				a[k], b[k] = base(rng.NormFloat64()), base(rng.NormFloat64())
+			}
+			v, err := ComparePaired(a, b, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			vs[i] = v
+		}
+		vs, err := AdjustFamily(vs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vs {
+			if v.Kind == Different {
+				hit++
+				break
+			}
+		}
+	}
+	return float64(hit) / float64(reps)
+}
+
 // within prints a simulated rate beside its bounds and fails outside them.
 func within(t *testing.T, what string, got, lo, hi float64) {
 	t.Helper()
@@ -314,7 +346,7 @@ func TestSimShort(t *testing.T) {
 	within(t, "power 1 SD, 10 blocks", simPower(t, 500, 10, 1), 0.73, 0.85)
 	within(t, "power at the MDE, 6 blocks", simMDE(t, 1000, 6), 0.76, 0.84)
 	within(t, "ratio interval, n 10, t3", simRatioCoverage(t, 1000, 10, "t3"), 0.93, 0.975)
-	fa, found := simPELT(t, 100, 60, 0.6)
+	fa, found := simPELT(t, 100, 60, MinSegment, 8, 0.6)
 	within(t, "PELT false alarms, n 60, ρ .6", fa, 0, 0.05)
 	within(t, "PELT warm-up found", found, 0.95, 1)
 	cover, alpha, _, bias := simCrossover(t, 300, 10, 4)

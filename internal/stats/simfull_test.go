@@ -17,11 +17,12 @@ func TestSimFalsePositives(t *testing.T) {
 	}
 	for _, rho := range []float64{0, 0.3, 0.6, 0.9} {
 		// Not a property of ours but the reason for blocks: only the first is sane.
-		seq := simSequential(t, 1500, 30, rho)
+		seq := simSequential(t, 4000, 30, rho)
 		lo := map[float64]float64{0: 0.03, 0.3: 0.11, 0.6: 0.28, 0.9: 0.58}[rho]
 		hi := map[float64]float64{0: 0.07, 0.3: 0.19, 0.6: 0.39, 0.9: 0.71}[rho]
 		within(t, "30 A then 30 B, iterations as units, ρ "+trim(rho), seq, lo, hi)
 	}
+	within(t, "any of 8 sizes, 10 blocks, Holm", simFamily(t, 2000, 10, 8), 0.02, 0.06)
 }
 
 func TestSimPower(t *testing.T) {
@@ -79,9 +80,17 @@ func TestSimPELT(t *testing.T) {
 		{60, 0, 0.01, 0.98}, {60, 0.6, 0.01, 0.98}, {60, 0.9, 0.25, 0.95},
 		{200, 0.3, 0.01, 0.98}, {200, 0.6, 0.01, 0.98}, {200, 0.9, 0.45, 0.95},
 	} {
-		fa, found := simPELT(t, 1000, c.n, c.rho)
+		fa, found := simPELT(t, 1000, c.n, MinSegment, 8, c.rho)
 		within(t, fmt.Sprintf("PELT n %d ρ %v: stationary series with a change", c.n, c.rho), fa, 0, c.falseMost)
 		within(t, fmt.Sprintf("PELT n %d ρ %v: 8-sample +6 SD warm-up found", c.n, c.rho), found, c.foundLow, 1)
+	}
+	// Why MinSegment is 3: shorter adds nothing, longer loses short warm-ups, and
+	// none of them changes the false alarms.
+	for _, seg := range []int{2, 3, 5} {
+		fa, _ := simPELT(t, 1000, 60, seg, 8, 0.9)
+		_, found := simPELT(t, 1000, 60, seg, 4, 0)
+		within(t, fmt.Sprintf("segments of %d: n 60 ρ 0.9 with a change", seg), fa, 0, 0.25)
+		within(t, fmt.Sprintf("segments of %d: n 60 ρ 0, 4-sample warm-up found", seg), found, 0.5, 1)
 	}
 }
 

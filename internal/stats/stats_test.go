@@ -304,6 +304,7 @@ func TestClassify(t *testing.T) {
 		{"flat with outliers", spike, Flat, 0, nil, []int{0, 31}},
 		{"warm-up", series(8, 160, 52, 100), WarmUp, 8, []int{8}, nil},
 		{"warm-up of 5, far away", series(5, 900, 95, 100), WarmUp, 5, []int{5}, nil},
+		{"warm-up of 3, far away", series(3, 900, 57, 100), WarmUp, 3, []int{3}, nil},
 		{"warm-up in two steps", series(20, 160, 20, 130, 80, 100), WarmUp, 40, []int{20, 40}, nil},
 		{"slowdown", series(50, 100, 70, 140), Slowdown, 50, []int{50}, nil},
 		{"fast phase before the end level", series(20, 160, 40, 80, 60, 100), Slowdown, 60, []int{20, 60}, nil},

@@ -16,7 +16,7 @@ import numpy as np
 import ruptures as rpt
 from scipy import stats
 
-MIN = 5
+MIN = 3
 
 
 def ar1(rng, n, rho):
