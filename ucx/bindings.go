@@ -1,0 +1,458 @@
+package ucx
+
+/*
+#include <stdlib.h>
+#include "ucp.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/xferbench/xferbench/cgo/dl"
+	"github.com/xferbench/xferbench/cgo/engine"
+)
+
+// MemoryType is where registered memory is.
+type MemoryType int
+
+const (
+	HostMemory MemoryType = C.UCS_MEMORY_TYPE_HOST
+	CUDAMemory MemoryType = C.UCS_MEMORY_TYPE_CUDA
+)
+
+// Library is a loaded libucp.
+type Library struct {
+	path, version string
+	release       Version
+	known         map[string]bool // settings, by name without "UCX_"
+	u             *C.struct_xb_ucp
+}
+
+// Path is the file that was loaded.
+func (l *Library) Path() string { return l.path }
+
+// Version is the library's own word for its version.
+func (l *Library) Version() string { return l.version }
+
+// Release is Version's numbers.
+func (l *Library) Release() Version { return l.release }
+
+var (
+	loading sync.Mutex
+	loaded  = map[string]*Library{} // by the name that was asked for
+)
+
+// environment is what UCX must find when it is loaded, unless the user set it.
+var environment = []setting{
+	// Go's signal handlers stay, and crashes are Go's to report.
+	{"UCX_HANDLE_ERRORS", "none"},
+	// UCX's hooks rewrite libc's mmap and munmap in place, which is not safe
+	// beside Go's running threads; all memory here is registered by hand.
+	{"UCX_MEM_EVENTS", "no"},
+	// UCX logs to standard output, where results go.
+	{"UCX_LOG_FILE", "stderr"},
+}
+
+// Load opens path, else $XFERBENCH_LIBUCP, else the loader's libucp.so.0, once
+// a process and name. Its own modules find it, so it is loaded globally.
+// An error matches [ErrUnavailable].
+func Load(path string) (*Library, error) {
+	loading.Lock()
+	defer loading.Unlock()
+	if path == "" {
+		path = os.Getenv("XFERBENCH_LIBUCP")
+	}
+	if path == "" {
+		path = "libucp.so.0"
+	}
+	if l := loaded[path]; l != nil {
+		return l, nil
+	}
+	for _, s := range environment {
+		if err := dl.Setenv(s.key, s.value); err != nil {
+			return nil, err
+		}
+	}
+	lib, err := dl.Open(dl.Global, path)
+	if err != nil {
+		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
+			Hint: "install UCX (Debian: libucx0) or name a build with --libucp"}
+	}
+	l := &Library{path: lib.Path()}
+	l.u = (*C.struct_xb_ucp)(C.calloc(1, C.sizeof_struct_xb_ucp))
+	if l.u == nil {
+		return nil, errors.New("out of memory")
+	}
+	if err := lib.Symbols(symbols(l.u)); err != nil {
+		C.free(unsafe.Pointer(l.u))
+		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
+			Hint: "UCX 1.13 or newer is needed"}
+	}
+	C.xb_ucx_log_capture(l.u, passLog())
+	err = dl.Guarded(func() error {
+		text := C.xb_ucx_known_settings(l.u)
+		if text != nil {
+			l.known = knownSettings(C.GoString(text))
+			C.free(unsafe.Pointer(text))
+		}
+		l.version = C.GoString(C.xb_ucx_version(l.u))
+		l.release, err = ParseVersion(l.version)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	loaded[path] = l
+	return l, nil
+}
+
+// passLog says whether the user asked to see UCX's log.
+func passLog() C.int {
+	if os.Getenv("UCX_LOG_LEVEL") != "" {
+		return 1
+	}
+	return 0
+}
+
+func symbols(u *C.struct_xb_ucp) map[string]*unsafe.Pointer {
+	at := func(p unsafe.Pointer) *unsafe.Pointer { return (*unsafe.Pointer)(p) }
+	return map[string]*unsafe.Pointer{
+		"ucp_init_version":                  at(unsafe.Pointer(&u.init_version)),
+		"ucp_cleanup":                       at(unsafe.Pointer(&u.cleanup)),
+		"ucp_get_version_string":            at(unsafe.Pointer(&u.get_version_string)),
+		"ucp_config_read":                   at(unsafe.Pointer(&u.config_read)),
+		"ucp_config_modify":                 at(unsafe.Pointer(&u.config_modify)),
+		"ucp_config_release":                at(unsafe.Pointer(&u.config_release)),
+		"ucp_context_query":                 at(unsafe.Pointer(&u.context_query)),
+		"ucp_mem_map":                       at(unsafe.Pointer(&u.mem_map)),
+		"ucp_mem_unmap":                     at(unsafe.Pointer(&u.mem_unmap)),
+		"ucp_mem_query":                     at(unsafe.Pointer(&u.mem_query)),
+		"ucp_rkey_pack":                     at(unsafe.Pointer(&u.rkey_pack)),
+		"ucp_rkey_buffer_release":           at(unsafe.Pointer(&u.rkey_buffer_release)),
+		"ucp_worker_create":                 at(unsafe.Pointer(&u.worker_create)),
+		"ucp_worker_destroy":                at(unsafe.Pointer(&u.worker_destroy)),
+		"ucp_worker_progress":               at(unsafe.Pointer(&u.worker_progress)),
+		"ucp_worker_get_address":            at(unsafe.Pointer(&u.worker_get_address)),
+		"ucp_worker_release_address":        at(unsafe.Pointer(&u.worker_release_address)),
+		"ucp_ep_create":                     at(unsafe.Pointer(&u.ep_create)),
+		"ucp_ep_close_nbx":                  at(unsafe.Pointer(&u.ep_close_nbx)),
+		"ucp_ep_flush_nbx":                  at(unsafe.Pointer(&u.ep_flush_nbx)),
+		"ucp_ep_print_info":                 at(unsafe.Pointer(&u.ep_print_info)),
+		"ucp_ep_rkey_unpack":                at(unsafe.Pointer(&u.ep_rkey_unpack)),
+		"ucp_rkey_destroy":                  at(unsafe.Pointer(&u.rkey_destroy)),
+		"ucp_put_nbx":                       at(unsafe.Pointer(&u.put_nbx)),
+		"ucp_get_nbx":                       at(unsafe.Pointer(&u.get_nbx)),
+		"ucp_tag_send_nbx":                  at(unsafe.Pointer(&u.tag_send_nbx)),
+		"ucp_tag_recv_nbx":                  at(unsafe.Pointer(&u.tag_recv_nbx)),
+		"ucp_request_free":                  at(unsafe.Pointer(&u.request_free)),
+		"ucp_request_cancel":                at(unsafe.Pointer(&u.request_cancel)),
+		"ucp_request_check_status":          at(unsafe.Pointer(&u.request_check_status)),
+		"ucs_status_string":                 at(unsafe.Pointer(&u.status_string)),
+		"uct_query_components":              at(unsafe.Pointer(&u.query_components)),
+		"uct_release_component_list":        at(unsafe.Pointer(&u.release_components)),
+		"ucs_log_push_handler?":             at(unsafe.Pointer(&u.log_push_handler)),
+		"ucs_config_parser_print_all_opts?": at(unsafe.Pointer(&u.print_all_opts)),
+		"ucs_config_global_list?":           at(unsafe.Pointer(&u.global_list)),
+	}
+}
+
+func (l *Library) takeLog() string {
+	var text [4096]C.char
+	C.xb_ucx_log_take(&text[0], C.size_t(len(text)))
+	return strings.TrimSpace(C.GoString(&text[0]))
+}
+
+// fail makes the error of a call that returned status.
+func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint string) *Error {
+	return &Error{Call: call, Status: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(), kind: kind, Hint: hint}
+}
+
+// opening serialises what reads UCX's log, which belongs to the process.
+var opening sync.Mutex
+
+// Context is an instance of UCX with its settings. It is for one goroutine at
+// a time and must outlive its memory and its workers.
+type Context struct {
+	lib      *Library
+	h        C.ucp_context_h
+	plan     plan
+	types    uint64
+	children int
+}
+
+// Open makes a context. A transport or device that UCX lacks is an error that
+// matches [ErrUnavailable] and holds UCX's own words; a setting that it refuses
+// matches [ErrSetting]. Wraps: ucp_config_read, ucp_config_modify, ucp_init.
+func (l *Library) Open(cfg Config) (*Context, error) {
+	opening.Lock()
+	defer opening.Unlock()
+	efa, err := HasEFA()
+	if err != nil {
+		return nil, fmt.Errorf("looking for EFA devices: %w", err)
+	}
+	p, err := resolve(cfg, l.release, efa, os.Environ(), l.known)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range environment {
+		if _, user := p.inForce[s.key]; !user {
+			p.inForce[s.key] = s.value
+		}
+	}
+	l.takeLog()
+	c := &Context{lib: l, plan: p}
+	err = dl.Guarded(func() error { return c.init(cfg) })
+	if err != nil {
+		return nil, err
+	}
+	c.types = uint64(C.xb_ucx_memory_types(l.u, c.h))
+	if log := l.takeLog(); log != "" {
+		c.plan.notes = append(c.plan.notes, strings.Split(log, "\n")...)
+	}
+	return c, nil
+}
+
+func (c *Context) init(cfg Config) error {
+	l := c.lib
+	var config *C.ucp_config_t
+	if st := C.xb_ucx_config_read(l.u, &config); st != C.UCS_OK {
+		return l.fail("ucp_config_read", st, ErrSetting, "look at the UCX_* variables of the environment")
+	}
+	for _, s := range c.plan.set {
+		k, v := C.CString(s.key), C.CString(s.value)
+		st := C.xb_ucx_config_modify(l.u, config, k, v)
+		C.free(unsafe.Pointer(k))
+		C.free(unsafe.Pointer(v))
+		if st == C.UCS_OK {
+			continue
+		}
+		if c.plan.required[s.key] || s.key == "TLS" || s.key == "NET_DEVICES" {
+			C.xb_ucx_config_release(l.u, config)
+			return l.fail(fmt.Sprintf("setting UCX_%s=%s", s.key, s.value), st, ErrSetting, "`ucx_info -cf` lists the settings")
+		}
+		delete(c.plan.inForce, "UCX_"+s.key)
+		e := l.fail(fmt.Sprintf("UCX_%s=%s", s.key, s.value), st, ErrSetting, "left out")
+		c.plan.notes = append(c.plan.notes, e.Error())
+	}
+	shared := C.int(0)
+	if cfg.Shared {
+		shared = 1
+	}
+	if st := C.xb_ucx_init(l.u, config, shared, &c.h); st != C.UCS_OK {
+		call := "ucp_init"
+		if cfg.TLS != "" {
+			call += " with UCX_TLS=" + cfg.TLS
+		}
+		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host")
+	}
+	return nil
+}
+
+// Settings are the UCX_* settings that were forced or came from the
+// environment, by full name, and [ErrHandling].
+func (c *Context) Settings() map[string]string { return c.plan.inForce }
+
+// Notes say what was left out and what UCX warned of.
+func (c *Context) Notes() []string { return c.plan.notes }
+
+// Supports reports whether UCX can move memory of type t.
+func (c *Context) Supports(t MemoryType) bool { return c.types&(1<<uint(t)) != 0 }
+
+// Close frees the context; it refuses while memory or workers are open.
+// Wraps: ucp_cleanup.
+func (c *Context) Close() error {
+	if c.h == nil {
+		return nil
+	}
+	if c.children > 0 {
+		return fmt.Errorf("closing a UCX context with %d open objects", c.children)
+	}
+	C.xb_ucx_cleanup(c.lib.u, c.h)
+	c.h = nil
+	return nil
+}
+
+// Memory is a registered piece of memory; the memory itself stays its
+// maker's, and must outlive this.
+type Memory struct {
+	c            *Context
+	h            C.ucp_mem_h
+	base, length uint64
+	kind         MemoryType
+	cuda         C.struct_xb_ucx_cuda
+	device       int
+	key          []byte
+}
+
+// Register registers length bytes at address. device is the CUDA ordinal of
+// CUDA memory. An error matches [ErrUnsupported] when UCX was built without
+// CUDA or the transports that were chosen cannot reach the memory.
+// Wraps: ucp_mem_map, ucp_mem_query, ucp_rkey_pack.
+func (c *Context) Register(address, length uint64, kind MemoryType, device int) (*Memory, error) {
+	m := &Memory{c: c, base: address, length: length, kind: kind, device: device}
+	if !c.Supports(kind) {
+		return nil, &Error{Call: "registering CUDA memory", Status: "this UCX moves host memory only", kind: ErrUnsupported,
+			Hint: "use a UCX built with CUDA (--libucp, such as the one in the nixl wheel) and name cuda_copy among the transports: ucx:tcp,cuda_copy"}
+	}
+	if kind == CUDAMemory {
+		if err := m.retainContext(); err != nil {
+			return nil, err
+		}
+	}
+	got := C.int(-1)
+	st := C.xb_ucx_mem_map(c.lib.u, c.h, &m.cuda, C.uint64_t(address), C.uint64_t(length), C.int(kind), &m.h, &got)
+	if st != C.UCS_OK {
+		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", length), st, nil,
+			"raise the locked-memory limit (ulimit -l) or choose a smaller size"), m.releaseContext())
+	}
+	c.children++
+	if MemoryType(got) != kind {
+		return nil, errors.Join(&Error{Call: "registering CUDA memory", Status: "UCX takes it for host memory", kind: ErrUnsupported,
+			Hint: "name cuda_copy among the transports: ucx:tcp,cuda_copy"}, m.Close())
+	}
+	var key unsafe.Pointer
+	var n C.size_t
+	if st := C.xb_ucx_rkey_pack(c.lib.u, c.h, m.h, &key, &n); st != C.UCS_OK {
+		return nil, errors.Join(c.lib.fail("ucp_rkey_pack", st, nil, ""), m.Close())
+	}
+	m.key = C.GoBytes(key, C.int(n))
+	C.xb_ucx_rkey_buffer_release(c.lib.u, key)
+	return m, nil
+}
+
+// Key is the packed remote key, for the peer's [Worker.Connect].
+func (m *Memory) Key() []byte { return m.key }
+
+// Close ends the registration. Wraps: ucp_mem_unmap.
+func (m *Memory) Close() error {
+	if m.h == nil {
+		return nil
+	}
+	st := C.xb_ucx_mem_unmap(m.c.lib.u, m.c.h, m.h)
+	m.h = nil
+	m.c.children--
+	err := m.releaseContext()
+	if st != C.UCS_OK {
+		return errors.Join(m.c.lib.fail("ucp_mem_unmap", st, nil, ""), err)
+	}
+	return err
+}
+
+// Worker is a UCP worker and its one endpoint: a lane.
+type Worker struct {
+	c      *Context
+	lane   *C.struct_xb_ucx_lane
+	report string
+}
+
+// NewWorker makes a worker whose operations are local to m.
+// Wraps: ucp_worker_create.
+func (c *Context) NewWorker(m *Memory) (*Worker, error) {
+	var st C.ucs_status_t
+	lane := C.xb_ucx_lane_new(c.lib.u, c.h, &st)
+	if lane == nil {
+		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "")
+	}
+	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.uint64_t(m.length), C.int(m.kind), &m.cuda)
+	c.children++
+	return &Worker{c: c, lane: lane}, nil
+}
+
+// Address is the worker's address, for the peer's Connect.
+// Wraps: ucp_worker_get_address.
+func (w *Worker) Address() ([]byte, error) {
+	var a *C.ucp_address_t
+	var n C.size_t
+	if st := C.xb_ucx_lane_address(w.lane, &a, &n); st != C.UCS_OK {
+		return nil, w.c.lib.fail("ucp_worker_get_address", st, nil, "")
+	}
+	defer C.xb_ucx_release_address(w.lane, a)
+	return C.GoBytes(unsafe.Pointer(a), C.int(n)), nil
+}
+
+// Connect makes the endpoint to the peer's worker and unpacks the key of its
+// memory, which begins at base there. The connection itself is made by the
+// first operation, while both sides progress. address and key must come from
+// a peer that is trusted: UCX does not check them.
+// Wraps: ucp_ep_create, ucp_ep_rkey_unpack.
+func (w *Worker) Connect(address, key []byte, base, length uint64) error {
+	if len(address) == 0 || len(key) == 0 {
+		return errors.New("connecting a UCX endpoint: the peer's address or key is empty")
+	}
+	var what *C.char
+	connect := func() C.ucs_status_t {
+		peer := C.int(0)
+		if w.c.plan.peerErrors {
+			peer = 1
+		}
+		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&address[0]), unsafe.Pointer(&key[0]),
+			C.uint64_t(base), C.uint64_t(length), peer, &what)
+	}
+	w.c.lib.takeLog()
+	st := connect()
+	if p := &w.c.plan; st == C.UCS_ERR_UNREACHABLE && p.peerErrors && !p.peerForced {
+		// Shared memory has no peer error handling before UCX 1.19; NIXL with
+		// its default would not run at all.
+		reason := w.c.lib.takeLog()
+		p.peerErrors = false
+		if st = connect(); st == C.UCS_OK {
+			p.inForce[ErrHandling] = "none"
+			p.notes = append(p.notes, "these transports have no peer error handling ("+reason+"): "+
+				ErrHandling+"=none, and a peer that dies shows as a timeout")
+		}
+	}
+	if st != C.UCS_OK {
+		return w.c.lib.fail(C.GoString(what), st, ErrUnavailable,
+			"the two sides share no such transport; compare `ucx_info -d` on both")
+	}
+	w.keep(C.xb_ucx_lane_print(w.lane))
+	return nil
+}
+
+// Lane is the worker for the measuring loop.
+func (w *Worker) Lane() engine.Lane {
+	return engine.Lane{Impl: unsafe.Pointer(w.lane), Ops: unsafe.Pointer(&C.xb_ucx_ops)}
+}
+
+// describeWait bounds the wait for a lane's thread: an idle one polls every ms.
+const describeWait = 50 * time.Millisecond
+
+// Describe is UCX's own report of the endpoint: its lanes, and in newer
+// versions the protocols that operations chose so far. While a group runs the
+// worker its thread writes the report; if that does not poll, it is the last.
+// Wraps: ucp_ep_print_info.
+func (w *Worker) Describe(running bool) string {
+	if running {
+		w.keep(C.xb_ucx_lane_info(w.lane, C.int64_t(describeWait)))
+	}
+	return w.report
+}
+
+func (w *Worker) keep(text *C.char) {
+	if text != nil {
+		w.report = C.GoString(text)
+		C.free(unsafe.Pointer(text))
+	}
+}
+
+// closeWait bounds what Close waits for a peer that may be gone.
+const closeWait = 2 * time.Second
+
+// Close ends the endpoint and the worker within about two seconds, whatever the
+// peer does; no group may run it. Wraps: ucp_ep_close_nbx, ucp_worker_destroy.
+func (w *Worker) Close() error {
+	if w.lane == nil {
+		return nil
+	}
+	C.xb_ucx_lane_free(w.lane, C.int64_t(closeWait))
+	w.lane = nil
+	w.c.children--
+	return nil
+}

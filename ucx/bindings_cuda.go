@@ -1,0 +1,83 @@
+package ucx
+
+/*
+#include "ucp.h"
+
+typedef int (*xb_retain)(void **ctx, int device);
+typedef int (*xb_device_get)(int *device, int ordinal);
+typedef int (*xb_release)(int device);
+
+static int xb_cuda_retain(void *get, void *retain, int ordinal, void **ctx)
+{
+	int device, rc = ((xb_device_get)get)(&device, ordinal);
+
+	return rc ? rc : ((xb_retain)retain)(ctx, device);
+}
+static int xb_cuda_release(void *get, void *release, int ordinal)
+{
+	int device, rc = ((xb_device_get)get)(&device, ordinal);
+
+	return rc ? rc : ((xb_release)release)(device);
+}
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/xferbench/xferbench/cgo/dl"
+)
+
+// driver is the part of the CUDA driver that gives a thread its context.
+type driver struct {
+	get, retain, release, setCurrent unsafe.Pointer
+}
+
+var openDriver = sync.OnceValues(func() (*driver, error) {
+	lib, err := dl.Open(dl.Local, "libcuda.so.1")
+	if err != nil {
+		return nil, &Error{Call: "loading libcuda.so.1", Status: err.Error(), kind: ErrUnavailable, Hint: "install NVIDIA's driver"}
+	}
+	d := &driver{}
+	err = lib.Symbols(map[string]*unsafe.Pointer{
+		"cuDeviceGet":               &d.get,
+		"cuDevicePrimaryCtxRetain":  &d.retain,
+		"cuDevicePrimaryCtxRelease": &d.release,
+		"cuCtxSetCurrent":           &d.setCurrent,
+	})
+	return d, err
+})
+
+// retainContext takes the device's primary context, the one that the memory
+// was allocated in, for the threads that progress the lanes.
+// Wraps: cuDevicePrimaryCtxRetain.
+func (m *Memory) retainContext() error {
+	d, err := openDriver()
+	if err != nil {
+		return err
+	}
+	var ctx unsafe.Pointer
+	if rc := C.xb_cuda_retain(d.get, d.retain, C.int(m.device), &ctx); rc != 0 {
+		return fmt.Errorf("cuDevicePrimaryCtxRetain of device %d: CUDA error %d", m.device, int(rc))
+	}
+	m.cuda.ctx = ctx
+	*(*unsafe.Pointer)(unsafe.Pointer(&m.cuda.set_current)) = d.setCurrent
+	return nil
+}
+
+func (m *Memory) releaseContext() error {
+	if m.cuda.ctx == nil {
+		return nil
+	}
+	m.cuda.ctx = nil
+	d, err := openDriver()
+	if err != nil {
+		return err
+	}
+	if rc := C.xb_cuda_release(d.get, d.release, C.int(m.device)); rc != 0 {
+		return fmt.Errorf("cuDevicePrimaryCtxRelease of device %d: CUDA error %d", m.device, int(rc))
+	}
+	return nil
+}

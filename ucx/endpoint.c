@@ -1,0 +1,203 @@
+#define _GNU_SOURCE
+#include "ucp.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+void xb_ucx_lane_fail(struct xb_ucx_lane *l, const char *what, ucs_status_t status)
+{
+	if (l->failed)
+		return; /* the first failure is the cause of the others */
+	l->failed = 1;
+	snprintf(l->err, sizeof(l->err), "%s: %s", what, l->u->status_string(status));
+}
+
+static void on_peer_failure(void *arg, ucp_ep_h ep, ucs_status_t status)
+{
+	(void)ep;
+	xb_ucx_lane_fail(arg, "UCX endpoint", status);
+}
+
+struct xb_ucx_lane *xb_ucx_lane_new(const struct xb_ucp *u, ucp_context_h context, ucs_status_t *status)
+{
+	/* One thread at a time owns the lane, though not always the same. */
+	ucp_worker_params_t params = {
+		.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+		.thread_mode = UCS_THREAD_MODE_SERIALIZED,
+	};
+	struct xb_ucx_lane *l = calloc(1, sizeof(*l));
+	sigset_t all, old;
+
+	if (!l) {
+		*status = UCS_ERR_NO_MEMORY;
+		return NULL;
+	}
+	l->u = u;
+	for (int i = 0; i < XB_UCX_ARMED; i++)
+		l->armed[i].lane = l;
+	sigfillset(&all); /* the worker may start UCX's own thread */
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	*status = u->worker_create(context, &params, &l->worker);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (*status != UCS_OK) {
+		free(l);
+		return NULL;
+	}
+	return l;
+}
+
+ucs_status_t xb_ucx_lane_address(struct xb_ucx_lane *l, ucp_address_t **address, size_t *n)
+{
+	return l->u->worker_get_address(l->worker, address, n);
+}
+
+void xb_ucx_release_address(struct xb_ucx_lane *l, ucp_address_t *address)
+{
+	l->u->worker_release_address(l->worker, address);
+}
+
+void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, uint64_t len, int memory_type,
+			const struct xb_ucx_cuda *cuda)
+{
+	l->base = (unsigned char *)(uintptr_t)base;
+	l->len = len;
+	l->cuda = *cuda;
+	xb_ucx_lane_prepare(l, memh, memory_type);
+}
+
+ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, const void *rkey, uint64_t remote_base,
+				 uint64_t remote_len, int peer_errors, const char **what)
+{
+	ucp_ep_params_t params = {
+		.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+			      UCP_EP_PARAM_FIELD_ERR_HANDLER,
+		.address = address,
+		.err_mode = peer_errors ? UCP_ERR_HANDLING_MODE_PEER : UCP_ERR_HANDLING_MODE_NONE,
+		.err_handler = { .cb = on_peer_failure, .arg = l },
+	};
+	ucs_status_t status;
+
+	l->peer_errors = peer_errors;
+	l->remote_base = remote_base;
+	l->remote_len = remote_len;
+	*what = "ucp_ep_create";
+	status = l->u->ep_create(l->worker, &params, &l->ep);
+	if (status != UCS_OK) {
+		l->ep = NULL;
+		return status;
+	}
+	*what = "ucp_ep_rkey_unpack";
+	return l->u->ep_rkey_unpack(l->ep, rkey, &l->rkey);
+}
+
+char *xb_ucx_lane_print(struct xb_ucx_lane *l)
+{
+	char *text = NULL;
+	size_t n;
+	FILE *f;
+
+	if (!l->ep || l->failed || !(f = open_memstream(&text, &n)))
+		return NULL;
+	l->u->ep_print_info(l->ep, f);
+	if (fclose(f)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static int64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+char *xb_ucx_lane_info(struct xb_ucx_lane *l, int64_t wait_ns)
+{
+	int64_t deadline = now() + wait_ns;
+	char *text;
+
+	atomic_store(&l->info_state, XB_UCX_INFO_WANTED);
+	while (atomic_load(&l->info_state) != XB_UCX_INFO_READY) {
+		int wanted = XB_UCX_INFO_WANTED;
+
+		if (now() > deadline &&
+		    atomic_compare_exchange_strong(&l->info_state, &wanted, XB_UCX_INFO_NONE))
+			return NULL;
+		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	}
+	text = l->info;
+	l->info = NULL;
+	atomic_store(&l->info_state, XB_UCX_INFO_NONE);
+	return text;
+}
+
+/* Waits for a request that has no callback; 1 when it ended in time. */
+static int finish(struct xb_ucx_lane *l, ucs_status_ptr_t request, int64_t deadline)
+{
+	int ended = 0;
+
+	if (!UCS_PTR_IS_PTR(request))
+		return 1;
+	while (!(ended = l->u->request_check_status(request) != UCS_INPROGRESS) && now() < deadline) {
+		l->u->worker_progress(l->worker);
+		sched_yield();
+	}
+	l->u->request_free(request);
+	return ended;
+}
+
+static void cancel_receives(struct xb_ucx_lane *l)
+{
+	for (int i = 0; i < XB_UCX_ARMED; i++) {
+		struct xb_ucx_armed *a = &l->armed[i];
+
+		for (uint64_t j = 0; j < a->posted; j++)
+			if (a->recv[j].request)
+				l->u->request_cancel(l->worker, a->recv[j].request);
+	}
+	if (l->ack_pending && l->ack_request)
+		l->u->request_cancel(l->worker, l->ack_request);
+}
+
+static void close_endpoint(struct xb_ucx_lane *l, int64_t deadline)
+{
+	ucp_request_param_t flush = { 0 }, close = { 0 };
+	int quiet = !l->failed;
+
+	/* What was sent last (an acknowledgement) leaves before the close does. */
+	if (quiet)
+		quiet = finish(l, l->u->ep_flush_nbx(l->ep, &flush), deadline);
+	/* Forcing ends what the peer will never answer; UCX allows it only with
+	 * error handling. */
+	if (l->peer_errors) {
+		close.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+		close.flags = UCP_EP_CLOSE_FLAG_FORCE;
+	}
+	finish(l, l->u->ep_close_nbx(l->ep, &close), deadline);
+}
+
+void xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns)
+{
+	int64_t deadline = now() + timeout_ns;
+
+	if (!l)
+		return;
+	cancel_receives(l);
+	if (l->ep)
+		close_endpoint(l, deadline);
+	if (l->rkey)
+		l->u->rkey_destroy(l->rkey);
+	l->u->worker_destroy(l->worker);
+	for (int i = 0; i < XB_UCX_ARMED; i++)
+		free(l->armed[i].recv);
+	free(l->info);
+	free(l);
+}

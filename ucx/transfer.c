@@ -1,0 +1,336 @@
+#include "ucp.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A message's tag: its iteration and its place in it. The acknowledgement's
+ * place is one that no piece has. */
+#define TAG(seq, index) (((uint64_t)(seq) << 32) | (uint32_t)(index))
+#define ACK_INDEX UINT32_MAX
+
+static void on_done(void *request, ucs_status_t status, void *arg)
+{
+	struct xb_ucx_lane *l = arg;
+
+	l->u->request_free(request);
+	l->pending--;
+	l->completed++;
+	if (status != UCS_OK)
+		xb_ucx_lane_fail(l, "a UCX operation ended", status);
+}
+
+static void on_flushed(void *request, ucs_status_t status, void *arg)
+{
+	struct xb_ucx_lane *l = arg;
+
+	l->u->request_free(request);
+	l->flushed = 1;
+	if (status != UCS_OK)
+		xb_ucx_lane_fail(l, "ucp_ep_flush_nbx", status);
+}
+
+static void on_ack(void *request, ucs_status_t status, const ucp_tag_recv_info_t *info, void *arg)
+{
+	struct xb_ucx_lane *l = arg;
+
+	(void)info;
+	l->ack_pending = 0;
+	l->ack_request = NULL;
+	l->u->request_free(request);
+	if (status != UCS_OK && status != UCS_ERR_CANCELED)
+		xb_ucx_lane_fail(l, "receiving the target's acknowledgement", status);
+}
+
+static void on_ack_sent(void *request, ucs_status_t status, void *arg)
+{
+	struct xb_ucx_lane *l = arg;
+
+	l->u->request_free(request);
+	if (status != UCS_OK)
+		xb_ucx_lane_fail(l, "sending an acknowledgement", status);
+}
+
+static void on_received(void *request, ucs_status_t status, const ucp_tag_recv_info_t *info, void *arg)
+{
+	struct xb_ucx_recv *r = arg;
+	struct xb_ucx_lane *l = r->armed->lane;
+
+	(void)info;
+	r->request = NULL;
+	r->ended = 1;
+	l->u->request_free(request);
+	if (status == UCS_OK)
+		r->armed->arrived++;
+	else if (status != UCS_ERR_CANCELED)
+		xb_ucx_lane_fail(l, "a UCX receive ended", status);
+}
+
+void xb_ucx_lane_prepare(struct xb_ucx_lane *l, ucp_mem_h memh, int memory_type)
+{
+	const ucp_request_param_t data = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMH |
+				UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+		.cb.send = on_done,
+		.user_data = l,
+		.memory_type = (ucs_memory_type_t)memory_type,
+		.memh = memh,
+	};
+	const ucp_request_param_t word = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+				UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+		.user_data = l,
+		.memory_type = UCS_MEMORY_TYPE_HOST,
+	};
+
+	l->rma = l->send = l->recv = data;
+	l->rma.op_attr_mask |= UCP_OP_ATTR_FLAG_MULTI_SEND; /* as NIXL: many at once, bandwidth over latency */
+	l->recv.cb.recv = on_received;
+	l->ack_send = l->ack_recv = l->flush_param = word;
+	l->ack_send.cb.send = on_ack_sent;
+	l->ack_recv.cb.recv = on_ack;
+	l->flush_param.op_attr_mask &= ~(uint32_t)UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+	l->flush_param.cb.send = on_flushed;
+}
+
+/* Counts what a post came back with. */
+static int started(struct xb_ucx_lane *l, ucs_status_ptr_t r, const char *call)
+{
+	if (r == NULL) {
+		l->completed++; /* complete already: UCX calls nothing back */
+		return XB_OK;
+	}
+	if (UCS_PTR_IS_PTR(r)) {
+		l->pending++;
+		return XB_OK;
+	}
+	if (UCS_PTR_STATUS(r) == UCS_ERR_NO_RESOURCE)
+		return XB_AGAIN;
+	xb_ucx_lane_fail(l, call, UCS_PTR_STATUS(r));
+	return XB_FAIL;
+}
+
+static int outside(struct xb_ucx_lane *l, uint64_t off, uint64_t len, uint64_t room, const char *whose)
+{
+	if (off <= room && len <= room - off)
+		return 0;
+	if (!l->failed)
+		snprintf(l->err, sizeof(l->err), "a piece of %llu bytes at offset %llu is outside the %s region of %llu",
+			 (unsigned long long)len, (unsigned long long)off, whose, (unsigned long long)room);
+	l->failed = 1;
+	return 1;
+}
+
+static int lane_begin(void *p, int op, uint64_t n)
+{
+	struct xb_ucx_lane *l = p;
+	ucs_status_ptr_t r;
+
+	(void)n;
+	if (l->failed)
+		return XB_FAIL;
+	l->completed = 0;
+	l->flushed = op != XB_WRITE;
+	if (op != XB_SEND)
+		return XB_OK;
+	l->begun++;
+	l->ack_pending = 1;
+	r = l->u->tag_recv_nbx(l->worker, &l->ack_word, sizeof(l->ack_word), TAG(l->begun, ACK_INDEX), UINT64_MAX,
+			       &l->ack_recv);
+	if (UCS_PTR_IS_ERR(r)) {
+		l->ack_pending = 0;
+		xb_ucx_lane_fail(l, "ucp_tag_recv_nbx", UCS_PTR_STATUS(r));
+		return XB_FAIL;
+	}
+	if (r == NULL)
+		l->ack_pending = 0;
+	else if (l->ack_pending) /* else the callback ran within the call */
+		l->ack_request = r;
+	return XB_OK;
+}
+
+static int lane_post(void *p, int op, const struct xb_piece *piece, uint64_t index)
+{
+	struct xb_ucx_lane *l = p;
+
+	if (l->failed || outside(l, piece->local, piece->len, l->len, "local"))
+		return XB_FAIL;
+	if (op == XB_SEND)
+		return started(l,
+			       l->u->tag_send_nbx(l->ep, l->base + piece->local, piece->len, TAG(l->begun, index),
+						  &l->send),
+			       "ucp_tag_send_nbx");
+	if (outside(l, piece->remote, piece->len, l->remote_len, "remote"))
+		return XB_FAIL;
+	if (op == XB_READ)
+		return started(l,
+			       l->u->get_nbx(l->ep, l->base + piece->local, piece->len,
+					     l->remote_base + piece->remote, l->rkey, &l->rma),
+			       "ucp_get_nbx");
+	return started(l,
+		       l->u->put_nbx(l->ep, l->base + piece->local, piece->len, l->remote_base + piece->remote,
+				     l->rkey, &l->rma),
+		       "ucp_put_nbx");
+}
+
+static int lane_poll(void *p)
+{
+	struct xb_ucx_lane *l = p;
+	uint64_t done;
+
+	if (l->failed)
+		return XB_FAIL;
+	if (l->cuda.set_current && !l->cuda_bound) {
+		l->cuda.set_current(l->cuda.ctx);
+		l->cuda_bound = 1;
+	}
+	l->u->worker_progress(l->worker);
+	if (atomic_load_explicit(&l->info_state, memory_order_relaxed) == XB_UCX_INFO_WANTED) {
+		int wanted = XB_UCX_INFO_WANTED;
+
+		free(l->info);
+		l->info = xb_ucx_lane_print(l);
+		atomic_compare_exchange_strong(&l->info_state, &wanted, XB_UCX_INFO_READY);
+	}
+	if (l->failed)
+		return XB_FAIL;
+	done = l->completed;
+	l->completed = 0;
+	return (int)done;
+}
+
+static int lane_flush(void *p, int op)
+{
+	struct xb_ucx_lane *l = p;
+	ucs_status_ptr_t r;
+
+	if (l->failed)
+		return XB_FAIL;
+	if (op != XB_WRITE)
+		return XB_OK;
+	r = l->u->ep_flush_nbx(l->ep, &l->flush_param);
+	if (UCS_PTR_IS_ERR(r)) {
+		xb_ucx_lane_fail(l, "ucp_ep_flush_nbx", UCS_PTR_STATUS(r));
+		return XB_FAIL;
+	}
+	l->flushed = r == NULL;
+	return XB_OK;
+}
+
+static int lane_landed(void *p, int op)
+{
+	struct xb_ucx_lane *l = p;
+
+	if (l->failed)
+		return XB_FAIL;
+	return op == XB_SEND ? !l->ack_pending : l->flushed;
+}
+
+static int post_receives(struct xb_ucx_lane *l, struct xb_ucx_armed *a, const struct xb_piece *pieces)
+{
+	for (; a->posted < a->n; a->posted++) {
+		const struct xb_piece *q = &pieces[a->posted];
+		struct xb_ucx_recv *r = &a->recv[a->posted];
+		ucp_request_param_t param = l->recv;
+		ucs_status_ptr_t req;
+
+		if (outside(l, q->remote, q->len, l->len, "target's"))
+			return XB_FAIL;
+		*r = (struct xb_ucx_recv){ .armed = a };
+		param.user_data = r;
+		req = l->u->tag_recv_nbx(l->worker, l->base + q->remote, q->len, TAG(a->seq, a->posted), UINT64_MAX,
+					 &param);
+		if (UCS_PTR_IS_ERR(req)) {
+			if (UCS_PTR_STATUS(req) == UCS_ERR_NO_RESOURCE)
+				return XB_AGAIN;
+			xb_ucx_lane_fail(l, "ucp_tag_recv_nbx", UCS_PTR_STATUS(req));
+			return XB_FAIL;
+		}
+		if (req == NULL)
+			a->arrived++;
+		else if (!r->ended) /* else the callback ran, and freed it, within the call */
+			r->request = req;
+	}
+	l->armed_seq = a->seq;
+	return XB_OK;
+}
+
+static int lane_arm(void *p, int op, const struct xb_piece *pieces, uint64_t n)
+{
+	struct xb_ucx_lane *l = p;
+	uint32_t seq = l->armed_seq + 1;
+	struct xb_ucx_armed *a = &l->armed[seq % XB_UCX_ARMED];
+
+	if (l->failed)
+		return XB_FAIL;
+	if (op != XB_SEND) { /* one-sided: the target sees nothing arrive */
+		snprintf(l->err, sizeof(l->err), "only SEND can be armed over UCX");
+		l->failed = 1;
+		return XB_FAIL;
+	}
+	if (seq - l->acked_seq > XB_UCX_ARMED)
+		return XB_AGAIN;
+	if (a->seq != seq) {
+		if (a->room < n) {
+			free(a->recv);
+			a->recv = calloc(n, sizeof(*a->recv));
+			a->room = a->recv ? n : 0;
+			if (!a->recv) {
+				xb_ucx_lane_fail(l, "room for receives", UCS_ERR_NO_MEMORY);
+				return XB_FAIL;
+			}
+		}
+		a->seq = seq;
+		a->n = n;
+		a->posted = a->arrived = 0;
+	}
+	return post_receives(l, a, pieces);
+}
+
+static int lane_arrived(void *p)
+{
+	struct xb_ucx_lane *l = p;
+	struct xb_ucx_armed *a = &l->armed[(l->acked_seq + 1) % XB_UCX_ARMED];
+
+	if (l->failed)
+		return XB_FAIL;
+	return a->arrived == a->n;
+}
+
+static int lane_ack(void *p)
+{
+	struct xb_ucx_lane *l = p;
+	static const uint64_t word = 1;
+	ucs_status_ptr_t r;
+
+	if (l->failed)
+		return XB_FAIL;
+	r = l->u->tag_send_nbx(l->ep, &word, sizeof(word), TAG(l->acked_seq + 1, ACK_INDEX), &l->ack_send);
+	if (UCS_PTR_IS_ERR(r)) {
+		if (UCS_PTR_STATUS(r) == UCS_ERR_NO_RESOURCE)
+			return XB_AGAIN;
+		xb_ucx_lane_fail(l, "ucp_tag_send_nbx", UCS_PTR_STATUS(r));
+		return XB_FAIL;
+	}
+	l->acked_seq++;
+	return XB_OK;
+}
+
+static const char *lane_error(void *p)
+{
+	const struct xb_ucx_lane *l = p;
+
+	return l->err;
+}
+
+const struct xb_ops xb_ucx_ops = {
+	.begin = lane_begin,
+	.post = lane_post,
+	.poll = lane_poll,
+	.flush = lane_flush,
+	.landed = lane_landed,
+	.arm = lane_arm,
+	.arrived = lane_arrived,
+	.ack = lane_ack,
+	.error = lane_error,
+};

@@ -1,0 +1,166 @@
+/* Internal to package ucx: UCP reached through a table filled at run time. */
+#ifndef XFERBENCH_UCP_H
+#define XFERBENCH_UCP_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <ucp/api/ucp.h>
+#include <uct/api/uct.h>
+
+#include "../cgo/engine/engine.h"
+
+/* libucs installs no header for these on all versions; their shape is the same
+ * from 1.13 to 1.22, but for the filter that 1.19 added at the end. */
+typedef int xb_ucs_log_func(const char *file, unsigned line, const char *function, int level,
+			    const void *component, const char *message, va_list ap);
+typedef void xb_ucs_print_opts(FILE *stream, const char *prefix, int flags, void *list, const char *filter);
+
+struct xb_ucp {
+	__typeof__(ucp_init_version) *init_version;
+	__typeof__(ucp_cleanup) *cleanup;
+	__typeof__(ucp_get_version_string) *get_version_string;
+	__typeof__(ucp_config_read) *config_read;
+	__typeof__(ucp_config_modify) *config_modify;
+	__typeof__(ucp_config_release) *config_release;
+	__typeof__(ucp_context_query) *context_query;
+	__typeof__(ucp_mem_map) *mem_map;
+	__typeof__(ucp_mem_unmap) *mem_unmap;
+	__typeof__(ucp_mem_query) *mem_query;
+	__typeof__(ucp_rkey_pack) *rkey_pack;
+	__typeof__(ucp_rkey_buffer_release) *rkey_buffer_release;
+	__typeof__(ucp_worker_create) *worker_create;
+	__typeof__(ucp_worker_destroy) *worker_destroy;
+	__typeof__(ucp_worker_progress) *worker_progress;
+	__typeof__(ucp_worker_get_address) *worker_get_address;
+	__typeof__(ucp_worker_release_address) *worker_release_address;
+	__typeof__(ucp_ep_create) *ep_create;
+	__typeof__(ucp_ep_close_nbx) *ep_close_nbx;
+	__typeof__(ucp_ep_flush_nbx) *ep_flush_nbx;
+	__typeof__(ucp_ep_print_info) *ep_print_info;
+	__typeof__(ucp_ep_rkey_unpack) *ep_rkey_unpack;
+	__typeof__(ucp_rkey_destroy) *rkey_destroy;
+	__typeof__(ucp_put_nbx) *put_nbx;
+	__typeof__(ucp_get_nbx) *get_nbx;
+	__typeof__(ucp_tag_send_nbx) *tag_send_nbx;
+	__typeof__(ucp_tag_recv_nbx) *tag_recv_nbx;
+	__typeof__(ucp_request_free) *request_free;
+	__typeof__(ucp_request_cancel) *request_cancel;
+	__typeof__(ucp_request_check_status) *request_check_status;
+	__typeof__(ucs_status_string) *status_string;
+	__typeof__(uct_query_components) *query_components;
+	__typeof__(uct_release_component_list) *release_components;
+	/* May be missing. */
+	void (*log_push_handler)(xb_ucs_log_func *);
+	xb_ucs_print_opts *print_all_opts;
+	void *global_list;
+};
+
+enum { XB_UCX_ERR = 512 };
+
+/* --- context.c --- */
+
+/* Keeps UCX's log lines for xb_ucx_log_take instead of printing them; pass
+ * also lets them through, since the user asked for them. */
+void xb_ucx_log_capture(const struct xb_ucp *u, int pass);
+/* Moves the lines kept so far to out, newest last, and forgets them. */
+void xb_ucx_log_take(char *out, size_t n);
+/* All settings that this build of UCX knows, as it prints them; the caller
+ * frees the text. NULL when the build cannot say. */
+char *xb_ucx_known_settings(const struct xb_ucp *u);
+const char *xb_ucx_version(const struct xb_ucp *u);
+const char *xb_ucx_status(const struct xb_ucp *u, ucs_status_t status);
+ucs_status_t xb_ucx_config_read(const struct xb_ucp *u, ucp_config_t **config);
+ucs_status_t xb_ucx_config_modify(const struct xb_ucp *u, ucp_config_t *config, const char *key, const char *value);
+void xb_ucx_config_release(const struct xb_ucp *u, ucp_config_t *config);
+void xb_ucx_cleanup(const struct xb_ucp *u, ucp_context_h context);
+/* Applies config, which is released whatever happens, and makes a context. */
+ucs_status_t xb_ucx_init(const struct xb_ucp *u, ucp_config_t *config, int shared, ucp_context_h *out);
+uint64_t xb_ucx_memory_types(const struct xb_ucp *u, ucp_context_h context);
+
+/* CUDA's current context belongs to a thread; UCX copies device memory only on
+ * a thread that has one. The functions are the driver's, NULL without it. */
+struct xb_ucx_cuda {
+	int (*set_current)(void *ctx);
+	void *ctx;
+};
+
+ucs_status_t xb_ucx_mem_map(const struct xb_ucp *u, ucp_context_h context, const struct xb_ucx_cuda *cuda,
+			    uint64_t address, uint64_t length, int memory_type, ucp_mem_h *memh, int *got_type);
+
+ucs_status_t xb_ucx_mem_unmap(const struct xb_ucp *u, ucp_context_h context, ucp_mem_h memh);
+ucs_status_t xb_ucx_rkey_pack(const struct xb_ucp *u, ucp_context_h context, ucp_mem_h memh, void **key, size_t *n);
+void xb_ucx_rkey_buffer_release(const struct xb_ucp *u, void *key);
+
+/* --- endpoint.c, transfer.c --- */
+
+struct xb_ucx_lane;
+
+struct xb_ucx_recv {
+	struct xb_ucx_armed *armed;
+	void *request; /* UCX's, while it is in hand */
+	int ended;
+};
+
+/* One armed iteration of a target. */
+struct xb_ucx_armed {
+	struct xb_ucx_lane *lane;
+	struct xb_ucx_recv *recv;
+	uint64_t room, n, posted, arrived;
+	uint32_t seq;
+};
+
+/* The engine arms one iteration ahead of the one that it waits for. */
+enum { XB_UCX_ARMED = 2 };
+
+struct xb_ucx_lane {
+	const struct xb_ucp *u;
+	ucp_worker_h worker;
+	ucp_ep_h ep;
+	ucp_rkey_h rkey;
+	unsigned char *base;
+	uint64_t len, remote_base, remote_len;
+	ucp_request_param_t rma, send, recv, ack_send, ack_recv, flush_param;
+
+	uint64_t pending;   /* operations that UCX has in hand */
+	uint64_t completed; /* in this iteration, not yet returned by poll */
+	int flushed, ack_pending;
+	uint32_t begun; /* SEND iterations begun by this side */
+	uint64_t ack_word;
+	void *ack_request;
+
+	struct xb_ucx_armed armed[XB_UCX_ARMED];
+	uint32_t armed_seq, acked_seq;
+
+	struct xb_ucx_cuda cuda;
+	int cuda_bound;
+	int failed, peer_errors;
+	char err[XB_UCX_ERR];
+
+	_Atomic int info_state; /* enum xb_ucx_info */
+	char *info;
+};
+
+enum xb_ucx_info { XB_UCX_INFO_NONE, XB_UCX_INFO_WANTED, XB_UCX_INFO_READY };
+
+extern const struct xb_ops xb_ucx_ops;
+
+struct xb_ucx_lane *xb_ucx_lane_new(const struct xb_ucp *u, ucp_context_h context, ucs_status_t *status);
+ucs_status_t xb_ucx_lane_address(struct xb_ucx_lane *l, ucp_address_t **address, size_t *n);
+void xb_ucx_release_address(struct xb_ucx_lane *l, ucp_address_t *address);
+void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, uint64_t len, int memory_type,
+			const struct xb_ucx_cuda *cuda);
+/* Makes the endpoint and unpacks the peer's key; *what names the call that failed. */
+ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, const void *rkey, uint64_t remote_base,
+				 uint64_t remote_len, int peer_errors, const char **what);
+/* What UCX says of the endpoint; the caller frees it. For the lane's owner. */
+char *xb_ucx_lane_print(struct xb_ucx_lane *l);
+/* The same, asked of the thread that progresses the lane; NULL after wait_ns. */
+char *xb_ucx_lane_info(struct xb_ucx_lane *l, int64_t wait_ns);
+/* Ends everything within timeout_ns, whatever the peer does, and frees l. */
+void xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns);
+
+void xb_ucx_lane_prepare(struct xb_ucx_lane *l, ucp_mem_h memh, int memory_type);
+void xb_ucx_lane_fail(struct xb_ucx_lane *l, const char *what, ucs_status_t status);
+
+#endif
