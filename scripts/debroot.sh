@@ -27,7 +27,7 @@ fi
 dir=$1 suite=$2 arch=$3
 shift 3
 
-request="debroot 1: $suite $arch ${kernel:+kernel }$*"
+request="debroot 2: $suite $arch ${kernel:+kernel }$*"
 stamp=$dir.stamp
 [[ -d $dir && -f $stamp && $(<"$stamp") == "$request" ]] && exit 0
 
@@ -60,13 +60,13 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 work=$dir.work
 rm -rf "$work"
-mkdir -p "$work"/{state/lists/partial,cache/archives/partial,etc,root}
+mkdir -p "$work"/{state/lists/partial,cache/archives/partial,etc/parts,root}
 : >"$work/status"
 echo "deb [arch=$arch signed-by=$keyring] $from $suite main" >"$work/etc/sources.list"
 opts=(-q -y -o APT::Architecture="$arch" -o APT::Architectures="$arch" -o APT::Sandbox::User=
 	-o APT::Install-Recommends=false -o Acquire::Languages=none -o Acquire::Retries=3
 	-o Dir::State="$work/state" -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache"
-	-o Dir::Etc::sourcelist="$work/etc/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=-
+	-o Dir::Etc::sourcelist="$work/etc/sources.list" -o Dir::Etc::sourceparts="$work/etc/parts" -o Dir::Etc::preferencesparts="$work/etc/parts"
 	-o Debug::NoLocking=true -o APT::Get::List-Cleanup=false -o Binary::apt::APT::Keep-Downloaded-Packages=true
 	-o APT::Keep-Downloaded-Packages=true -o APT::Update::Post-Invoke-Success=
 	-o DPkg::Post-Invoke= -o APT::Update::Post-Invoke=)
@@ -98,6 +98,10 @@ for deb in "$work"/cache/archives/*.deb; do
 	dpkg-deb --fsys-tarfile "$deb" |
 		tar -x -C "$work/root" --keep-directory-symlink --no-same-owner \
 			--exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*'
+done
+# The one link that a package's script would have made: libfabric 1.17 needs this library.
+for lib in "$work"/root/usr/lib/libpsm1/libpsm_infinipath.so.1.*; do
+	[[ ! -e $lib ]] || ln -sfn "../libpsm1/$(basename "$lib")" "$work/root/usr/lib/x86_64-linux-gnu/libpsm_infinipath.so.1"
 done
 rm -rf "$dir" "$stamp"
 mv "$work/root" "$dir"
