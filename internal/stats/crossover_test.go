@@ -152,3 +152,30 @@ func TestFitCost(t *testing.T) {
 		t.Errorf("β bounded above: %v", ci)
 	}
 }
+
+// TestCrossoverOneSided: the slopes are not separated, but small sizes are: the
+// crossing is bounded on one side only.
+func TestCrossoverOneSided(t *testing.T) {
+	model := func(alpha float64, slopes ...float64) CostModel {
+		m := CostModel{MinBytes: 4096, MaxBytes: 1 << 20, level: 0.95}
+		for b, s := range slopes {
+			m.perBlock = append(m.perBlock, []float64{alpha + 100*wave(b), s})
+			m.blockIDs = append(m.blockIDs, b)
+		}
+		return m
+	}
+	a, b := model(20e3, .9, 1.2, 1.1, .8, 1.0, 1.3), model(60e3, 1, 1, 1, 1, 1, 1)
+	c, err := FindCrossover(a, b, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// D(n) = -40e3 + n·{-.1 … .3}: t.test of these six in R has the upper limit
+	// .05 + 2.5706·.1871/√6 = .24634 for the slope; 40e3/.24634 = 162,377.
+	if c.Kind != Unbounded || !math.IsInf(c.Interval.Hi, 1) || math.Abs(c.Interval.Lo-162377) > 500 {
+		t.Errorf("%v in %v", c.Kind, c.Interval)
+	}
+	c, err = FindCrossover(b, a, 0)
+	if err != nil || c.Kind != Unbounded || !math.IsInf(c.Interval.Hi, 1) || math.Abs(c.Interval.Lo-162377) > 500 {
+		t.Errorf("sides exchanged: %v in %v, %v", c.Kind, c.Interval, err)
+	}
+}

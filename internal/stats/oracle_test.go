@@ -45,10 +45,13 @@ type rOracle struct {
 	CostA     costCase  `json:"cost_a"`
 	CostB     costCase  `json:"cost_b"`
 	Crossover struct{ Estimate, Lo, Hi float64 }
-	Share     struct {
-		Part, Whole   []float64
-		Value, Lo, Hi float64
-	}
+	Share     shareCase
+	Unpaired  shareCase `json:"share_unpaired"`
+}
+
+type shareCase struct {
+	Part, Whole   []float64
+	Value, Lo, Hi float64
 }
 
 type costCase struct {
@@ -185,13 +188,16 @@ func TestAgainstR(t *testing.T) {
 	for _, c := range o.TMDE {
 		near(t, "MDE factor", detectable(c.N, 0.05), c.Factor, 1e-9)
 	}
-	s, err := SharePaired(o.Share.Part, o.Share.Whole, 0.95)
-	if err != nil || s.Interval == nil {
-		t.Fatalf("share: %+v, %v", s, err)
+	for i, share := range []func(part, whole []float64, level float64) (Share, error){SharePaired, ShareUnpaired} {
+		c := []shareCase{o.Share, o.Unpaired}[i]
+		s, err := share(c.Part, c.Whole, 0.95)
+		if err != nil || s.Interval == nil || s.Paired != (i == 0) {
+			t.Fatalf("share: %+v, %v", s, err)
+		}
+		near(t, "share", s.Value, c.Value, 1e-12)
+		near(t, "share lo", s.Interval.Lo, c.Lo, 1e-9)
+		near(t, "share hi", s.Interval.Hi, c.Hi, 1e-9)
 	}
-	near(t, "share", s.Value, o.Share.Value, 1e-12)
-	near(t, "share lo", s.Interval.Lo, o.Share.Lo, 1e-9)
-	near(t, "share hi", s.Interval.Hi, o.Share.Hi, 1e-9)
 }
 
 func TestCostAgainstR(t *testing.T) {

@@ -400,6 +400,20 @@ func TestPELTIsOptimal(t *testing.T) {
 	}
 }
 
+func TestVarianceFloor(t *testing.T) {
+	// Median 1000, so the floor of σ² is 1; five equal values, then variance 2: the
+	// whole has variance 1. Costs are in units of the largest deviation, r.
+	r := math.Sqrt2 * math.Sqrt(5.0/4)
+	xs := []float64{1000, 1000, 1000, 1000, 1000, 1000 - r, 1000 + r, 1000, 1000 - r, 1000 + r}
+	c := newGaussCost(xs)
+	near(t, "floor", c.floor, 1/(r*r), 1e-9)
+	near(t, "constant", c.of(0, 5), 5*math.Log(2*math.Pi*c.floor), 1e-9)
+	near(t, "above the floor", c.of(5, 10), 5*(math.Log(2*math.Pi*2*c.floor)+1), 1e-9)
+	if whole, parts := c.of(0, 10), c.of(0, 5)+c.of(5, 10); whole < parts {
+		t.Errorf("the whole costs %v, its parts %v", whole, parts)
+	}
+}
+
 func TestUntilWidth(t *testing.T) {
 	var units []float64
 	for i := range 40 {
