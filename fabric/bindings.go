@@ -1,0 +1,396 @@
+package fabric
+
+/*
+#include <stdlib.h>
+#include <rdma/fi_errno.h>
+#include "ofi.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"github.com/xferbench/xferbench/cgo/dl"
+	"github.com/xferbench/xferbench/cgo/engine"
+)
+
+// Bits of fi_getinfo(3) and codes of fi_errno(3).
+const (
+	capMsg         = C.FI_MSG
+	capRMA         = C.FI_RMA
+	capTagged      = C.FI_TAGGED
+	capRead        = C.FI_READ
+	capWrite       = C.FI_WRITE
+	capRecv        = C.FI_RECV
+	capSend        = C.FI_SEND
+	capRemoteRead  = C.FI_REMOTE_READ
+	capRemoteWrite = C.FI_REMOTE_WRITE
+	capHMEM        = C.FI_HMEM
+	capRemoteComm  = C.FI_REMOTE_COMM
+	capLocalComm   = C.FI_LOCAL_COMM
+
+	modeContext  = C.FI_CONTEXT
+	modeContext2 = C.FI_CONTEXT2
+	modeRxCQData = C.FI_RX_CQ_DATA
+
+	opDeliveryComplete = C.FI_DELIVERY_COMPLETE
+
+	mrLocal     = C.FI_MR_LOCAL
+	mrVirtAddr  = C.FI_MR_VIRT_ADDR
+	mrAllocated = C.FI_MR_ALLOCATED
+	mrProvKey   = C.FI_MR_PROV_KEY
+	mrEndpoint  = C.FI_MR_ENDPOINT
+	mrHMEM      = C.FI_MR_HMEM
+
+	errNoMemory  = C.FI_ENOMEM
+	errNoData    = C.FI_ENODATA
+	errNotSupp   = C.FI_EOPNOTSUPP
+	errNotSys    = C.FI_ENOSYS
+	errAccess    = C.FI_EACCES
+	errForbidden = C.FI_EPERM
+)
+
+// Library is a loaded libfabric. It stays loaded until the process ends and may
+// be used by several goroutines.
+type Library struct {
+	lib     *dl.Library
+	table   *C.struct_xb_ofi_lib
+	version Version
+}
+
+// libraryVar names the environment variable with the library's path.
+const libraryVar = "XFERBENCH_LIBFABRIC"
+
+// defaultLibraries are tried in order: the loader's own choice, then where the
+// EFA installer puts it.
+var defaultLibraries = []string{
+	"libfabric.so.1", "/opt/amazon/efa/lib64/libfabric.so.1", "/opt/amazon/efa/lib/libfabric.so.1",
+}
+
+var loaded = struct {
+	sync.Mutex
+	by map[string]*Library
+}{by: map[string]*Library{}}
+
+// Load opens libfabric: path if it is not "", else the file that
+// $XFERBENCH_LIBFABRIC names, else the loader's libfabric.so.1, else that of the
+// EFA installer. An error matches [ErrNoLibrary]. The process's signal actions
+// stay as they were. Wraps: dlopen(3), fi_version(3), fi_strerror(3).
+func Load(path string) (*Library, error) {
+	loaded.Lock()
+	defer loaded.Unlock()
+	names := defaultLibraries
+	if path == "" {
+		path = os.Getenv(libraryVar)
+	}
+	if path != "" {
+		names = []string{path}
+	}
+	if l := loaded.by[path]; l != nil {
+		return l, nil
+	}
+	lib, err := dl.Open(dl.Local, names...)
+	if err != nil {
+		return nil, &Error{Op: "dlopen", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
+			Hint: "install it (Debian: apt install libfabric1; on EC2 the EFA installer), or name one with --libfabric"}
+	}
+	l := &Library{lib: lib, table: (*C.struct_xb_ofi_lib)(C.calloc(1, C.sizeof_struct_xb_ofi_lib))}
+	if l.table == nil {
+		return nil, &Error{Op: "calloc", Provider: "libfabric", Errno: errNoMemory, Detail: "no memory"}
+	}
+	t := l.table
+	if err := lib.Symbols(map[string]*unsafe.Pointer{
+		"fi_getinfo": &t.getinfo, "fi_freeinfo": &t.freeinfo, "fi_dupinfo": &t.dupinfo,
+		"fi_fabric": &t.fabric, "fi_version": &t.version, "fi_strerror": &t.strerror,
+	}); err != nil {
+		C.free(unsafe.Pointer(t))
+		return nil, &Error{Op: "dlsym", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
+			Hint: "this is not a libfabric; name one with --libfabric"}
+	}
+	l.version = unpack(uint32(C.xb_ofi_version(t)))
+	loaded.by[path] = l
+	return l, nil
+}
+
+// Path is the file that was loaded.
+func (l *Library) Path() string { return l.lib.Path() }
+
+// Version is the library's own. Wraps: fi_version(3).
+func (l *Library) Version() Version { return l.version }
+
+// API is the version that fi_getinfo is asked for.
+func (l *Library) API() Version {
+	if l.version.Less(APIVersion) {
+		return l.version
+	}
+	return APIVersion
+}
+
+func unpack(v uint32) Version { return Version{int(v >> 16), int(v & 0xffff)} }
+
+// failure turns what C noted into an error.
+func failure(provider string, e *C.struct_xb_ofi_error) *Error {
+	out := &Error{Provider: provider, Errno: int(e.err), Detail: C.GoString(&e.words[0])}
+	if e.call != nil {
+		out.Op = C.GoString(e.call)
+	}
+	return out
+}
+
+// Interface is something that fi_getinfo offered: a provider on a NIC. It is
+// valid until the [Found] that it came with is freed.
+type Interface struct {
+	Attributes
+	info *C.struct_fi_info
+	tag  bool // FI_TAGGED was granted
+}
+
+// Found is the answer of [Library.Find]: one interface a NIC, in the library's
+// order.
+type Found struct {
+	Interfaces []Interface
+	Provider   Provider
+	Landing    Landing // of WRITE: what was granted
+	Sends      Sends   // of SEND
+	Notes      []string
+
+	want  Want
+	efa   bool
+	lib   *Library
+	lists []*C.struct_fi_info
+}
+
+// Free returns the library's memory; endpoints that were opened stay valid. It
+// may be called twice. Wraps: fi_freeinfo(3).
+func (f *Found) Free() {
+	for _, l := range f.lists {
+		C.xb_ofi_freeinfo(f.lib.table, l)
+	}
+	f.lists, f.Interfaces = nil, nil
+}
+
+// Striped reports whether transfers are spread over NICs by default: those of
+// EFA each carry a share, while IP interfaces are given by an address.
+func (f *Found) Striped() bool { return f.efa }
+
+// CUDA reports whether regions may be device memory.
+func (f *Found) CUDA() bool { return f.want.CUDA }
+
+// NoShared reports whether efa was forbidden to use shared memory.
+func (f *Found) NoShared() bool { return f.want.NoShared }
+
+// getinfo asks the library once. The caller frees the list.
+func (l *Library) getinfo(q query) (*C.struct_fi_info, *Error) {
+	var req C.struct_xb_ofi_request
+	for _, s := range []struct {
+		to   **C.char
+		from string
+	}{{&req.provider, q.provider}, {&req.fabric, q.fabric}, {&req.node, q.node}} {
+		if s.from != "" {
+			*s.to = C.CString(s.from)
+			defer C.free(unsafe.Pointer(*s.to))
+		}
+	}
+	v := l.API()
+	req.version = C.uint32_t(v.Major<<16 | v.Minor)
+	req.caps, req.mode, req.op_flags = C.uint64_t(q.caps), C.uint64_t(q.mode), C.uint64_t(q.opFlags)
+	req.mr_mode = C.int(q.mrMode)
+	if q.list {
+		req.any_type = 1
+	}
+	var out *C.struct_fi_info
+	var e C.struct_xb_ofi_error
+	var rc C.int
+	err := dl.Guarded(func() error {
+		rc = C.xb_ofi_getinfo(l.table, &req, &out, &e)
+		return nil
+	})
+	if err != nil || rc != 0 {
+		return nil, failure(q.provider, &e)
+	}
+	return out, nil
+}
+
+// interfaces flattens a list.
+func interfaces(list *C.struct_fi_info) []Interface {
+	var all []Interface
+	for i := list; i != nil; i = C.xb_ofi_next(i) {
+		all = append(all, describe(i))
+	}
+	return all
+}
+
+func describe(info *C.struct_fi_info) Interface {
+	var v C.struct_xb_ofi_view
+	C.xb_ofi_describe(info, &v)
+	a := Attributes{
+		Provider: C.GoString(&v.provider[0]), Fabric: C.GoString(&v.fabric[0]), Domain: C.GoString(&v.domain[0]),
+		ProviderVersion: unpack(uint32(v.provider_version)),
+		ManualProgress:  v.manual_progress != 0,
+		MRMode:          int(v.mr_mode),
+		MaxMessage:      uint64(v.max_msg),
+		TxSize:          int(v.tx_size), RxSize: int(v.rx_size), CQDataSize: int(v.cq_data_size),
+	}
+	switch v.endpoint_type {
+	case C.FI_EP_RDM:
+		a.Type = "rdm"
+	case C.FI_EP_MSG:
+		a.Type = "msg"
+	case C.FI_EP_DGRAM:
+		a.Type = "dgram"
+	}
+	if v.has_nic != 0 {
+		a.NIC = NIC{Name: C.GoString(&v.device[0]), Driver: C.GoString(&v.driver[0]), Firmware: C.GoString(&v.firmware[0]),
+			PCI: C.GoString(&v.pci[0]), LinkBits: uint64(v.link_bits), LinkUp: v.link_up != 0, MTU: uint64(v.mtu),
+			Network: C.GoString(&v.network[0])}
+	}
+	completeNIC(&a.NIC, a.Domain)
+	return Interface{Attributes: a, info: info, tag: v.caps&capTagged != 0}
+}
+
+// Find asks what can run w on this host and returns one interface a NIC. It
+// never answers with another provider than w names; an [*Error] says why there
+// is none. The caller frees what is found. Wraps: fi_getinfo(3).
+func (l *Library) Find(w Want) (*Found, error) {
+	p, err := ParseProvider(w.Provider)
+	if err != nil {
+		return nil, err
+	}
+	var first *Error
+	for _, c := range p.candidates {
+		f, e := l.find(p, c, w)
+		if f != nil {
+			if c.note != "" {
+				f.Notes = append(f.Notes, fmt.Sprintf("%s: %s", p.Name, c.note))
+			}
+			return f, nil
+		}
+		if first == nil || first.Kind == nil && e.Kind != nil {
+			first = e
+		}
+	}
+	first.Provider = p.Name
+	if first.Kind != nil {
+		return nil, first
+	}
+	return nil, l.unavailable(p, w, first)
+}
+
+// find tries one candidate, with the best landing and message kind first.
+func (l *Library) find(p Provider, c candidate, w Want) (*Found, *Error) {
+	landings := []Landing{w.Landing}
+	if w.Landing == LandingAuto {
+		landings = []Landing{DeliveryComplete, RemoteCount}
+	}
+	if !w.does(engine.Write) {
+		landings = landings[:1]
+	}
+	sends := []Sends{NoSends}
+	if w.does(engine.Send) {
+		sends = []Sends{Tagged, Slots}
+	}
+	var last *Error
+	for _, landing := range landings {
+		for _, s := range sends {
+			q := c.query(w)
+			if w.does(engine.Write) && landing == DeliveryComplete {
+				q.opFlags = opDeliveryComplete
+			}
+			if s == Tagged {
+				q.caps |= capTagged
+			}
+			f, e := l.ask(p, c, w, q, landing, s)
+			if f != nil {
+				return f, nil
+			}
+			if last == nil || e.Kind != nil {
+				last = e
+			}
+		}
+	}
+	return nil, last
+}
+
+// ask makes one query and keeps the interfaces that are exactly the candidate's.
+func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing, s Sends) (*Found, *Error) {
+	list, e := l.getinfo(q)
+	if e != nil && c.fabric == "efa-direct" {
+		// Without unsolicited receives, newer libraries want receives posted for
+		// remote CQ data; delivery complete does not use any.
+		q.mode |= modeRxCQData
+		if again, e2 := l.getinfo(q); e2 == nil {
+			list, e = again, nil
+		}
+	}
+	if e != nil {
+		return nil, e
+	}
+	f := &Found{Provider: p, Landing: landing, Sends: s, want: w, efa: c.efa(), lib: l, lists: []*C.struct_fi_info{list}}
+	var others []string
+	for _, i := range interfaces(list) {
+		same := i.Provider == c.provider && i.Type == "rdm" && (c.fabric == "" || i.Fabric == c.fabric)
+		dup := slices.ContainsFunc(f.Interfaces, func(o Interface) bool { return o.Domain == i.Domain && o.Fabric == i.Fabric })
+		switch {
+		case !same:
+			others = append(others, i.Provider)
+		case !dup:
+			f.Interfaces = append(f.Interfaces, i)
+		}
+	}
+	if len(f.Interfaces) == 0 {
+		f.Free()
+		slices.Sort(others)
+		return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Errno: errNoData,
+			Detail: fmt.Sprintf("offers only %s", strings.Join(slices.Compact(others), ", "))}
+	}
+	if w.does(engine.Write) && landing == RemoteCount {
+		if i := f.Interfaces[0]; i.CQDataSize < 4 || C.uint64_t(i.info.mode)&modeRxCQData != 0 {
+			f.Free()
+			return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Kind: ErrUnsupported,
+				Detail: fmt.Sprintf("WRITE cannot be proven to land: no FI_DELIVERY_COMPLETE, and %d bytes of unsolicited CQ data", i.CQDataSize),
+				Hint:   "use --op read or send"}
+		}
+	}
+	return f, nil
+}
+
+// names lists the providers that the library offers on this host.
+func (l *Library) names() ([]string, error) {
+	all, err := l.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, a := range all {
+		names = append(names, a.Provider)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// Interfaces lists all that the library offers on this host, of any type.
+// Wraps: fi_getinfo(3).
+func (l *Library) Interfaces() ([]Attributes, error) {
+	list, e := l.getinfo(query{list: true, mode: ^uint64(0) &^ (1 << 58), mrMode: ^3})
+	if e != nil {
+		if e.Errno == errNoData {
+			return nil, nil
+		}
+		return nil, e
+	}
+	defer C.xb_ofi_freeinfo(l.table, list)
+	var out []Attributes
+	for _, i := range interfaces(list) {
+		out = append(out, i.Attributes)
+	}
+	return out, nil
+}
+
+// errClosed is returned by calls on a closed endpoint.
+var errClosed = errors.New("fabric: endpoint is closed")

@@ -1,0 +1,212 @@
+package fabric
+
+/*
+#include <stdlib.h>
+#include "ofi.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+)
+
+// EndpointConfig says how an interface is opened.
+type EndpointConfig struct {
+	Initiator bool // posts operations; the other side is the target
+	Depth     int  // operations in flight at most, at least 1
+	Lane      int  // distinguishes this process's endpoints, from 0
+}
+
+// Limits is what an open endpoint can do.
+type Limits struct {
+	MaxRMA, MaxMessage uint64 // bytes of one READ or WRITE, of one SEND
+	// EmulatedRead and EmulatedWrite tell whether efa makes RMA of messages;
+	// Known is false where the library cannot say (before 1.18) or is not efa.
+	EmulatedRead, EmulatedWrite, Known bool
+	// SharedForbidden tells whether efa's same-host shortcut is off.
+	SharedForbidden bool
+}
+
+// Endpoint is one side of a connection over one interface: its own fabric,
+// domain, queues and region. See the package's description for its threads.
+type Endpoint struct {
+	lib      *Library
+	provider string
+	attr     Attributes
+	limits   Limits
+	ep       *C.struct_xb_ofi_ep
+	region   *mem.Buffer
+	peer     Address
+	name     []byte
+}
+
+// Address is what a peer needs to reach an endpoint's region.
+type Address struct {
+	Name []byte `json:"name"` // of the endpoint, opaque
+	Base uint64 `json:"base"` // what offsets are added to
+	Key  uint64 `json:"key"`
+	Len  uint64 `json:"len"` // of the region, bytes
+}
+
+// Open opens one of the interfaces that were found, and enables it.
+// Wraps: fi_fabric(3), fi_domain(3), fi_cq_open(3), fi_av_open(3),
+// fi_endpoint(3), fi_ep_bind(3), fi_setopt(3), fi_enable(3), fi_getopt(3).
+func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
+	if cfg.Depth < 1 {
+		return nil, fmt.Errorf("fabric: depth %d: must be at least 1", cfg.Depth)
+	}
+	w := f.want
+	how := C.struct_xb_ofi_open{
+		depth: C.uint32_t(cfg.Depth), lane: C.uint32_t(cfg.Lane), initiator: flag(cfg.Initiator),
+		acked:   flag(w.does(engine.Send) || w.does(engine.Write) && f.Landing == RemoteCount),
+		landing: C.int(f.Landing), sends: C.int(f.Sends), rma: flag(w.rma()), efa: flag(f.efa), no_shm: flag(w.NoShared),
+	}
+	var limits C.struct_xb_ofi_limits
+	var e C.struct_xb_ofi_error
+	ep := C.xb_ofi_open(f.lib.table, i.info, &how, &limits, &e)
+	if ep == nil {
+		return nil, hinted(failure(f.Provider.Name, &e))
+	}
+	return &Endpoint{lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
+		MaxRMA: uint64(limits.max_rma), MaxMessage: uint64(limits.max_msg),
+		EmulatedRead: limits.emulated_read == 1, EmulatedWrite: limits.emulated_write == 1,
+		Known: limits.emulated_read >= 0, SharedForbidden: limits.no_shm == 1,
+	}}, nil
+}
+
+func flag(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// hinted adds the next step to an error whose code is a common set-up fault.
+func hinted(e *Error) *Error {
+	switch {
+	case e.Op == "fi_mr_regattr" && e.Errno == errNoMemory:
+		e.Kind = ErrMemlock
+		e.Hint = "raise the limit of locked memory, " + memlock() + ": ulimit -l unlimited, LimitMEMLOCK=infinity, or docker --ulimit memlock=-1"
+	case e.Errno == errAccess || e.Errno == errForbidden:
+		e.Kind = ErrPermission
+		e.Hint = "check who may open the device (/dev/infiniband, /dev/shm) and ptrace_scope"
+	case e.Errno == errNotSupp || e.Errno == errNotSys:
+		e.Kind = ErrUnsupported
+	}
+	return e
+}
+
+// memlock is the limit in words.
+func memlock() string {
+	const limitMemlock = 8
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(limitMemlock, &r); err != nil {
+		return "which cannot be read (" + err.Error() + ")"
+	}
+	if r.Cur == ^uint64(0) {
+		return "which is unlimited"
+	}
+	return fmt.Sprintf("now %d bytes", r.Cur)
+}
+
+// Attributes are those of the interface.
+func (e *Endpoint) Attributes() Attributes { return e.attr }
+
+// Limits are those that the open endpoint told.
+func (e *Endpoint) Limits() Limits { return e.limits }
+
+// Register makes buf the endpoint's region; it stays the caller's and must
+// outlive the endpoint. Wraps: fi_mr_regattr(3), fi_mr_bind(3), fi_mr_enable(3),
+// fi_mr_desc(3).
+func (e *Endpoint) Register(buf *mem.Buffer) error {
+	if e.ep == nil {
+		return errClosed
+	}
+	if e.region != nil {
+		return fmt.Errorf("fabric: the endpoint has a region already")
+	}
+	var fe C.struct_xb_ofi_error
+	if C.xb_ofi_register(e.ep, C.uint64_t(buf.Address()), C.uint64_t(buf.Len()), flag(buf.Kind() == mem.CUDA),
+		C.int(buf.Device()), &fe) != 0 {
+		err := hinted(failure(e.provider, &fe))
+		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", buf.Len(), buf.Kind(), err.Detail)
+		if buf.Kind() == mem.CUDA && err.Kind == nil {
+			err.Kind = ErrUnsupported
+			err.Hint = "GPUDirect needs a libfabric built with CUDA and dmabuf or nv_peer_mem in the kernel; or use --memory cuda-host"
+		}
+		return err
+	}
+	e.region = buf
+	return nil
+}
+
+// Address is what the peer's Connect takes; valid after Register.
+// Wraps: fi_getname(3), fi_mr_key(3).
+func (e *Endpoint) Address() (Address, error) {
+	if e.ep == nil {
+		return Address{}, errClosed
+	}
+	if e.region == nil {
+		return Address{}, errors.New("fabric: an address needs a registered region")
+	}
+	name := make([]byte, 512)
+	n := C.size_t(len(name))
+	var fe C.struct_xb_ofi_error
+	if C.xb_ofi_name(e.ep, unsafe.Pointer(&name[0]), &n, &fe) != 0 {
+		return Address{}, failure(e.provider, &fe)
+	}
+	var base, key C.uint64_t
+	C.xb_ofi_remote(e.ep, &base, &key)
+	e.name = name[:n]
+	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len())}, nil
+}
+
+// Connect makes peer the endpoint's peer. Nothing is sent: the first operation
+// sets the connection up. Wraps: fi_av_insert(3).
+func (e *Endpoint) Connect(peer Address) error {
+	if e.ep == nil {
+		return errClosed
+	}
+	if len(peer.Name) == 0 {
+		return errors.New("fabric: the peer's address is empty")
+	}
+	// Names that are strings are read up to their end.
+	name := C.CBytes(append(append([]byte(nil), peer.Name...), make([]byte, 64)...))
+	defer C.free(name)
+	var fe C.struct_xb_ofi_error
+	if C.xb_ofi_connect(e.ep, name, C.uint64_t(peer.Base), C.uint64_t(peer.Key), &fe) != 0 {
+		return failure(e.provider, &fe)
+	}
+	e.peer = peer
+	return nil
+}
+
+// Lane hands the endpoint to a measuring loop; see [engine.NewGroup]. It is used
+// through: fi_read, fi_writemsg, fi_writedata (fi_rma(3)), fi_tsend, fi_trecv
+// (fi_tagged(3)), fi_send, fi_senddata, fi_recv (fi_msg(3)), fi_cq_read,
+// fi_cq_readerr, fi_cq_strerror (fi_cq(3)).
+func (e *Endpoint) Lane() engine.Lane {
+	return engine.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops)}
+}
+
+// Close closes the endpoint, its registrations, queues and domain. All closes
+// are tried; the first that failed is reported. It may be called twice.
+// Wraps: fi_close(3).
+func (e *Endpoint) Close() error {
+	if e.ep == nil {
+		return nil
+	}
+	var fe C.struct_xb_ofi_error
+	rc := C.xb_ofi_close(e.ep, &fe)
+	e.ep, e.region = nil, nil
+	if rc != 0 {
+		return failure(e.provider, &fe)
+	}
+	return nil
+}

@@ -1,0 +1,41 @@
+// Package fabric moves memory through libfabric: reliable datagram endpoints of
+// any provider (efa, tcp, shm, verbs, …), opened, connected and driven the same
+// way, for READ, WRITE and SEND.
+//
+// # Order of use
+//
+// [Load] opens the library, [Library.Find] asks it what can run a provider on
+// this host, and [Found.Open] makes an [Endpoint] of one of the answers. Both
+// sides register their region, exchange [Endpoint.Address] over a channel of
+// their own, and [Endpoint.Connect]. From then on the endpoint is driven by the
+// measuring loop of package engine through [Endpoint.Lane]:
+//
+//	lib, err := fabric.Load("")
+//	found, err := lib.Find(fabric.Want{Provider: "tcp", Bind: "127.0.0.1", Ops: []engine.Op{engine.Read}})
+//	ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{…})
+//	err = ep.Register(buf)
+//	err = ep.Connect(peer)
+//	group, err := engine.NewGroup([]engine.Lane{ep.Lane()}, …)
+//
+// # Threads
+//
+// An Endpoint has a fabric, a domain, queues and an address vector of its own
+// and shares nothing with others, so it is opened with FI_THREAD_DOMAIN: one
+// thread at a time may use it. While an engine.Group that holds its lane runs,
+// that thread is the group's, and only Close after Group.Close may follow.
+//
+// # API version
+//
+// fi_getinfo is asked for version 1.18 of the API, or the library's own if that
+// is older, whatever headers the package was built with. 1.18 is what NIXL's
+// plugin asks for; efa decides by it whether device RDMA is used and whether
+// GPU memory is offered, so a number must not depend on who built the binary.
+//
+// # Landing
+//
+// A local completion of a write does not say that the data has reached the
+// target's memory. READ has landed at its local completion. WRITE is posted with
+// FI_DELIVERY_COMPLETE where the provider grants it, and otherwise carries remote
+// CQ data that the target counts and acknowledges. SEND is acknowledged by the
+// target once every message has arrived.
+package fabric

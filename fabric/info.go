@@ -1,0 +1,197 @@
+package fabric
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+)
+
+// Version is a libfabric API version.
+type Version struct{ Major, Minor int }
+
+// String is "1.17".
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// Less reports whether v is older than w.
+func (v Version) Less(w Version) bool {
+	return v.Major < w.Major || v.Major == w.Major && v.Minor < w.Minor
+}
+
+// APIVersion is what fi_getinfo is asked for when the library knows it; see the
+// package's description for why it is not the newest.
+var APIVersion = Version{1, 18}
+
+// Landing is what proves that a WRITE's data is in the target's memory.
+type Landing int
+
+const (
+	LandingAuto      Landing = iota // DeliveryComplete where granted, else RemoteCount
+	DeliveryComplete                // FI_DELIVERY_COMPLETE on every write
+	RemoteCount                     // the target counts remote CQ data and acknowledges
+)
+
+// String is the word used in records.
+func (l Landing) String() string {
+	switch l {
+	case DeliveryComplete:
+		return "delivery-complete"
+	case RemoteCount:
+		return "remote-cq-count"
+	}
+	return "auto"
+}
+
+// Sends is how SEND's messages find their place at the target.
+type Sends int
+
+const (
+	NoSends Sends = iota // none will be run
+	// Tagged messages are received straight into their place.
+	Tagged
+	// Slots receive messages, and the target copies them to their place: the
+	// provider has no tags.
+	Slots
+)
+
+// Want says what an interface must be able to do.
+type Want struct {
+	Provider string      // a name that [ParseProvider] reads
+	Ops      []engine.Op // that will be run
+	// Bind is the local IP address whose interface IP-based providers use.
+	Bind string
+	// CUDA asks for FI_HMEM: the region is device memory.
+	CUDA bool
+	// Landing of WRITE.
+	Landing Landing
+	// NoShared forbids efa to carry same-host traffic over shared memory.
+	NoShared bool
+}
+
+// does reports whether op will be run.
+func (w Want) does(op engine.Op) bool {
+	for _, o := range w.Ops {
+		if o == op {
+			return true
+		}
+	}
+	return false
+}
+
+// rma reports whether READ or WRITE will be run.
+func (w Want) rma() bool { return w.does(engine.Read) || w.does(engine.Write) }
+
+// NIC is the device below an interface. Fields that the provider does not tell
+// are taken from sysfs where it knows the device, and are zero otherwise.
+type NIC struct {
+	Name     string // "rdmap0s6", "eth0"
+	Driver   string
+	Firmware string
+	PCI      string // "0000:00:06.0"
+	NUMA     int    // node, -1: unknown
+	LinkBits uint64 // bits per second, 0: unknown
+	LinkUp   bool
+	MTU      uint64 // bytes, 0: unknown
+	Network  string // "ethernet", "InfiniBand"
+}
+
+// Attributes are what fi_getinfo says of an interface.
+type Attributes struct {
+	Provider, Fabric, Domain string
+	ProviderVersion          Version
+	Type                     string // "rdm", "msg" or "dgram"
+	ManualProgress           bool   // the provider moves data only while its queues are read
+	MRMode                   int    // FI_MR_* bits
+	MaxMessage               uint64 // bytes; of one operation
+	TxSize, RxSize           int    // operations in flight
+	CQDataSize               int    // bytes
+	NIC                      NIC
+}
+
+// sysfs is where the kernel shows its devices; the RDMA libraries look for
+// theirs below $SYSFS_PATH, as libibverbs does.
+func sysfs() string {
+	if p := os.Getenv("SYSFS_PATH"); p != "" {
+		return p
+	}
+	return "/sys"
+}
+
+// completeNIC adds what sysfs knows and the provider did not tell.
+func completeNIC(n *NIC, domain string) {
+	n.NUMA = -1
+	if n.Name == "" {
+		if _, err := os.Stat("/sys/class/net/" + domain); err != nil || domain == "" || strings.Contains(domain, "/") {
+			return
+		}
+		n.Name = domain
+	}
+	dir := filepath.Join("/sys/class/net", filepath.Base(n.Name))
+	if _, err := os.Stat(dir); err != nil {
+		dir = filepath.Join(sysfs(), "class/infiniband", filepath.Base(n.Name))
+	} else {
+		if mbit, err := readInt(dir + "/speed"); err == nil && mbit > 0 && n.LinkBits == 0 {
+			n.LinkBits = uint64(mbit) * 1e6
+		}
+		if mtu, err := readInt(dir + "/mtu"); err == nil && n.MTU == 0 {
+			n.MTU = uint64(mtu)
+		}
+	}
+	if node, err := readInt(dir + "/device/numa_node"); err == nil {
+		n.NUMA = node
+	}
+	if target, err := filepath.EvalSymlinks(dir + "/device"); err == nil && n.PCI == "" {
+		if base := filepath.Base(target); strings.Count(base, ":") == 2 {
+			n.PCI = base
+		}
+	}
+}
+
+func readInt(path string) (int, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// farthest is the distance of devices that sysfs does not know.
+const farthest = 1 << 20
+
+// pciDistance is how many bridges lie between two PCI devices: the components
+// of their sysfs paths that are not shared.
+func pciDistance(root, a, b string) int {
+	pa, err := filepath.EvalSymlinks(filepath.Join(root, "bus/pci/devices", strings.ToLower(a)))
+	if err != nil || a == "" {
+		return farthest
+	}
+	pb, err := filepath.EvalSymlinks(filepath.Join(root, "bus/pci/devices", strings.ToLower(b)))
+	if err != nil || b == "" {
+		return farthest
+	}
+	x, y := strings.Split(pa, "/"), strings.Split(pb, "/")
+	same := 0
+	for same < len(x) && same < len(y) && x[same] == y[same] {
+		same++
+	}
+	return len(x) - same + len(y) - same
+}
+
+// SortByDistance orders interfaces by how near their NICs are to the PCI device
+// gpu ("0000:10:1c.0"), in the order given where that is the same, and returns
+// how many are nearest: 0 when sysfs knows none of them.
+func SortByDistance(all []Interface, gpu string) int { return sortByDistance(sysfs(), all, gpu) }
+
+func sortByDistance(root string, all []Interface, gpu string) int {
+	distance := func(i Interface) int { return pciDistance(root, i.NIC.PCI, gpu) }
+	slices.SortStableFunc(all, func(a, b Interface) int { return distance(a) - distance(b) })
+	n := 0
+	for n < len(all) && distance(all[n]) == distance(all[0]) && distance(all[n]) < farthest {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,368 @@
+/* The table that the measuring loop calls: posting, polling, landing. */
+#define _GNU_SOURCE
+#include "ep.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A piece's name on the wire, in CQ data or a tag: 8 bits of the transfer's
+ * number and 24 of the piece's, which fits the 4 bytes of EFA's CQ data. */
+#define LABEL_BITS 24
+#define LABEL(seq, index) ((((uint64_t)(seq)&0xff) << LABEL_BITS) | (uint64_t)(index))
+
+static int fail(struct xb_ofi_ep *e, const char *call, ssize_t rc)
+{
+	snprintf(e->words, sizeof(e->words), "%s: %s (%d)", call, xb_ofi_strerror(e->lib, (int)-rc), (int)-rc);
+	return XB_FAIL;
+}
+
+static int fail_words(struct xb_ofi_ep *e, const char *words)
+{
+	snprintf(e->words, sizeof(e->words), "%s", words);
+	return XB_FAIL;
+}
+
+/* A queue holds an error: its entry has the provider's own words. */
+static int fail_cq(struct xb_ofi_ep *e, struct fid_cq *cq)
+{
+	struct {
+		struct fi_cq_err_entry entry;
+		char pad[XB_OFI_PAD];
+	} err;
+	char room[128] = "";
+	const char *words;
+	ssize_t rc;
+
+	memset(&err, 0, sizeof(err));
+	rc = fi_cq_readerr(cq, &err.entry, 0);
+	if (rc < 0)
+		return fail(e, "fi_cq_readerr", rc);
+	words = fi_cq_strerror(cq, err.entry.prov_errno, err.entry.err_data, room, sizeof(room));
+	snprintf(e->words, sizeof(e->words), "a %s failed: %s (%d), provider: %s (%d)",
+		 cq == e->tx_cq ? "posted operation" : "receive", xb_ofi_strerror(e->lib, err.entry.err), err.entry.err,
+		 words ? words : "no words", err.entry.prov_errno);
+	return XB_FAIL;
+}
+
+static int acknowledged(const struct xb_ofi_ep *e, int op)
+{
+	return op == XB_SEND || (op == XB_WRITE && e->how.landing == XB_OFI_LANDING_COUNT);
+}
+
+static void push(struct xb_ofi_op **list, struct xb_ofi_op *o)
+{
+	o->next = *list;
+	*list = o;
+}
+
+static int begin(void *lane, int op, uint64_t n)
+{
+	struct xb_ofi_ep *e = lane;
+
+	e->batch++;
+	/* A lane without a share in the transfer is not acknowledged. */
+	if (!acknowledged(e, op) || n == 0)
+		return XB_OK;
+	if (n >> LABEL_BITS)
+		return fail_words(e, "a transfer of more than 16777215 pieces cannot be numbered");
+	e->seq++;
+	return XB_OK;
+}
+
+static ssize_t write_dc(struct xb_ofi_ep *e, const struct xb_piece *p, void *local, void *context)
+{
+	struct iovec iov = { local, p->len };
+	struct fi_rma_iov rma = { .addr = e->remote_base + p->remote, .len = p->len, .key = e->remote_key };
+	struct fi_msg_rma msg = {
+		.msg_iov = &iov,
+		.desc = &e->desc,
+		.iov_count = 1,
+		.addr = e->peer,
+		.rma_iov = &rma,
+		.rma_iov_count = 1,
+		.context = context,
+	};
+
+	return fi_writemsg(e->ep, &msg, FI_DELIVERY_COMPLETE | FI_COMPLETION);
+}
+
+static int post(void *lane, int op, const struct xb_piece *p, uint64_t index)
+{
+	struct xb_ofi_ep *e = lane;
+	struct xb_ofi_op *o = e->free_tx;
+	void *local = (void *)(uintptr_t)(e->base + p->local);
+	ssize_t rc;
+
+	if (!o)
+		return XB_AGAIN;
+	switch (op) {
+	case XB_READ:
+		rc = fi_read(e->ep, local, p->len, e->desc, e->peer, e->remote_base + p->remote, e->remote_key,
+			     &o->context);
+		break;
+	case XB_WRITE:
+		if (e->how.landing == XB_OFI_LANDING_DC)
+			rc = write_dc(e, p, local, &o->context);
+		else
+			rc = fi_writedata(e->ep, local, p->len, e->desc, LABEL(e->seq, index), e->peer,
+					  e->remote_base + p->remote, e->remote_key, &o->context);
+		break;
+	default:
+		if (e->how.sends == XB_OFI_SENDS_TAGGED)
+			rc = fi_tsend(e->ep, local, p->len, e->desc, e->peer, LABEL(e->seq, index), &o->context);
+		else
+			rc = fi_senddata(e->ep, local, p->len, e->desc, LABEL(e->seq, index), e->peer, &o->context);
+		break;
+	}
+	if (__builtin_expect(rc == 0, 1)) {
+		e->free_tx = o->next;
+		o->batch = e->batch;
+		e->tx_pending++;
+		return XB_OK;
+	}
+	if (rc == -FI_EAGAIN)
+		return XB_AGAIN;
+	return fail(e,
+		    op == XB_READ    ? "fi_read"
+		    : op == XB_SEND  ? "fi_send"
+				     : "fi_write",
+		    rc);
+}
+
+/* How many pieces of the transfer in hand completed, or XB_FAIL. */
+static int read_tx(struct xb_ofi_ep *e)
+{
+	struct fi_cq_data_entry entries[XB_OFI_CQ_BATCH];
+	ssize_t n = fi_cq_read(e->tx_cq, entries, XB_OFI_CQ_BATCH);
+	int done = 0;
+
+	if (n == -FI_EAGAIN)
+		return 0;
+	if (n < 0)
+		return n == -FI_EAVAIL ? fail_cq(e, e->tx_cq) : fail(e, "fi_cq_read", n);
+	for (ssize_t i = 0; i < n; i++) {
+		struct xb_ofi_op *o = entries[i].op_context;
+
+		if (!o)
+			continue;
+		e->tx_pending--;
+		if (o->kind == KIND_ACK) {
+			push(&e->free_ack, o);
+		} else {
+			/* A piece of a transfer that was given up does not count. */
+			done += o->batch == e->batch;
+			push(&e->free_tx, o);
+		}
+	}
+	return done;
+}
+
+/* A piece that CQ data names: the event of a remote write, or a message. */
+static int arrived_label(struct xb_ofi_ep *e, uint64_t label, const char *slot)
+{
+	uint64_t index = label & ((1u << LABEL_BITS) - 1);
+	const struct xb_piece *p;
+
+	if (index >= e->armed.n || (label & ~0xffffffffull) || label != LABEL(e->armed.seq, index) ||
+	    e->armed.arrived == e->armed.n)
+		return fail_words(e, "data arrived that belongs to no transfer in hand");
+	p = &e->armed.pieces[index];
+	if (slot)
+		memcpy((void *)(uintptr_t)(e->base + p->remote), slot, p->len);
+	e->armed.arrived++;
+	return XB_OK;
+}
+
+static int received(struct xb_ofi_ep *e, struct xb_ofi_op *o, uint64_t data)
+{
+	struct xb_ofi_ack ack;
+	int rc = XB_OK;
+
+	if (o->kind == KIND_RECV) {
+		e->armed.arrived++;
+		push(&e->free_rx, o);
+		return XB_OK;
+	}
+	if (e->how.initiator) {
+		memcpy(&ack, o->slot, sizeof(ack));
+		if (ack.magic != XB_OFI_MAGIC || ack.seq > e->seq)
+			return fail_words(e, "an acknowledgement arrived that belongs to no transfer");
+		if (ack.seq > e->acked)
+			e->acked = ack.seq;
+	} else {
+		rc = arrived_label(e, data, o->slot);
+	}
+	push(&e->free_slot, o);
+	e->slots_due++;
+	return rc;
+}
+
+static int read_rx(struct xb_ofi_ep *e)
+{
+	struct fi_cq_data_entry entries[XB_OFI_CQ_BATCH];
+	ssize_t n = fi_cq_read(e->rx_cq, entries, XB_OFI_CQ_BATCH);
+	int rc;
+
+	if (n == -FI_EAGAIN)
+		return XB_OK;
+	if (n < 0)
+		return n == -FI_EAVAIL ? fail_cq(e, e->rx_cq) : fail(e, "fi_cq_read", n);
+	for (ssize_t i = 0; i < n; i++) {
+		struct xb_ofi_op *o = entries[i].op_context;
+
+		/* Providers differ in the flags of a remote write's event (shm sets
+		 * FI_REMOTE_CQ_DATA alone); a receive always says FI_RECV, and its
+		 * context is one of ours. */
+		if ((entries[i].flags & FI_RECV) && o >= e->rx_ops && o < e->rx_ops + e->rx_room)
+			rc = received(e, o, entries[i].data);
+		else if (entries[i].flags & FI_REMOTE_CQ_DATA)
+			rc = arrived_label(e, entries[i].data, NULL);
+		else
+			rc = XB_OK;
+		if (rc != XB_OK)
+			return rc;
+	}
+	return XB_OK;
+}
+
+/* Posts the receive slots that are free; a full queue leaves some for later. */
+static int post_slots(struct xb_ofi_ep *e)
+{
+	while (e->slots_due) {
+		struct xb_ofi_op *o = e->free_slot;
+		ssize_t rc = fi_recv(e->ep, o->slot, e->slot_bytes, e->control_desc, FI_ADDR_UNSPEC, &o->context);
+
+		if (rc == -FI_EAGAIN)
+			return XB_OK;
+		if (rc)
+			return fail(e, "fi_recv", rc);
+		e->free_slot = o->next;
+		e->slots_due--;
+	}
+	return XB_OK;
+}
+
+/* Posts the receives of the armed transfer in the order of its pieces, which is
+ * that of the sends: a queue shorter than the transfer moves along with it. */
+static int post_receives(struct xb_ofi_ep *e)
+{
+	while (e->armed.posted < e->armed.n && e->free_rx) {
+		struct xb_ofi_op *o = e->free_rx;
+		const struct xb_piece *p = &e->armed.pieces[e->armed.posted];
+		ssize_t rc = fi_trecv(e->ep, (void *)(uintptr_t)(e->base + p->remote), p->len, e->desc, FI_ADDR_UNSPEC,
+				      LABEL(e->armed.seq, e->armed.posted), 0, &o->context);
+
+		if (rc == -FI_EAGAIN)
+			return XB_OK;
+		if (rc)
+			return fail(e, "fi_trecv", rc);
+		e->free_rx = o->next;
+		e->armed.posted++;
+	}
+	return XB_OK;
+}
+
+static int progress(void *lane)
+{
+	struct xb_ofi_ep *e = lane;
+	int look = ++e->turn % XB_OFI_LOOK_EVERY == 0, done = 0;
+
+	/* Reading either queue progresses the endpoint on most providers, at the cost
+	 * of a system call on some: the one that expects nothing is read rarely. */
+	if (e->tx_pending || look) {
+		done = read_tx(e);
+		if (done < 0)
+			return done;
+	}
+	if (!e->how.initiator || !e->tx_pending || look) {
+		if (read_rx(e) != XB_OK)
+			return XB_FAIL;
+	}
+	if (e->slots_due && post_slots(e) != XB_OK)
+		return XB_FAIL;
+	if (e->armed.sends && e->armed.posted < e->armed.n && post_receives(e) != XB_OK)
+		return XB_FAIL;
+	return done;
+}
+
+static int flush(void *lane, int op)
+{
+	(void)lane;
+	(void)op;
+	return XB_OK;
+}
+
+static int landed(void *lane, int op)
+{
+	struct xb_ofi_ep *e = lane;
+
+	return !acknowledged(e, op) || e->acked == e->seq;
+}
+
+static int arm(void *lane, int op, const struct xb_piece *pieces, uint64_t n)
+{
+	struct xb_ofi_ep *e = lane;
+
+	if (!e->armed.begun) {
+		if (!acknowledged(e, op))
+			return fail_words(e, "a target sees nothing of this operation");
+		if (n >> LABEL_BITS)
+			return fail_words(e, "a transfer of more than 16777215 pieces cannot be numbered");
+		e->armed.pieces = pieces;
+		e->armed.n = n;
+		e->armed.posted = e->armed.arrived = 0;
+		e->armed.seq += n > 0;
+		e->armed.sends = op == XB_SEND && e->how.sends == XB_OFI_SENDS_TAGGED;
+		e->armed.begun = 1;
+	}
+	if (e->armed.sends && post_receives(e) != XB_OK)
+		return XB_FAIL;
+	if (n > 0 && ((e->armed.sends && e->armed.posted == 0) || (e->slots && e->slots_due == e->slots)))
+		return XB_AGAIN;
+	e->armed.begun = 0;
+	return XB_OK;
+}
+
+static int arrived(void *lane)
+{
+	struct xb_ofi_ep *e = lane;
+
+	return e->armed.arrived == e->armed.n;
+}
+
+static int ack(void *lane)
+{
+	struct xb_ofi_ep *e = lane;
+	struct xb_ofi_op *o = e->free_ack;
+	struct xb_ofi_ack words = { XB_OFI_MAGIC, e->armed.told + 1 };
+	ssize_t rc;
+
+	if (e->armed.n == 0)
+		return XB_OK;
+	if (!o)
+		return XB_AGAIN;
+	memcpy(o->slot, &words, sizeof(words));
+	rc = fi_send(e->ep, o->slot, sizeof(words), e->control_desc, e->peer, &o->context);
+	if (rc == -FI_EAGAIN)
+		return XB_AGAIN;
+	if (rc)
+		return fail(e, "fi_send", rc);
+	e->free_ack = o->next;
+	e->tx_pending++;
+	e->armed.told++;
+	return XB_OK;
+}
+
+static const char *error(void *lane) { return ((struct xb_ofi_ep *)lane)->words; }
+
+const struct xb_ops xb_ofi_ops = {
+	.begin = begin,
+	.post = post,
+	.poll = progress,
+	.flush = flush,
+	.landed = landed,
+	.arm = arm,
+	.arrived = arrived,
+	.ack = ack,
+	.error = error,
+};

@@ -1,0 +1,429 @@
+package xfer
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/fabric"
+)
+
+// Options of the libfabric providers, in Config.Options.
+const (
+	// FabricLanding forces what proves that a WRITE landed: "dc"
+	// (FI_DELIVERY_COMPLETE) or "count" (counted remote CQ data).
+	FabricLanding = "write-landing"
+	// FabricShared is "on" or "off": whether efa may carry same-host traffic over
+	// shared memory. Off by default, so that an efa number is an EFA number.
+	FabricShared = "efa-shm"
+)
+
+// fabricTimeout ends a wait without progress when Config says nothing.
+const fabricTimeout = 10 * time.Second
+
+func init() {
+	openers["fabric"] = OpenFabric
+	for _, name := range fabric.ProviderNames() {
+		openers[name] = OpenFabric
+	}
+}
+
+// fabricEndpoint is one side of a transfer over libfabric: an endpoint for each
+// lane.
+type fabricEndpoint struct {
+	cfg    Config
+	lib    *fabric.Library
+	found  *fabric.Found
+	rails  []fabric.Interface
+	lanes  []*fabric.Endpoint
+	buf    *mem.Buffer
+	group  *engine.Group
+	peer   fabricAddress
+	notes  []string
+	armed  engine.Op
+	limits fabric.Limits // the least of all lanes
+	noCUDA error         // why GPU memory cannot be registered
+}
+
+// OpenFabric opens a libfabric provider: one of [fabric.ProviderNames], or
+// "fabric:NAME". Of Config, Rails is the number of NICs, Streams the endpoints
+// on each, every lane with a domain and queues of its own. An error matches
+// [ErrUnavailable] when this host cannot run it and [ErrUnsupported] when the
+// provider cannot do what is asked.
+func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	want := fabric.Want{Provider: cfg.Provider, Ops: cfg.Ops, Bind: cfg.Bind, NoShared: cfg.SameHost}
+	if err := fabricOptions(&want, cfg.Options); err != nil {
+		return nil, err
+	}
+	lib, err := fabric.Load(cfg.Library)
+	if err != nil {
+		return nil, fabricError(err)
+	}
+	e := &fabricEndpoint{cfg: cfg, lib: lib}
+	if cfg.Device >= 0 {
+		// As NIXL's plugin does: with FI_HMEM, and without where that is refused.
+		want.CUDA = true
+		e.found, e.noCUDA = lib.Find(want)
+		want.CUDA = false
+	}
+	if e.found == nil {
+		if e.found, err = lib.Find(want); err != nil {
+			return nil, fabricError(err)
+		}
+	}
+	e.notes = slices.Clone(e.found.Notes)
+	if err := e.open(); err != nil {
+		return nil, errors.Join(fabricError(err), e.Close())
+	}
+	return e, nil
+}
+
+// fabricOptions reads Config.Options; an unknown one is an error.
+func fabricOptions(w *fabric.Want, options map[string]string) error {
+	for k, v := range options {
+		switch k + "=" + v {
+		case FabricLanding + "=dc":
+			w.Landing = fabric.DeliveryComplete
+		case FabricLanding + "=count":
+			w.Landing = fabric.RemoteCount
+		case FabricShared + "=on":
+			w.NoShared = false
+		case FabricShared + "=off":
+			w.NoShared = true
+		default:
+			return fmt.Errorf("libfabric option %s=%s: want %s=dc|count or %s=on|off", k, v, FabricLanding, FabricShared)
+		}
+	}
+	return nil
+}
+
+// fabricError gives a fabric error the sentinel that decides the exit code.
+func fabricError(err error) error {
+	if errors.Is(err, fabric.ErrUnsupported) {
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	for _, kind := range []error{fabric.ErrNoLibrary, fabric.ErrNoDevice, fabric.ErrTooOld, fabric.ErrPermission,
+		fabric.ErrHidden, fabric.ErrMemlock, fabric.ErrUnavailable} {
+		if errors.Is(err, kind) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+	return err
+}
+
+func (e *fabricEndpoint) open() error {
+	if err := e.chooseRails(); err != nil {
+		return err
+	}
+	c := &e.cfg
+	c.Streams = max(c.Streams, 1)
+	if c.Depth <= 0 {
+		c.Depth = fabricDepth(e.rails[0].Attributes)
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = fabricTimeout
+	}
+	// Lane i is stream i/Rails of rail i%Rails, so that neighbours use different
+	// NICs.
+	for i := range c.Streams * c.Rails {
+		ep, err := e.found.Open(e.rails[i%c.Rails], fabric.EndpointConfig{
+			Initiator: c.Role == Initiator, Depth: c.Depth, Lane: i,
+		})
+		if err != nil {
+			return err
+		}
+		e.lanes = append(e.lanes, ep)
+		l := ep.Limits()
+		if i > 0 {
+			l.MaxRMA, l.MaxMessage = min(l.MaxRMA, e.limits.MaxRMA), min(l.MaxMessage, e.limits.MaxMessage)
+		}
+		e.limits = l
+	}
+	if most := e.maxPiece(); c.Chunk == 0 {
+		c.Chunk = min(fabricChunk(e.rails[0].Attributes), most)
+	} else if c.Chunk > most {
+		e.notes = append(e.notes, fmt.Sprintf("chunk %d is more than the provider takes; %d is used", c.Chunk, most))
+		c.Chunk = most
+	}
+	return nil
+}
+
+// chooseRails takes the NICs nearest to the GPU first.
+func (e *fabricEndpoint) chooseRails() error {
+	e.rails = e.found.Interfaces
+	nearest := 0
+	if e.cfg.Device >= 0 {
+		if info, err := mem.ProbeCUDA(); err == nil && e.cfg.Device < len(info.Devices) {
+			nearest = fabric.SortByDistance(e.rails, info.Devices[e.cfg.Device].PCI)
+		}
+	}
+	if e.cfg.Rails <= 0 {
+		// A GPU's own NICs; for host memory as many as there are cores to poll them.
+		e.cfg.Rails = nearest
+		if nearest == 0 {
+			e.cfg.Rails = min(len(e.rails), max(1, runtime.NumCPU()/2))
+		}
+		if !e.found.Striped() {
+			e.cfg.Rails = 1
+		}
+	}
+	if e.cfg.Rails > len(e.rails) {
+		return &fabric.Error{Provider: e.cfg.Provider, Kind: fabric.ErrUnavailable,
+			Detail: fmt.Sprintf("%d rails asked for, this host has %d", e.cfg.Rails, len(e.rails)), Hint: "lower --rails"}
+	}
+	e.rails = e.rails[:e.cfg.Rails]
+	return nil
+}
+
+// maxPiece is the longest operation that all of Config.Ops can do.
+func (e *fabricEndpoint) maxPiece() uint64 {
+	most := uint64(1) << 30
+	for _, op := range e.cfg.Ops {
+		most = min(most, e.maxPieceOf(op))
+	}
+	return most
+}
+
+// maxPieceOf is how many bytes one operation can move at most.
+func (e *fabricEndpoint) maxPieceOf(op engine.Op) uint64 {
+	if op == engine.Send {
+		return e.limits.MaxMessage
+	}
+	return e.limits.MaxRMA
+}
+
+func (e *fabricEndpoint) Lanes() int { return len(e.lanes) }
+
+func (e *fabricEndpoint) Register(buf *mem.Buffer) error {
+	if e.buf != nil {
+		return errors.New("the endpoint has its region already")
+	}
+	if buf.Kind().OnDevice() && !e.found.CUDA() {
+		return fmt.Errorf("%w: %w", ErrUnsupported, cmp.Or(e.noCUDA, errNoDevice))
+	}
+	if buf.Kind().OnDevice() && e.found.Sends == fabric.Slots {
+		return fmt.Errorf("%w: %s sends are copied by the CPU and cannot end in GPU memory; use --op read or write, or --memory cuda-host",
+			ErrUnsupported, e.cfg.Provider)
+	}
+	for _, l := range e.lanes {
+		if err := l.Register(buf); err != nil {
+			return fabricError(err)
+		}
+	}
+	e.buf = buf
+	return nil
+}
+
+var errNoDevice = errors.New("GPU memory, but the endpoint was opened without --device")
+
+// fabricAddress is what Address carries, as JSON.
+type fabricAddress struct {
+	API      string           `json:"api"`
+	Provider string           `json:"provider"`
+	Version  string           `json:"library_version"`
+	Landing  string           `json:"landing"`
+	Sends    fabric.Sends     `json:"sends"`
+	Lanes    []fabric.Address `json:"lanes"`
+}
+
+func (e *fabricEndpoint) address() fabricAddress {
+	a := e.rails[0].Attributes
+	name := a.Provider
+	if a.Provider == "efa" {
+		name = a.Fabric
+	}
+	return fabricAddress{API: "libfabric", Provider: name, Version: e.lib.Version().String(),
+		Landing: e.found.Landing.String(), Sends: e.found.Sends}
+}
+
+func (e *fabricEndpoint) Address() ([]byte, error) {
+	if e.buf == nil {
+		return nil, errors.New("the endpoint has no region yet")
+	}
+	a := e.address()
+	for _, l := range e.lanes {
+		la, err := l.Address()
+		if err != nil {
+			return nil, err
+		}
+		a.Lanes = append(a.Lanes, la)
+	}
+	return json.Marshal(a)
+}
+
+// parseFabricAddress reads a peer's Address that must fit this side's.
+func parseFabricAddress(peer []byte, mine fabricAddress, lanes int) (fabricAddress, error) {
+	var a fabricAddress
+	d := json.NewDecoder(bytes.NewReader(peer))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&a); err != nil {
+		return a, fmt.Errorf("the peer's libfabric address: %w", err)
+	}
+	switch {
+	case a.API != mine.API:
+		return a, fmt.Errorf("the peer's address is of %q, not of libfabric", a.API)
+	case a.Provider != mine.Provider:
+		return a, fmt.Errorf("the peer opened libfabric provider %s, this side %s", a.Provider, mine.Provider)
+	case a.Landing != mine.Landing || a.Sends != mine.Sends:
+		return a, fmt.Errorf("the peer's %s proves landing by %s, this side's by %s: use the same libfabric version on both sides (%s there, %s here)",
+			a.Provider, a.Landing, mine.Landing, a.Version, mine.Version)
+	case len(a.Lanes) != lanes:
+		return a, fmt.Errorf("the peer has %d lanes, this side %d: use the same --streams and --rails", len(a.Lanes), lanes)
+	}
+	for _, l := range a.Lanes {
+		if len(l.Name) == 0 || len(l.Name) > 512 || l.Len == 0 || l.Base+l.Len < l.Base {
+			return a, errors.New("the peer's libfabric address is incomplete")
+		}
+	}
+	return a, nil
+}
+
+func (e *fabricEndpoint) Connect(ctx context.Context, peer []byte) error {
+	if e.group != nil {
+		return errors.New("the endpoint is connected already")
+	}
+	if e.buf == nil {
+		return errors.New("the endpoint has no region yet")
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	mine := e.address()
+	a, err := parseFabricAddress(peer, mine, len(e.lanes))
+	if err != nil {
+		return err
+	}
+	if a.Version != mine.Version {
+		e.notes = append(e.notes, fmt.Sprintf("libfabric %s here, %s at the peer", mine.Version, a.Version))
+	}
+	lanes := make([]engine.Lane, len(e.lanes))
+	for i, l := range e.lanes {
+		if err := l.Connect(a.Lanes[i]); err != nil {
+			return fabricError(err)
+		}
+		lanes[i] = l.Lane()
+	}
+	g, err := engine.NewGroup(lanes, engine.Config{Poll: e.cfg.Poll, Timeout: e.cfg.Timeout})
+	if err != nil {
+		return err
+	}
+	e.peer, e.group = a, g
+	return g.Start()
+}
+
+// checkPlans holds pieces within both regions and the provider's limits, since
+// the loop does not look.
+func (e *fabricEndpoint) checkPlans(op engine.Op, plans []*engine.Plan) error {
+	if e.group == nil {
+		return errNotConnected
+	}
+	if !slices.Contains(e.cfg.Ops, op) {
+		return fmt.Errorf("%w: the endpoint was opened for %v, not for %v", ErrUnsupported, e.cfg.Ops, op)
+	}
+	most := e.maxPieceOf(op)
+	for i, p := range plans {
+		if i >= len(e.lanes) {
+			return fmt.Errorf("%d plans for %d lanes", len(plans), len(e.lanes))
+		}
+		local, remote := uint64(e.buf.Len()), e.peer.Lanes[i].Len
+		if e.cfg.Role == Target {
+			local, remote = remote, local
+		}
+		for j, q := range p.Pieces() {
+			if q.Len > most {
+				return fmt.Errorf("%w: piece %d has %d bytes, %s takes %d at most: use --chunk", ErrUnsupported, j, q.Len, e.cfg.Provider, most)
+			}
+			if q.Local > local || q.Len > local-q.Local || q.Remote > remote || q.Len > remote-q.Remote {
+				return fmt.Errorf("piece %d (local offset %d, remote offset %d, %d bytes) is outside the regions of %d and %d bytes",
+					j, q.Local, q.Remote, q.Len, local, remote)
+			}
+		}
+	}
+	return nil
+}
+
+// seen reports whether the target takes part in op beyond progress.
+func (e *fabricEndpoint) seen(op engine.Op) bool {
+	return op == engine.Send || op == engine.Write && e.found.Landing == fabric.RemoteCount
+}
+
+// Arm readies the target: receives for SEND, a count for WRITE without delivery
+// complete; for others only polling without rest, which providers with manual
+// progress live on.
+func (e *fabricEndpoint) Arm(ctx context.Context, op engine.Op, plans []*engine.Plan, iters int) error {
+	if err := e.checkPlans(op, plans); err != nil {
+		return err
+	}
+	e.armed = op
+	e.group.Hot(true)
+	if !e.seen(op) {
+		return e.group.Fault()
+	}
+	return e.group.Arm(ctx, op, plans, iters)
+}
+
+func (e *fabricEndpoint) Settle(ctx context.Context) (int, error) {
+	if e.group == nil {
+		return 0, errNotConnected
+	}
+	defer e.group.Hot(false)
+	if !e.seen(e.armed) {
+		return 0, e.group.Fault()
+	}
+	return e.group.Settle(ctx)
+}
+
+func (e *fabricEndpoint) Transfer(ctx context.Context, op engine.Op, plans []*engine.Plan, iters int) ([]engine.Sample, error) {
+	if err := e.checkPlans(op, plans); err != nil {
+		return nil, err
+	}
+	return e.group.Transfer(ctx, op, plans, iters, e.cfg.Depth)
+}
+
+func (e *fabricEndpoint) Fault() error {
+	if e.group == nil {
+		return nil
+	}
+	return e.group.Fault()
+}
+
+// Close may be called twice.
+func (e *fabricEndpoint) Close() error {
+	if e.group != nil {
+		e.group.Close()
+		e.group = nil
+	}
+	var errs []error
+	for _, l := range e.lanes {
+		errs = append(errs, l.Close())
+	}
+	if e.found != nil {
+		e.found.Free()
+	}
+	e.lanes = nil
+	return errors.Join(errs...)
+}
+
+// fabricEnv are the variables that change what libfabric does.
+func fabricEnv() map[string]string {
+	set := map[string]string{}
+	for _, kv := range os.Environ() {
+		if k, v, _ := strings.Cut(kv, "="); strings.HasPrefix(k, "FI_") && !strings.HasPrefix(k, "FI_LOG_") {
+			set[k] = v
+		}
+	}
+	return set
+}

@@ -1,0 +1,89 @@
+package xfer
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/fabric"
+)
+
+// fabricDepth is how many operations a lane has in flight by default.
+func fabricDepth(a fabric.Attributes) int {
+	const most = 256
+	if a.TxSize > 0 {
+		return min(a.TxSize, most)
+	}
+	return most
+}
+
+// fabricChunk is how long an operation is by default at most.
+func fabricChunk(fabric.Attributes) uint64 { return 1 << 20 }
+
+// simulated is the firmware version of an EFA device that is not one.
+const simulated = "0.0.0.0"
+
+func (e *fabricEndpoint) Info() Info {
+	a := e.rails[0].Attributes
+	info := Info{
+		Provider: a.Provider, API: "libfabric", Library: e.lib.Path(), Version: e.lib.Version().String(), Fabric: a.Fabric,
+		Landing: map[string]string{}, Protocol: map[string]string{},
+		Streams: e.cfg.Streams, Rails: e.cfg.Rails, Depth: e.cfg.Depth, Chunk: e.cfg.Chunk,
+		Poll: e.cfg.Poll.String(), Settings: fabricEnv(), Notes: slices.Clone(e.notes),
+	}
+	for _, r := range e.rails {
+		n := r.NIC
+		name := n.Name
+		if name == "" {
+			name = r.Domain
+		}
+		info.Devices = append(info.Devices, Device{Name: name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits,
+			NUMA: n.NUMA, MTU: int(n.MTU)})
+		info.Simulated = info.Simulated || a.Provider == "efa" && n.Firmware == simulated
+	}
+	for _, op := range e.cfg.Ops {
+		e.describe(op, &info)
+	}
+	if a.Provider == "efa" && e.cfg.SameHost {
+		info.Notes = append(info.Notes, e.sharedNote())
+	}
+	if info.Simulated {
+		info.Notes = append(info.Notes, "the EFA device is emulated (firmware 0.0.0.0): these are no measurements of EFA")
+	}
+	return info
+}
+
+// describe adds what proves op's landing and what the provider makes of it.
+func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
+	word := op.String()
+	switch {
+	case op == engine.Read:
+		info.Landing[word] = "local-completion"
+	case op == engine.Write:
+		info.Landing[word] = e.found.Landing.String()
+	case e.found.Sends == fabric.Slots:
+		info.Landing[word], info.Protocol[word] = "target-ack", "messages, copied from receive slots"
+	default:
+		info.Landing[word], info.Protocol[word] = "target-ack", "tagged messages"
+	}
+	if info.Provider != "efa" || op == engine.Send {
+		return
+	}
+	switch l := e.limits; {
+	case !l.Known:
+		info.Protocol[word] = fmt.Sprintf("libfabric %v cannot say", e.lib.Version())
+	case op == engine.Read && l.EmulatedRead || op == engine.Write && l.EmulatedWrite:
+		info.Protocol[word] = "emulated"
+		info.Emulated = append(info.Emulated, word)
+	default:
+		info.Protocol[word] = "device RDMA"
+	}
+}
+
+// sharedNote says whether two endpoints of one host meet in the NIC.
+func (e *fabricEndpoint) sharedNote() string {
+	if e.found.NoShared() {
+		return "efa's same-host shortcut over shared memory is off (efa-shm=on allows it)"
+	}
+	return "one-host efa goes over shm, not the NIC"
+}
