@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -39,14 +40,14 @@ var compile = sync.OnceValues(func() (string, error) {
 })
 
 // compileInto compiles the emulator into a folder of its own below cache,
-// unless an earlier call did.
-func compileInto(cache string) (string, error) {
-	key, err := buildKey()
+// unless an earlier call did. vars are variables for make (NAME=value).
+func compileInto(cache string, vars ...string) (library string, err error) {
+	key, err := buildKey(vars)
 	if err != nil {
 		return "", err
 	}
 	final := filepath.Join(cache, key)
-	library := filepath.Join(final, "efaemu.so")
+	library = filepath.Join(final, "efaemu.so")
 	if _, err := os.Stat(library); err == nil {
 		return library, nil
 	}
@@ -57,12 +58,12 @@ func compileInto(cache string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("efaemu: build: %w", err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	if err := os.CopyFS(filepath.Join(work, "efaemu"), sources); err != nil {
 		return "", fmt.Errorf("efaemu: build: %w", err)
 	}
 	out := filepath.Join(work, "out")
-	cmd := exec.Command("make", "-C", filepath.Join(work, "efaemu"), "BUILD="+out)
+	cmd := exec.Command("make", append([]string{"-C", filepath.Join(work, "efaemu"), "BUILD=" + out}, vars...)...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("efaemu: build with make, cc and the headers of rdma-core (libibverbs-dev): %w\n%s",
 			err, strings.TrimSpace(string(msg)))
@@ -78,8 +79,9 @@ func compileInto(cache string) (string, error) {
 }
 
 // buildKey names the sources and the settings that they are compiled with.
-func buildKey() (string, error) {
+func buildKey(vars []string) (string, error) {
 	hash := sha256.New()
+	fmt.Fprintf(hash, "%q\n", vars)
 	err := fs.WalkDir(sources, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -1,12 +1,14 @@
 /* emuclient: moves a buffer between two processes over libfabric's efa provider and verifies every byte.
  *
- *   emuclient -r initiator|target -o read|write|writedata|send [-f efa|efa-direct] [-s SIZE] [-c CHUNK] [-n RAILS]
- *             [-t] [-T SECONDS] [-k]
+ *   emuclient -r initiator|target [-f efa|efa-direct] [-s SIZE] [-c CHUNK] [-n RAILS] [-t] [-T SECONDS] [-k] OP...
  *
- * Descriptor 3 is a stream socket to the peer. Prints name=value words on one line. Exit status: 0 all bytes right,
+ * OP is read, write, writedata or send; each is a transfer on endpoints of its own. -t runs every rail in a thread; -k
+ * makes the target kill itself once connected. Descriptor 3 is a stream socket to the peer. Prints a line of name=value
+ * words for each transfer. Exit status: 0 all bytes right,
  * 1 a call failed, 2 usage, 3 a completion in error (its numbers are printed), 4 wrong data. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,7 +19,9 @@
 
 #include "client.h"
 
-enum { CONTROL_FD = 3 };
+enum { CONTROL_FD = 3, MAX_RAILS = 64 };
+
+static const char *const op_names[] = { "read", "write", "writedata", "send" };
 
 struct options options = { .fabric = "efa", .size = 1 << 20, .chunk = 65536, .rails = 1, .timeout_s = 60 };
 uint8_t *buffer;
@@ -42,14 +46,11 @@ long check_result(long result, const char *call)
 
 static void parse(int argc, char **argv)
 {
-	static const char *const ops[] = { "read", "write", "writedata", "send" };
 	int opt;
-	size_t op = 4;
 
-	while ((opt = getopt(argc, argv, "r:o:f:s:c:n:T:tk")) != -1) {
+	while ((opt = getopt(argc, argv, "r:f:s:c:n:T:tk")) != -1) {
 		switch (opt) {
 		case 'r': options.target = !strcmp(optarg, "target"); break;
-		case 'o': for (op = 0; op < 4 && strcmp(optarg, ops[op]); op++) ; break;
 		case 'f': options.fabric = optarg; break;
 		case 's': options.size = strtoull(optarg, NULL, 0); break;
 		case 'c': options.chunk = strtoull(optarg, NULL, 0); break;
@@ -60,11 +61,19 @@ static void parse(int argc, char **argv)
 		default: exit(2);
 		}
 	}
-	if (op == 4 || !options.size || !options.chunk || !options.rails || optind != argc) {
+	if (!options.size || !options.chunk || !options.rails || options.rails > MAX_RAILS || optind == argc) {
 		fprintf(stderr, "emuclient: bad arguments\n");
 		exit(2);
 	}
-	options.op = (enum op)op;
+}
+
+static enum op parse_op(const char *name)
+{
+	for (int op = OP_READ; op <= OP_SEND; op++)
+		if (!strcmp(name, op_names[op]))
+			return (enum op)op;
+	fprintf(stderr, "emuclient: no operation %s\n", name);
+	exit(2);
 }
 
 static void control_send(const void *data, size_t size)
@@ -92,6 +101,7 @@ static uint64_t await(struct rail *rails)
 			fail("control channel: the peer is gone");
 		for (size_t i = 0; i < options.rails; i++)
 			rail_progress(&rails[i]);
+		sched_yield(); /* the peer may need this core */
 	}
 	control_receive(&word, sizeof(word));
 	return word;
@@ -128,9 +138,9 @@ static void *run_thread(void *rail)
 
 static void initiate(struct rail *rails)
 {
-	pthread_t threads[64];
+	pthread_t threads[MAX_RAILS];
 
-	if (!options.threads || options.rails > 64) {
+	if (!options.threads) {
 		for (size_t i = 0; i < options.rails; i++)
 			rail_run(&rails[i]);
 		return;
@@ -155,9 +165,11 @@ static void await_events(struct rail *rails)
 	size_t want = (options.size + options.chunk - 1) / options.chunk;
 	if (options.op != OP_WRITEDATA && options.op != OP_SEND)
 		return;
-	while (total_events(rails) < want)
+	while (total_events(rails) < want) {
 		for (size_t i = 0; i < options.rails; i++)
 			rail_progress(&rails[i]);
+		sched_yield();
+	}
 }
 
 /* emulated asks whether the provider replaces RDMA by messages; "?" where it cannot say. Option numbers: fi_ext.h. */
@@ -180,23 +192,24 @@ static void report(struct rail *rails, uint64_t wrong)
 		eagain += rails[i].eagain;
 		out_of_order |= rails[i].out_of_order;
 	}
-	printf("wrong=%llu eagain=%llu events=%zu out_of_order=%d emulated_read=%s emulated_write=%s firmware=%s device=%s "
-	       "domain=%s last_domain=%s pci=%u\n",
-	       (unsigned long long)wrong, (unsigned long long)eagain, total_events(rails), out_of_order,
+	printf("op=%s wrong=%llu eagain=%llu events=%zu out_of_order=%d emulated_read=%s emulated_write=%s firmware=%s device=%s "
+	       "pci_slot=%u domains=",
+	       op_names[options.op], (unsigned long long)wrong, (unsigned long long)eagain, total_events(rails), out_of_order,
 	       emulated(&rails[0], 1), emulated(&rails[0], 2), nic->device_attr->firmware, nic->device_attr->device_id,
-	       rails[0].info->domain_attr->name, rails[options.rails - 1].info->domain_attr->name,
 	       nic->bus_attr->attr.pci.device_id);
+	for (size_t i = 0; i < options.rails; i++)
+		printf("%s%s", i ? "," : "", rails[i].info->nic->device_attr->name);
+	putchar('\n');
 }
 
-int main(int argc, char **argv)
+/* transfer runs one operation over new endpoints and returns the number of wrong bytes. */
+static uint64_t transfer(void)
 {
-	parse(argc, argv);
-	alarm(options.timeout_s); /* the deadline of everything below */
-	lf_load();
 	fill();
-
 	struct fi_info *infos = find_rails(), *info = infos;
 	struct rail *rails = calloc(options.rails, sizeof(*rails));
+	uint64_t word = 0, wrong = 0;
+
 	if (!rails)
 		fail("out of memory");
 	for (size_t i = 0; i < options.rails; i++) {
@@ -208,14 +221,13 @@ int main(int argc, char **argv)
 		if (options.op == OP_SEND && options.target)
 			rail_post_receives(&rails[i]);
 	}
-	uint64_t word = 0, wrong = 0;
 	control_send(&word, sizeof(word)); /* connected */
 	await(rails);
 
 	if (options.die && options.target)
 		raise(SIGKILL);
 	if (options.target) {
-		word = await(rails); /* the initiator has all its completions */
+		await(rails); /* the initiator has all its completions */
 		await_events(rails);
 		wrong = options.op == OP_READ ? 0 : wrong_bytes();
 		control_send(&wrong, sizeof(wrong));
@@ -234,5 +246,19 @@ int main(int argc, char **argv)
 	lf.freeinfo(infos);
 	free(rails);
 	free(buffer);
+	return wrong;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t wrong = 0;
+
+	parse(argc, argv);
+	alarm(options.timeout_s); /* the deadline of everything below */
+	lf_load();
+	for (int i = optind; i < argc; i++) {
+		options.op = parse_op(argv[i]);
+		wrong += transfer();
+	}
 	return wrong ? 4 : 0;
 }

@@ -1,3 +1,4 @@
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,5 +125,6 @@ void rail_run(struct rail *rail)
 			rail->posted++;
 		}
 		rail_progress(rail);
+		sched_yield();
 	}
 }
