@@ -1,0 +1,291 @@
+package analysis
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+func (a *Analysis) rows() error {
+	byID := map[int]*Row{}
+	rec := a.Record
+	for _, c := range rec.Conditions {
+		if old := byID[c.ID]; old != nil {
+			if old.Name != c.Name || old.Bytes != c.Bytes {
+				return fmt.Errorf("condition %d is %s and %s: the record is damaged", c.ID, old.Name, c.Name)
+			}
+			continue // a resumed sweep says it again
+		}
+		r := &Row{Condition: c, Emulated: c.Simulated || c.Transport.Simulated || rec.Run.Simulated}
+		byID[c.ID], a.Rows = r, append(a.Rows, r)
+	}
+	for _, s := range rec.Samples {
+		r := byID[s.Condition]
+		if r == nil {
+			return fmt.Errorf("a sample of condition %d, which no line describes: the record is damaged", s.Condition)
+		}
+		r.add(s)
+	}
+	for _, p := range rec.Paths {
+		if r := byID[p.Condition]; r != nil && (p.Phase == "" || p.Phase == record.PhaseMeasure) {
+			r.addPath(p)
+		}
+	}
+	a.label()
+	for _, r := range a.Rows {
+		if err := r.figure(); err != nil {
+			return fmt.Errorf("%s: %w", r.Label, err)
+		}
+	}
+	return nil
+}
+
+func (r *Row) add(s record.Sample) {
+	r.Emulated = r.Emulated || s.Simulated
+	if s.Verified != nil && !*s.Verified {
+		r.Failed++
+	}
+	if s.Phase != record.PhaseMeasure {
+		r.Cold = append(r.Cold, s)
+		return
+	}
+	if s.Verified != nil {
+		r.Checked++
+	}
+	r.Samples = append(r.Samples, s)
+}
+
+func (r *Row) addPath(p record.Path) {
+	if r.Path == nil {
+		r.Path = &Path{}
+	}
+	q := r.Path
+	q.PayloadBytes += p.PayloadBytes
+	q.Voluntary += p.Voluntary
+	q.Involuntary += p.Involuntary
+	q.PeerVoluntary += p.PeerVoluntary
+	q.PeerInvoluntary += p.PeerInvoluntary
+	for _, c := range p.Counters {
+		if !strings.Contains(c.Name, "bytes") {
+			continue
+		}
+		i := slices.IndexFunc(q.Counters, func(d record.Counter) bool { return d.Side == c.Side && d.Device == c.Device && d.Name == c.Name })
+		if i < 0 {
+			q.Counters = append(q.Counters, c)
+			continue
+		}
+		q.Counters[i].Delta += c.Delta
+	}
+}
+
+// figure works out the row's figures from its samples.
+func (r *Row) figure() error {
+	if r.Path != nil {
+		slices.SortStableFunc(r.Path.Counters, func(x, y record.Counter) int { return cmp.Compare(y.Delta, x.Delta) })
+		if len(r.Path.Counters) > 0 && r.Path.PayloadBytes > 0 {
+			r.Path.Ratio = float64(r.Path.Counters[0].Delta) / float64(r.Path.PayloadBytes)
+		}
+	}
+	r.N = len(r.Samples)
+	if r.N == 0 {
+		return nil
+	}
+	slices.SortStableFunc(r.Samples, func(x, y record.Sample) int {
+		return cmp.Or(cmp.Compare(x.Launch, y.Launch), cmp.Compare(x.BeginNs, y.BeginNs), cmp.Compare(x.Block, y.Block), cmp.Compare(x.Iteration, y.Iteration))
+	})
+	var ss []stats.Sample
+	var times, posts, rates []float64
+	var sizes []int64
+	for _, s := range r.Samples {
+		t := float64(s.TotalNs)
+		if s.TotalNs <= 0 {
+			return fmt.Errorf("block %d iteration %d took %d ns: the record is damaged", s.Block, s.Iteration, s.TotalNs)
+		}
+		ss = append(ss, stats.Sample{Launch: s.Launch, Block: s.Block, Value: t})
+		times, posts = append(times, t), append(posts, float64(s.PostNs))
+		rates, sizes = append(rates, t), append(sizes, int64(s.Bytes))
+		r.SumBytes += s.Bytes
+		r.SumNs += s.TotalNs
+		r.CPUNs += s.CPUNs
+		r.PeerCPUNs += s.PeerCPUNs
+		r.EAgain += s.EAgain
+	}
+	blocks, err := stats.BlockMedians(ss)
+	if err != nil {
+		return err
+	}
+	r.Blocks, r.Units, r.Launches = len(blocks), blocks, 1
+	r.Iters = blocks[0].N
+	for _, b := range blocks {
+		if b.N != r.Iters {
+			r.Iters = 0
+			break
+		}
+	}
+	if first, last := blocks[0].Key.Launch, blocks[len(blocks)-1].Key.Launch; first != last {
+		if r.Units, err = stats.LaunchMedians(ss); err != nil {
+			return err
+		}
+		r.Launches = len(r.Units)
+	}
+	sum, err := stats.Summarize(stats.Values(r.Units), Level)
+	if err != nil {
+		return err
+	}
+	r.MedianNs, r.CI = sum.Median, sum.CI
+	r.MinNs, r.MaxNs = slices.Min(times), slices.Max(times)
+	if r.P95, err = stats.Quantile(times, 0.95); err != nil {
+		return err
+	}
+	if r.Rate, err = stats.Rate(sizes, rates); err != nil {
+		return err
+	}
+	if r.PostNs, err = stats.Median(posts); err != nil {
+		return err
+	}
+	if r.Descs > 0 {
+		r.PostPerDesc = r.PostNs / float64(r.Descs)
+	}
+	if r.SumBytes > 0 {
+		r.CPUPerByte = float64(r.CPUNs) / float64(r.SumBytes)
+		r.PeerCPUPerByte = float64(r.PeerCPUNs) / float64(r.SumBytes)
+	}
+	r.Steady, err = stats.Classify(times)
+	return err
+}
+
+// label names the rows by what differs among them.
+func (a *Analysis) label() {
+	varies := func(of func(record.Condition) string) bool {
+		for _, r := range a.Rows {
+			if !r.Ceiling && of(r.Condition) != of(a.Rows[0].Condition) {
+				return true
+			}
+		}
+		return false
+	}
+	parts := []func(record.Condition) string{
+		func(c record.Condition) string { return strings.ToUpper(c.Op) },
+		func(c record.Condition) string { return c.Shape },
+		func(c record.Condition) string { return Size(c.Bytes) },
+		func(c record.Condition) string { return Memory(c) },
+		func(c record.Condition) string { return c.Layout },
+		func(c record.Condition) string { return fmt.Sprintf("%d-token blocks", c.Block) },
+		func(c record.Condition) string { return fmt.Sprintf("%d streams", c.Transport.Streams) },
+		func(c record.Condition) string { return fmt.Sprintf("depth %d", c.Transport.Depth) },
+	}
+	seen := map[string]int{}
+	for _, r := range a.Rows {
+		words := []string{r.Provider}
+		for i, p := range parts {
+			if i < 2 || i < 6 && varies(p) || i >= 6 && a.settingVaries(r.Provider, p) {
+				if w := p(r.Condition); w != "" {
+					words = append(words, w)
+				}
+			}
+		}
+		r.Label = strings.Join(words, " ")
+		if seen[r.Label]++; seen[r.Label] > 1 {
+			r.Label += fmt.Sprintf(" (%d)", seen[r.Label])
+		}
+	}
+}
+
+// settingVaries tells whether a setting that defaults to each provider's best was
+// itself varied: one provider has more than one value of it.
+func (a *Analysis) settingVaries(provider string, of func(record.Condition) string) bool {
+	first, found := "", false
+	for _, r := range a.Rows {
+		if r.Provider != provider {
+			continue
+		}
+		if v := of(r.Condition); !found {
+			first, found = v, true
+		} else if v != first {
+			return true
+		}
+	}
+	return false
+}
+
+// Size is a size in one short word: "64KiB", "438.57MB".
+func Size(bytes uint64) string {
+	n := int64(bytes)
+	if s := units.CompactBytes(n); len(s) <= 7 || n < units.MB {
+		return s
+	}
+	return strings.ReplaceAll(units.FormatMB(n), " ", "")
+}
+
+// Memory is where the data lies, both sides when they differ: "host",
+// "cuda:0→host".
+func Memory(c record.Condition) string {
+	if c.PeerMem == "" || c.PeerMem == c.Memory {
+		return c.Memory
+	}
+	return c.Memory + "→" + c.PeerMem
+}
+
+// LeavesHost tells whether the two sides of a run are different hosts.
+func LeavesHost(r *record.Run) bool { return r.Peer != nil && r.Peer.Hostname != r.Host.Hostname }
+
+// bounds holds each row against its ceiling.
+func (a *Analysis) bounds() {
+	for _, r := range a.Rows {
+		if r.Ceiling || !r.Valid() || r.Emulated {
+			continue
+		}
+		b := a.bound(r)
+		if b != nil && b.Rate > 0 {
+			b.Share = float64(r.Bytes) / r.MedianNs * 1e9 / b.Rate
+			r.Bound = b
+		}
+	}
+}
+
+func (a *Analysis) bound(r *Row) *Bound {
+	if LeavesHost(&a.Record.Run) && !memoryOnly(r.Condition) {
+		var bits uint64
+		for _, d := range r.Transport.Devices {
+			if d.LinkBits == 0 { // one unknown link makes the sum unknown
+				bits = 0
+				break
+			}
+			bits += d.LinkBits
+		}
+		if bits > 0 {
+			return &Bound{Kind: "line", Rate: float64(bits) / 8}
+		}
+	}
+	// The socket row nearest in what it moved.
+	var best *Row
+	far := func(s *Row) [3]uint64 {
+		var d [3]uint64
+		if s.Op != r.Op {
+			d[0] = 1
+		}
+		d[1] = max(s.Bytes, r.Bytes) - min(s.Bytes, r.Bytes)
+		if s.Shape != r.Shape {
+			d[2] = 1
+		}
+		return d
+	}
+	for _, s := range a.Rows {
+		if s.Ceiling && s.API == "socket" && s.Valid() && !s.Emulated {
+			if best == nil {
+				best = s
+			} else if x, y := far(s), far(best); slices.Compare(x[:], y[:]) < 0 {
+				best = s
+			}
+		}
+	}
+	if best == nil || best.Bytes/2 > r.Bytes || r.Bytes/2 > best.Bytes {
+		return nil
+	}
+	return &Bound{Kind: "socket", Rate: float64(best.Bytes) / best.MedianNs * 1e9}
+}

@@ -1,0 +1,157 @@
+package analysis
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+func (r *Row) opWord() string { return strings.ToUpper(r.Op) }
+
+// minPathRatio is the counted share of the payload below which bytes must
+// have taken another way: headers only ever add.
+const minPathRatio = 0.95
+
+func (a *Analysis) warnf(code, format string, args ...any) {
+	a.Warnings = append(a.Warnings, Warning{code, fmt.Sprintf(format, args...)})
+}
+
+// warn collects the warnings, the gravest first.
+func (a *Analysis) warn(live bool) {
+	for _, r := range a.Rows {
+		if r.Failed > 0 {
+			a.warnf("data-check-failed", "%s: %d of %d checks found wrong data, so the row has no speed; the transport or its settings corrupt data: repeat with another provider or library version", r.Label, r.Failed, r.Checked)
+		}
+	}
+	if a.Emulated() {
+		a.warnf("emulated-device", "rows marked EMULATED: %s; they show that the path works and say nothing about its speed", Emulated)
+	}
+	switch end := a.Record.End; {
+	case end == nil && live:
+	case end == nil:
+		a.warnf("cut-off", "the record has no end line: the run was cut off; what it had measured is here")
+	case end.Status != record.StatusOK:
+		text := map[string]string{record.StatusFailed: "it failed", record.StatusInterrupted: "it was interrupted"}[end.Status]
+		if end.Error != "" {
+			text += ": " + end.Error
+		}
+		a.warnf("not-complete", "the run is not complete: %s", text)
+	}
+	a.few()
+	for _, r := range a.Rows {
+		if !r.Emulated && r.Valid() {
+			a.steady(r)
+			a.path(r)
+		}
+	}
+	for _, p := range slices.Concat(a.Pairs, a.Brackets) {
+		if p.Refused == "" {
+			a.Warnings = append(a.Warnings, p.Warnings()...)
+		}
+		if p.Unpaired > 0 {
+			a.warnf("unpaired-blocks", "%s and %s: %d blocks lack one of the two and are left out", p.A.Label, p.B.Label, p.Unpaired)
+		}
+	}
+	for _, m := range a.Models {
+		for _, w := range m.Cost.Warnings {
+			a.warnf(w.Code, "%s: %s", m.Label, w.Text)
+		}
+	}
+	for _, g := range a.Guides {
+		for _, w := range g.Crossover.Warnings {
+			a.warnf(w.Code, "%s and %s: %s", g.A.Label, g.B.Label, w.Text)
+		}
+	}
+	a.events()
+	a.once()
+}
+
+// few warns of rows without an interval, all in one sentence.
+func (a *Analysis) few() {
+	least, rows, launches := 0, 0, false
+	for _, r := range a.Rows {
+		if r.N > 0 && len(r.Units) < stats.MinRankCI {
+			if rows == 0 || len(r.Units) < least {
+				least = len(r.Units)
+			}
+			rows++
+			launches = launches || r.Launches > 1
+		}
+	}
+	switch {
+	case rows > 0 && launches:
+		a.warnf("few-launches", "%d launches give no interval and no verdict: use --launches %d or more", least, stats.MinRankCI)
+	case rows > 0:
+		a.warnf("few-blocks", "%d of %d rows have fewer than %d blocks (%d at least), which gives no interval and no verdict: use --blocks 10, a longer --budget or a smaller --size", rows, len(a.Rows), stats.MinRankCI, least)
+	}
+	for _, r := range a.Rows {
+		if r.N == 0 {
+			a.warnf("no-samples", "%s: no transfer was measured", r.Label)
+		}
+	}
+}
+
+func (a *Analysis) steady(r *Row) {
+	st := r.Steady
+	if len(st.Transitions) == 0 {
+		return
+	}
+	t := st.Transitions[len(st.Transitions)-1]
+	levels := fmt.Sprintf("from %s to %s at transfer %d of %d", ns(t.Before), ns(t.After), t.Iteration+1, r.N)
+	switch st.Class {
+	case stats.WarmUp:
+		a.warnf("warm-up", "%s: warm-up, %s; all transfers count: use more --blocks so that the start weighs less", r.Label, levels)
+	case stats.Slowdown:
+		a.warnf("slowdown", "%s: slowdown, %s; look for throttling, burst credits of the network or other load, and rest the hosts before a repeat", r.Label, levels)
+	case stats.NoSteadyState:
+		a.warnf("no-steady-state", "%s: no steady state, %s; the median describes no lasting level: run longer (--blocks, --budget)", r.Label, levels)
+	}
+}
+
+func (a *Analysis) path(r *Row) {
+	p := r.Path
+	if p == nil || p.PayloadBytes == 0 || memoryOnly(r.Condition) || r.Ceiling && r.API == "memcpy" {
+		return
+	}
+	if len(p.Counters) == 0 {
+		return // the host has no byte counter: the table says so
+	}
+	if p.Ratio < minPathRatio {
+		c := p.Counters[0]
+		a.warnf("path", "%s: no NIC counted the payload (%s %s: %s of it); the bytes took another way, such as shared memory or a device without counters: see the path table, and xferbench providers",
+			r.Label, c.Device, c.Name, units.FormatPercent(p.Ratio))
+	}
+}
+
+// events are the warnings and faults that the run itself recorded.
+func (a *Analysis) events() {
+	for _, e := range a.Record.Events {
+		if e.Level == record.Info {
+			continue
+		}
+		text := strings.TrimSuffix(e.Message, ".")
+		if e.Condition != nil {
+			if r := a.Row(*e.Condition); r != nil && !strings.Contains(text, r.Provider) {
+				text = r.Label + ": " + text
+			}
+		}
+		a.Warnings = append(a.Warnings, Warning{"run-" + e.Level, text})
+	}
+}
+
+// once drops repetitions, keeping the first.
+func (a *Analysis) once() {
+	seen := map[Warning]bool{}
+	a.Warnings = slices.DeleteFunc(a.Warnings, func(w Warning) bool {
+		twice := seen[w]
+		seen[w] = true
+		return twice
+	})
+}
+
+func ns(f float64) string { return units.FormatDuration(time.Duration(round(f))) }

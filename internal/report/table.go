@@ -1,0 +1,121 @@
+package report
+
+import (
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// column is one column of a table of text.
+type column struct {
+	head string
+	left bool // left-aligned
+	cell func(row int) string
+	// short replaces cell where the table would be too wide, and nil leaves the
+	// column as it is.
+	short func(row int) string
+	// rank says what gives way first when a table is too wide: columns of
+	// rank 1 are shortened and then dropped, then those of rank 2 and so on.
+	// Rank 0 stays.
+	rank int
+}
+
+// layout returns the lines of a table of n rows, head first, in at most
+// width columns if that can be reached by shortening and dropping (0: no
+// limit). Cells never hold a space, so that awk can split a line.
+func layout(cols []column, n, width int) []string {
+	cols = append([]column(nil), cols...)
+	highest := 0
+	for _, c := range cols {
+		highest = max(highest, c.rank)
+	}
+	for rank := 1; width > 0 && rank <= highest && tableWidth(cols, n) > width; rank++ {
+		for i := range cols {
+			if cols[i].rank == rank && cols[i].short != nil {
+				cols[i].cell = cols[i].short
+			}
+		}
+		for i := len(cols) - 1; i >= 0 && tableWidth(cols, n) > width; i-- {
+			if cols[i].rank == rank && cols[i].short == nil {
+				cols = append(cols[:i], cols[i+1:]...)
+			}
+		}
+	}
+	lines := make([]string, n+1)
+	for ci, c := range cols {
+		w := c.width(n)
+		for i := range lines {
+			s := c.head
+			if i > 0 {
+				s = c.cell(i - 1)
+			}
+			pad := strings.Repeat(" ", w-utf8.RuneCountInString(s))
+			if ci > 0 {
+				lines[i] += " "
+			}
+			if c.left {
+				lines[i] += s + pad
+			} else {
+				lines[i] += pad + s
+			}
+		}
+	}
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return lines
+}
+
+func (c column) width(n int) int {
+	w := utf8.RuneCountInString(c.head)
+	for i := range n {
+		w = max(w, utf8.RuneCountInString(c.cell(i)))
+	}
+	return w
+}
+
+func tableWidth(cols []column, n int) int {
+	w := len(cols) - 1
+	for _, c := range cols {
+		w += c.width(n)
+	}
+	return w
+}
+
+// glue finds spaces at which no line should break: between a number and its
+// unit, and within an interval or an equation.
+var glue = regexp.MustCompile(`(\d) (ns|µs|ms|s|B|kB|MB|GB|KiB|MiB|GiB|GB/s|Gbit/s)\b|([=<]) |(\d),? (\d|unbounded)|(\w) ([=<])`)
+
+// joint stands for a space that glue found.
+const joint = "\x1f"
+
+// wrap breaks s at spaces into lines of at most width columns; the first starts
+// with first, the others with rest. A word that is longer than a line is cut,
+// since a terminal would cut it too, and elsewhere.
+func wrap(s, first, rest string, width int) []string {
+	s = glue.ReplaceAllStringFunc(s, func(m string) string { return strings.ReplaceAll(m, " ", joint) })
+	var out []string
+	line, empty := first, true
+	size := utf8.RuneCountInString
+	flush := func() {
+		out, line, empty = append(out, strings.TrimRight(strings.ReplaceAll(line, joint, " "), " ")), rest, true
+	}
+	for word := range strings.SplitSeq(s, " ") {
+		if !empty && width > 0 && size(line)+1+size(word) > width {
+			flush()
+		}
+		for width > 0 && size(line)+size(word) > width {
+			rs := []rune(word)
+			n := width - size(line)
+			line += string(rs[:n])
+			word = string(rs[n:])
+			flush()
+		}
+		if !empty {
+			line += " "
+		}
+		line, empty = line+word, false
+	}
+	flush()
+	return out
+}

@@ -1,0 +1,650 @@
+// Package report turns an analysis into what people and programs read: text for
+// terminals, Markdown, CSV, JSON, the Go benchmark format and HTML, and compares
+// records. It reads records only and measures nothing.
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/muesli/termenv"
+
+	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+// Options of text.
+type Options struct {
+	// Wide shows every column and breaks no line.
+	Wide bool
+	// Color styles the text; the caller decides by NO_COLOR and whether the
+	// output is a terminal.
+	Color bool
+}
+
+// width is the number of columns, 0 for no limit.
+func (o Options) width() int {
+	if o.Wide {
+		return 0
+	}
+	return 80
+}
+
+// painter styles whole lines.
+type painter struct{ faint, bold, good, bad, warn lipgloss.Style }
+
+func newPainter(w io.Writer, color bool) painter {
+	r := lipgloss.NewRenderer(w, termenv.WithProfile(termenv.Ascii))
+	if color {
+		r.SetColorProfile(termenv.ANSI)
+	}
+	s := r.NewStyle
+	return painter{s().Faint(true), s().Bold(true), s().Foreground(lipgloss.Color("2")), s().Foreground(lipgloss.Color("1")).Bold(true), s().Foreground(lipgloss.Color("3"))}
+}
+
+// page collects lines.
+type page struct {
+	Options
+	painter
+	b strings.Builder
+}
+
+func (p *page) line(s string, st ...lipgloss.Style) {
+	if len(st) > 0 && s != "" {
+		s = st[0].Render(s)
+	}
+	p.b.WriteString(s + "\n")
+}
+
+// comment writes a "#" line, broken over several where it is too long.
+func (p *page) comment(s string) {
+	for _, l := range wrap(s, "# ", "#   ", p.width()) {
+		p.line(l, p.faint)
+	}
+}
+
+// item writes a paragraph that hangs by two columns.
+func (p *page) item(s string, st ...lipgloss.Style) {
+	indent := s[:len(s)-len(strings.TrimLeft(s, " "))]
+	for _, l := range wrap(strings.TrimLeft(s, " "), indent, indent+"  ", p.width()) {
+		p.line(l, st...)
+	}
+}
+
+// Text writes an analysis for a terminal: a header of "#" lines, a row for each
+// condition, costs, verdicts, and warnings. Without Wide no line is longer than
+// 80 columns.
+func Text(w io.Writer, a *analysis.Analysis, o Options) error {
+	p := &page{Options: o, painter: newPainter(w, o.Color)}
+	for _, f := range facts(a) {
+		if f.title == "" {
+			p.comment(f.text)
+			continue
+		}
+		p.comment(f.title + ": " + f.text)
+	}
+	rows := ordered(a)
+	if len(rows) > 0 {
+		p.speeds(rows)
+		p.costs(rows)
+	}
+	p.verdicts(a)
+	p.guides(a)
+	p.paths(rows)
+	p.warnings(a.Warnings)
+	_, err := io.WriteString(w, p.b.String())
+	return err
+}
+
+// speeds is the main table.
+func (p *page) speeds(rows []*analysis.Row) {
+	t := timeScale(rows)
+	val := func(f func(r *analysis.Row) string) func(int) string {
+		return func(i int) string {
+			if !rows[i].Valid() || rows[i].Emulated {
+				return "-"
+			}
+			return f(rows[i])
+		}
+	}
+	ci := func(f func(iv *stats.Interval) float64) func(int) string {
+		return val(func(r *analysis.Row) string {
+			if r.CI == nil {
+				return "-"
+			}
+			return t.time(f(r.CI))
+		})
+	}
+	cols := append(naming(rows),
+		column{head: "n", cell: func(i int) string { return count(rows[i]) }},
+		column{head: "median", cell: val(func(r *analysis.Row) string { return t.time(r.MedianNs) })},
+		column{head: "ci_lo", cell: ci(func(iv *stats.Interval) float64 { return iv.Lo })},
+		column{head: "ci_hi", cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
+	)
+	tail := "max"
+	if allP95(rows) {
+		tail = "p95"
+	}
+	if p.Wide {
+		cols = append(cols, column{head: "min", cell: val(func(r *analysis.Row) string { return t.time(r.MinNs) })})
+		if tail == "p95" {
+			cols = append(cols, column{head: "p95", cell: val(func(r *analysis.Row) string { return t.time(r.P95.Value) })})
+		}
+		cols = append(cols, column{head: "max", cell: val(func(r *analysis.Row) string { return t.time(r.MaxNs) })})
+	} else {
+		cols = append(cols, column{head: tail, rank: 5, cell: val(func(r *analysis.Row) string {
+			if tail == "p95" {
+				return t.time(r.P95.Value)
+			}
+			return t.time(r.MaxNs)
+		})})
+	}
+	bound, legend := boundColumn(rows)
+	cols = append(cols,
+		column{head: "GB/s", cell: val(func(r *analysis.Row) string { return digits(r.Rate/1e9, 3) })},
+		column{head: "Gbit/s", rank: 6, cell: val(func(r *analysis.Row) string { return digits(r.Rate*8/1e9, 3) })},
+	)
+	if bound.head != "" {
+		cols = append(cols, bound)
+	}
+	if p.Wide {
+		cols = append(cols, costColumns(rows)...)
+	}
+	cols = append(cols, column{head: "check", left: true, cell: func(i int) string { return rows[i].Check() }})
+	if slices.ContainsFunc(rows, emulatedRMA) {
+		cols = append(cols, column{head: "rma", left: true, cell: func(i int) string {
+			if emulatedRMA(rows[i]) {
+				return "emulated"
+			}
+			return "-"
+		}})
+	}
+	p.line("")
+	p.table(cols, rows)
+	notes := fmt.Sprintf("times in %s; n: blocks x transfers", t.name)
+	if slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Launches > 1 }) {
+		notes = fmt.Sprintf("times in %s; n: launches x transfers", t.name)
+	}
+	notes += "; ci: 95% interval of the median"
+	if len(legend) > 0 {
+		notes += "; " + legend
+	}
+	if c := constants(rows); c != "" {
+		notes += "; " + c
+	}
+	p.comment(notes)
+}
+
+// table writes rows, and the words of an emulated row in place of its figures.
+func (p *page) table(cols []column, rows []*analysis.Row) {
+	ls := layout(cols, len(rows), p.width())
+	names := layout(cols[:len(naming(rows))+1], len(rows), 0)
+	for i, l := range ls {
+		switch {
+		case i == 0:
+			p.line(l, p.bold)
+		case rows[i-1].Failed > 0:
+			p.line(l, p.bad)
+		case rows[i-1].Emulated:
+			p.line(names[i]+"  "+analysis.Emulated, p.warn)
+		case rows[i-1].Ceiling:
+			p.line(l, p.faint)
+		default:
+			p.line(l)
+		}
+	}
+}
+
+// emulatedRMA tells whether the provider makes this row's operation of messages.
+func emulatedRMA(r *analysis.Row) bool { return slices.Contains(r.Transport.Emulated, r.Op) }
+
+func count(r *analysis.Row) string {
+	switch {
+	case r.Launches > 1:
+		return fmt.Sprintf("%dx%d", r.Launches, r.N/r.Launches)
+	case r.Iters > 0:
+		return fmt.Sprintf("%dx%d", r.Blocks, r.Iters)
+	}
+	return fmt.Sprintf("%d/%d", r.N, r.Blocks)
+}
+
+// allP95 tells whether every row has enough samples for a p95.
+func allP95(rows []*analysis.Row) bool {
+	return !slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Valid() && r.P95.Guarded })
+}
+
+// boundColumn is the share of the ceiling; its head says which when all rows
+// have the same kind.
+func boundColumn(rows []*analysis.Row) (column, string) {
+	var kinds []string
+	for _, r := range rows {
+		if r.Bound != nil {
+			kinds = append(kinds, r.Bound.Kind)
+		}
+	}
+	kinds = unique(kinds)
+	if len(kinds) == 0 {
+		return column{}, ""
+	}
+	c := column{head: "%" + kinds[0], cell: func(i int) string {
+		b := rows[i].Bound
+		if b == nil {
+			return "-"
+		}
+		s := percent(b.Share)
+		if len(kinds) > 1 {
+			s += b.Kind[:1]
+		}
+		return s
+	}}
+	words := map[string]string{"socket": "%socket: of plain TCP in this run", "line": "%line: of the NICs' link speed"}
+	if len(kinds) > 1 {
+		c.head = "%max"
+		return c, "%max: s of plain TCP in this run, l of the NICs' link speed"
+	}
+	return c, words[kinds[0]]
+}
+
+// costColumns are post time, descriptors and CPU.
+func costColumns(rows []*analysis.Row) []column {
+	val := func(f func(r *analysis.Row) string) func(int) string {
+		return func(i int) string {
+			if !rows[i].Valid() || rows[i].Emulated {
+				return "-"
+			}
+			return f(rows[i])
+		}
+	}
+	cpu := func(f float64) string {
+		if f == 0 {
+			return "-"
+		}
+		return digits(f, 3)
+	}
+	return []column{
+		{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }},
+		{head: "post_us", cell: val(func(r *analysis.Row) string { return digits(r.PostNs/1e3, 3) })},
+		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return digits(r.PostPerDesc, 3) })},
+		{head: "cpu_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
+		{head: "peer_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
+		{head: "eagain", rank: 5, cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
+	}
+}
+
+// sizes is how many different sizes rows have.
+func sizes(rows []*analysis.Row) int {
+	var all []uint64
+	for _, r := range rows {
+		all = append(all, r.Bytes)
+	}
+	return len(unique(all))
+}
+
+// r0 is a mean per transfer, rounded.
+func r0(sum uint64, n int) uint64 {
+	if n == 0 {
+		return 0
+	}
+	return (sum + uint64(n)/2) / uint64(n)
+}
+
+// costs is the table of what does not fit beside the speeds.
+func (p *page) costs(rows []*analysis.Row) {
+	if p.Wide {
+		return
+	}
+	if sizes(rows) >= manySizes {
+		p.comment("--wide adds min, descriptors, post time, CPU and counters to each row")
+		return
+	}
+	t := timeScale(rows)
+	cols := append(naming(rows), column{head: "min", cell: func(i int) string {
+		if !rows[i].Valid() || rows[i].Emulated {
+			return "-"
+		}
+		return t.time(rows[i].MinNs)
+	}})
+	cols = append(cols, costColumns(rows)...)
+	p.line("")
+	p.table(cols, rows)
+	p.comment(fmt.Sprintf("min in %s; post: time until all is posted; CPU of initiator and peer; eagain: refused posts a transfer", t.name))
+}
+
+// verdicts are a line a pair, then the range of each provider's shapes.
+func (p *page) verdicts(a *analysis.Analysis) {
+	switch {
+	case len(a.Pairs) > manyPairs:
+		p.pairTable(a.Pairs)
+	case len(a.Pairs) > 0:
+		p.line("")
+		for _, v := range a.Pairs {
+			p.item(verdict(v), p.verdictStyle(v)...)
+		}
+	}
+	if len(a.Brackets) > 0 {
+		p.line("")
+		for _, v := range a.Brackets {
+			p.item(bracket(v))
+		}
+	}
+	if len(a.Pairs)+len(a.Brackets) > 0 {
+		p.comment(method(a))
+	}
+}
+
+// manyPairs is from how many pairs on a table replaces a sentence each.
+const manyPairs = 4
+
+// pairTable is a row a pair: the first row's naming, what it is compared with,
+// and the ratio of the second's time to the first's.
+func (p *page) pairTable(pairs []analysis.Pair) {
+	var rows []*analysis.Row
+	for _, v := range pairs {
+		rows = append(rows, v.A)
+	}
+	val := func(f func(v analysis.Pair) string) func(int) string {
+		return func(i int) string {
+			if pairs[i].Refused != "" {
+				return "-"
+			}
+			return f(pairs[i])
+		}
+	}
+	end := func(f func(iv *stats.Interval) float64) func(int) string {
+		return val(func(v analysis.Pair) string {
+			if v.Verdict.Interval == nil {
+				return "-"
+			}
+			return digits(f(v.Verdict.Interval), 4)
+		})
+	}
+	cols := append(naming(rows),
+		column{head: "than", left: true, cell: func(i int) string { return pairs[i].B.Provider }},
+		column{head: "ratio", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.Ratio, 4) })},
+		column{head: "ci_lo", cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
+		column{head: "ci_hi", cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
+		column{head: "p", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.PAdjusted, 2) })},
+		column{head: "n", cell: val(func(v analysis.Pair) string { return fmt.Sprint(v.Verdict.NA) })},
+		column{head: "seen", cell: val(func(v analysis.Pair) string { return effect(v.Verdict.MDE) })},
+		column{head: "verdict", left: true, cell: func(i int) string {
+			switch v := pairs[i]; v.Outcome() {
+			case "different":
+				if v.Verdict.Ratio > 1 {
+					return "faster"
+				}
+				return "slower"
+			default:
+				return v.Outcome()
+			}
+		}},
+	)
+	p.line("")
+	for i, l := range layout(cols, len(rows), p.width()) {
+		if i == 0 {
+			p.line(l, p.bold)
+			continue
+		}
+		p.line(l)
+	}
+	p.comment("verdict on the first provider; ratio: time of the second over time of the first; seen: the smallest difference that would have been found 8 times in 10")
+}
+
+func (p *page) verdictStyle(v analysis.Pair) []lipgloss.Style {
+	if v.Outcome() == "different" {
+		return []lipgloss.Style{p.bold}
+	}
+	return nil
+}
+
+// method says how the verdicts came about.
+func method(a *analysis.Analysis) string {
+	unit := "blocks"
+	if a.Record.Run.Launches > 1 {
+		unit = "launches"
+	}
+	s := "verdicts: paired " + unit + ", Hodges-Lehmann ratio of times with its 95% interval, sign-flip test"
+	for _, v := range slices.Concat(a.Pairs, a.Brackets) {
+		if v.Verdict.Family > 1 {
+			return s + ", p after Holm's correction over the sizes"
+		}
+	}
+	return s
+}
+
+// about is what the two rows of a pair share, as words.
+func about(v analysis.Pair) string {
+	rest := func(r *analysis.Row) string { return strings.TrimPrefix(r.Label, r.Provider+" ") }
+	s, _, _ := strings.Cut(rest(v.A), " (")
+	return s
+}
+
+// verdict is one comparison as a sentence.
+func verdict(v analysis.Pair) string {
+	a, b := names(v)
+	switch v.Outcome() {
+	case "refused":
+		return fmt.Sprintf("%s: %s against %s: no verdict: %s", about(v), a, b, v.Refused)
+	case "too-few":
+		return fmt.Sprintf("%s: %s against %s: too few %s for a verdict: %d, need %d", about(v), a, b, unitWord(v), v.Verdict.NA, v.Verdict.Need)
+	case "no-difference":
+		r, iv := ratioInterval(v.Verdict.Ratio, v.Verdict.Interval)
+		return fmt.Sprintf("%s: %s and %s: no difference, would have seen %s or more (ratio %s %s, %s, n = %d)",
+			about(v), a, b, effect(v.Verdict.MDE), r, iv, pvalue(v.Verdict.PAdjusted), v.Verdict.NA)
+	}
+	fast, slow, f, ci := v.Faster()
+	r, iv := ratioInterval(f, ci)
+	fn, sn := a, b
+	if fast == v.B {
+		fn, sn = b, a
+	}
+	return fmt.Sprintf("%s: %s is %s times as fast as %s %s, %s against %s, %s, n = %d",
+		about(v), fn, r, sn, iv, nanos(fast.MedianNs), nanos(slow.MedianNs), pvalue(v.Verdict.PAdjusted), v.Verdict.NA)
+}
+
+// names tells the rows of a pair apart, also when one provider stands twice.
+func names(v analysis.Pair) (string, string) {
+	a, b := v.A.Provider, v.B.Provider
+	if a == b {
+		return a + " (first)", b + " (second)"
+	}
+	return a, b
+}
+
+func unitWord(v analysis.Pair) string {
+	if v.A.Launches > 1 {
+		return "launches"
+	}
+	return "blocks"
+}
+
+func effect(mde float64) string {
+	if math.IsInf(mde, 0) || math.IsNaN(mde) {
+		return "nothing"
+	}
+	return digits(mde*100, 2) + "%"
+}
+
+// bracket is the range of one provider from merged to fragmented.
+func bracket(v analysis.Pair) string {
+	what := fmt.Sprintf("KV cache of %s over %s %s", units.FormatMB(int64(v.A.Bytes)), v.A.Provider, strings.ToUpper(v.A.Op))
+	if v.Refused != "" {
+		return what + ": no range: " + v.Refused
+	}
+	s := fmt.Sprintf("%s: %s merged to %s fragmented", what, nanos(v.A.MedianNs), nanos(v.B.MedianNs))
+	r, iv := ratioInterval(v.Verdict.Ratio, v.Verdict.Interval)
+	switch v.Outcome() {
+	case "too-few":
+		return s + fmt.Sprintf(" (too few %s for a verdict: %d, need %d)", unitWord(v), v.Verdict.NA, v.Verdict.Need)
+	case "no-difference":
+		return s + fmt.Sprintf(" (no difference, would have seen %s or more, %s, n = %d)", effect(v.Verdict.MDE), pvalue(v.Verdict.PAdjusted), v.Verdict.NA)
+	}
+	return s + fmt.Sprintf(" (%s times %s, %s, n = %d)", r, iv, pvalue(v.Verdict.PAdjusted), v.Verdict.NA)
+}
+
+// guides are the advice and the cost models of a sweep.
+func (p *page) guides(a *analysis.Analysis) {
+	if len(a.Guides) > 0 {
+		p.line("")
+		for _, g := range a.Guides {
+			p.item(guide(g), p.bold)
+			p.item(crossing(g))
+		}
+	}
+	if len(a.Models) > 0 {
+		p.line("")
+		for _, m := range a.Models {
+			p.item(model(m))
+		}
+		p.comment("start + bytes / rate, fitted to block medians, 95% intervals")
+	}
+}
+
+func guide(g analysis.Guide) string {
+	a, b := g.A.Rows[0].Provider, g.B.Rows[0].Provider
+	return fmt.Sprintf("%s %s, %s or %s: %s", strings.ToUpper(g.A.Rows[0].Op), g.A.Rows[0].Shape, a, b,
+		g.Guideline.Text(a, b, shortBytes))
+}
+
+func crossing(g analysis.Guide) string {
+	c := g.Crossover
+	span := fmt.Sprintf("%s to %s", shortBytes(c.MinBytes), shortBytes(c.MaxBytes))
+	data := fmt.Sprintf("on this hardware, %d sizes of %s, %d blocks; %s%% or more matters", len(g.A.Rows), span, c.Blocks, digits(g.Guideline.Threshold*100, 2))
+	switch c.Kind {
+	case stats.CrossesAt:
+		return fmt.Sprintf("  the lines cross at %s [%s, %s]; %s", shortBytes(int64(c.Bytes)), bytesEnd(c.Interval.Lo), bytesEnd(c.Interval.Hi), data)
+	case stats.Unbounded:
+		return "  where the lines cross is not bounded by these data; " + data
+	}
+	return "  the lines do not cross in this range; " + data
+}
+
+func bytesEnd(f float64) string {
+	switch {
+	case math.IsInf(f, 0) || math.IsNaN(f):
+		return "unbounded"
+	case f < 0:
+		return "0 B"
+	}
+	return shortBytes(int64(f))
+}
+
+// shortBytes writes a size with three significant digits.
+func shortBytes(n int64) string {
+	switch f := float64(n); {
+	case n >= 999_500_000:
+		return units.FormatSignificant(f/1e9) + " GB"
+	case n >= 999_500:
+		return units.FormatSignificant(f/1e6) + " MB"
+	case n >= 1000:
+		return units.FormatSignificant(f/1e3) + " kB"
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func model(m analysis.Model) string {
+	c := m.Cost
+	beta, ci := c.BytesPerSecond()
+	hi := "unbounded"
+	if !math.IsInf(ci.Hi, 0) {
+		hi = units.FormatSignificant(ci.Hi / 1e9)
+	}
+	s := fmt.Sprintf("%s: start %s [%s, %s], rate %s GB/s [%s, %s]", m.Label, units.FormatNanos(c.AlphaNS), units.FormatNanos(c.AlphaCI.Lo), units.FormatNanos(c.AlphaCI.Hi),
+		units.FormatSignificant(beta/1e9), units.FormatSignificant(ci.Lo/1e9), hi)
+	if c.GammaCI != nil {
+		s += fmt.Sprintf(", %s a descriptor [%s, %s]", units.FormatNanos(c.GammaNS), units.FormatNanos(c.GammaCI.Lo), units.FormatNanos(c.GammaCI.Hi))
+	}
+	return s
+}
+
+// paths holds the payload against what the NICs counted.
+func (p *page) paths(rows []*analysis.Row) {
+	rows = slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Path == nil || r.Path.PayloadBytes == 0 })
+	if len(rows) == 0 {
+		return
+	}
+	if sizes(rows) >= manySizes && !p.Wide {
+		p.line("")
+		for _, s := range pathRanges(rows) {
+			p.item(s)
+		}
+		return
+	}
+	top := func(f func(q *analysis.Path) string) func(int) string {
+		return func(i int) string {
+			if len(rows[i].Path.Counters) == 0 {
+				return "-"
+			}
+			return f(rows[i].Path)
+		}
+	}
+	cols := append(naming(rows),
+		column{head: "payload_B", cell: func(i int) string { return fmt.Sprint(rows[i].Path.PayloadBytes) }},
+		column{head: "counted_B", cell: top(func(q *analysis.Path) string { return fmt.Sprint(q.Counters[0].Delta) })},
+		column{head: "ratio", cell: top(func(q *analysis.Path) string { return digits(q.Ratio, 4) })},
+		column{head: "counter", left: true, cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
+	)
+	p.line("")
+	for i, l := range layout(cols, len(rows), p.width()) {
+		if i == 0 {
+			p.line(l, p.bold)
+			continue
+		}
+		p.line(l)
+	}
+	p.comment("the NIC counter that moved most, beside the payload: near 1 the bytes took that NIC, headers add to it")
+}
+
+// pathRanges sums the paths of many rows up, a line a provider.
+func pathRanges(rows []*analysis.Row) []string {
+	type span struct {
+		name   string
+		lo, hi float64
+	}
+	var out []string
+	for _, provider := range unique(providersOf(rows)) {
+		var spans []span
+		for _, r := range rows {
+			if r.Provider != provider || len(r.Path.Counters) == 0 {
+				continue
+			}
+			name := r.Path.Counters[0].Device + ":" + r.Path.Counters[0].Name
+			i := slices.IndexFunc(spans, func(s span) bool { return s.name == name })
+			if i < 0 {
+				spans = append(spans, span{name, r.Path.Ratio, r.Path.Ratio})
+				continue
+			}
+			spans[i].lo, spans[i].hi = math.Min(spans[i].lo, r.Path.Ratio), math.Max(spans[i].hi, r.Path.Ratio)
+		}
+		for _, s := range spans {
+			out = append(out, fmt.Sprintf("path of %s: %s counted %s to %s times the payload", provider, s.name, digits(s.lo, 4), digits(s.hi, 4)))
+		}
+	}
+	return out
+}
+
+func providersOf(rows []*analysis.Row) []string {
+	var out []string
+	for _, r := range rows {
+		out = append(out, r.Provider)
+	}
+	return out
+}
+
+func (p *page) warnings(ws []analysis.Warning) {
+	if len(ws) == 0 {
+		return
+	}
+	p.line("")
+	for _, w := range ws {
+		st := p.warn
+		if w.Code == "data-check-failed" {
+			st = p.bad
+		}
+		p.item("warning: "+w.Text, st)
+	}
+}

@@ -1,0 +1,85 @@
+package report
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/analysis"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const recordsDir = "../../testdata/records"
+
+// records are the names of the synthetic records in testdata.
+func records(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(recordsDir, "*.jsonl"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no records: %v", err)
+	}
+	return paths
+}
+
+func analyse(t *testing.T, path string) *analysis.Analysis {
+	t.Helper()
+	rec, err := record.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.Path = filepath.Base(path)
+	a, err := analysis.Of(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// golden holds got against testdata/NAME.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), string(got)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+func base(path string) string { return strings.TrimSuffix(filepath.Base(path), ".jsonl") }
+
+func TestText(t *testing.T) {
+	for _, path := range records(t) {
+		a := analyse(t, path)
+		for name, o := range map[string]Options{".txt": {}, ".wide.txt": {Wide: true}} {
+			var b bytes.Buffer
+			if err := Text(&b, a, o); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, base(path)+name, b.Bytes())
+			for line := range strings.Lines(b.String()) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 && !o.Wide {
+					t.Errorf("%s: %d columns: %s", path, n, line)
+				}
+			}
+		}
+	}
+}
