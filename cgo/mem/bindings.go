@@ -259,7 +259,7 @@ func (b *Buffer) CopyPieces(src *Buffer, plan *engine.Plan) error {
 		return nil
 	}
 	for i, p := range pieces {
-		if p.Local+p.Len > uint64(b.len) || p.Remote+p.Len > uint64(src.len) {
+		if p.Local > uint64(b.len) || p.Len > uint64(b.len)-p.Local || p.Remote > uint64(src.len) || p.Len > uint64(src.len)-p.Remote {
 			return fmt.Errorf("piece %d is outside the buffers of %d and %d bytes", i, b.len, src.len)
 		}
 	}
