@@ -182,3 +182,16 @@ func Last() (string, error) {
 	}
 	return "", fmt.Errorf("no record in %s yet: run xferbench first, or name a file", dir)
 }
+
+// Add appends a line to a record in memory, as Read would from the file.
+func (r *Record) Add(l Line) error {
+	b, err := Marshal(l)
+	if err != nil {
+		return err
+	}
+	n := 2
+	if r.Run.Schema == 0 {
+		n = 1
+	}
+	return r.add(b, n)
+}

@@ -32,10 +32,9 @@ type Run struct {
 	Env map[string]string `json:"env,omitempty"`
 	// Design says how the conditions are scheduled.
 	Design *Design `json:"design,omitempty"`
-	// Launch counts from 0 when a run is repeated with fresh processes; all
-	// launches of one command share the first one's ID in Group.
-	Launch int    `json:"launch"`
-	Group  string `json:"group,omitempty"`
+	// Launches is how often the run was repeated with fresh processes; samples
+	// say which launch they are of.
+	Launches int `json:"launches,omitempty"`
 	// Simulated is set when the whole run is a simulation.
 	Simulated bool `json:"simulated,omitempty"`
 }
@@ -186,6 +185,7 @@ const (
 // Sample is one transfer. Times are ns; begin_ns counts from the run's start.
 type Sample struct {
 	Condition int    `json:"condition"`
+	Launch    int    `json:"launch,omitempty"` // fresh processes; counts from 0
 	Block     int    `json:"block"`
 	Order     int    `json:"order"` // the condition's place within its block
 	Iteration int    `json:"iteration"`

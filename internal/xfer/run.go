@@ -64,6 +64,7 @@ type Run struct {
 	Local      *Side
 	Peer       Peer
 	Transports []Config // Role is set by the run
+	Labels     []string // of the transports in the record, unique
 	Specs      []Spec
 	Schedule   Schedule
 	Memory     MemoryRequest // Bytes is computed
@@ -85,6 +86,7 @@ type Run struct {
 
 type opened struct {
 	cfg      Config
+	label    string
 	local    OpenReply
 	peer     OpenReply
 	reg      RegisterReply
@@ -93,6 +95,9 @@ type opened struct {
 	alone    bool // no peer: memcpy
 	coldDone bool
 }
+
+// ErrTransfer is matched by the error of a transfer that did not complete.
+var ErrTransfer = errors.New("transfer failed")
 
 // ErrData is matched by the result of a run in which a data check failed.
 var ErrData = errors.New("data check failed")
@@ -164,7 +169,7 @@ func (r *Run) allocate(ctx context.Context) (local, peer int64, err error) {
 }
 
 func (r *Run) open(ctx context.Context, i int) (*opened, error) {
-	o := &opened{cfg: r.Transports[i]}
+	o := &opened{cfg: r.Transports[i], label: r.Labels[i]}
 	o.alone = o.cfg.Provider == "memcpy"
 	o.cfg.Role = Initiator
 	var err error
@@ -237,8 +242,8 @@ func (r *Run) plan(ctx context.Context) error {
 		info := o.local.Info
 		info.Simulated = info.Simulated || o.peer.Info.Simulated
 		r.conditions = append(r.conditions, record.Condition{
-			ID: id, Provider: o.cfg.Provider, API: info.API, Op: s.Op.String(),
-			Name:   fmt.Sprintf("%s %s %s %d", o.cfg.Provider, s.Op, t.Shape, t.Bytes),
+			ID: id, Provider: o.label, API: info.API, Op: s.Op.String(),
+			Name:   fmt.Sprintf("%s %s %s %d", o.label, s.Op, t.Shape, t.Bytes),
 			Memory: string(r.Memory.Kind), PeerMem: string(r.PeerMemory.Kind),
 			Shape: string(t.Shape), Layout: string(t.Layout), Model: t.Model.Name, TP: t.TensorParallel,
 			Tokens: t.Tokens, Block: t.BlockTokens, Asked: asked, Bytes: uint64(t.Bytes),
@@ -270,7 +275,7 @@ func (r *Run) first(ctx context.Context, c int, memNs, peerNs int64) (iters, fai
 		o.coldDone = true
 		s := ss[0]
 		cold := record.Cold{
-			Provider: o.cfg.Provider, Condition: c,
+			Provider: o.label, Condition: c,
 			OpenNs: o.local.Ns, RegisterNs: o.reg.Ns, RegisterBytes: r.Memory.Bytes, ConnectNs: o.conn.Ns,
 			FirstNs: s.TotalNs, FirstBytes: s.Bytes, FirstEAgain: s.EAgain, FirstVerified: s.Verified != nil && *s.Verified,
 			PeerOpenNs: o.peer.Ns, PeerRegisterNs: o.peerReg.Ns, MemoryNs: memNs, PeerMemoryNs: peerNs,
@@ -380,7 +385,7 @@ func (r *Run) runBatch(ctx context.Context, c, block, place, iters int, phase st
 		return nil, 0, err
 	}
 	if terr != nil {
-		return nil, 0, fmt.Errorf("%s: %w", cond.Name, terr)
+		return nil, 0, fmt.Errorf("%w: %s: %w", ErrTransfer, cond.Name, terr)
 	}
 	if !o.alone {
 		if peerAfter, err = r.Peer.Settle(ctx, SettleRequest{c}); err != nil {

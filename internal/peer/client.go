@@ -1,0 +1,263 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// ErrPeer is matched by the errors of a peer that cannot be reached, refuses,
+// or is lost.
+var ErrPeer = errors.New("peer unavailable")
+
+// Client is the initiator's end of a session. It implements [xfer.Peer].
+type Client struct {
+	conn   *grpc.ClientConn
+	stream grpc.ClientStream
+	in     <-chan received
+	ctx    context.Context // ends with the session
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+	send   sync.Mutex
+	bye    chan beat
+
+	session string
+	timeout time.Duration
+
+	// Local and Remote are the control connection's addresses.
+	Local, Remote net.IP
+	// SameHost: the peer shares this process's network.
+	SameHost bool
+}
+
+// Dial begins a session with the server at address (host:port). timeout is
+// both for reaching it and, later, for how long it may be silent. The session
+// ends with ctx.
+func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
+	c := &Client{timeout: timeout, bye: make(chan beat, 1)}
+	var mu sync.Mutex
+	var dialErr error
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(credentials.NewTLS(s.clientTLS())),
+		grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
+			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", a)
+			mu.Lock()
+			defer mu.Unlock()
+			dialErr = err
+			if err == nil {
+				c.Local, c.Remote = nc.LocalAddr().(*net.TCPAddr).IP, nc.RemoteAddr().(*net.TCPAddr).IP
+			}
+			return nc, err
+		}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}), grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrPeer, address, err)
+	}
+	c.conn = conn
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	late := time.AfterFunc(timeout, func() { c.cancel(fmt.Errorf("no answer for %v", timeout)) })
+	w, err := c.greet(s)
+	late.Stop()
+	if err != nil {
+		if c.ctx.Err() != nil {
+			err = context.Cause(c.ctx)
+		}
+		mu.Lock()
+		if dialErr != nil {
+			err = fmt.Errorf("%w; is xferbench serve running there?", dialErr)
+		}
+		mu.Unlock()
+		c.cancel(nil)
+		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrPeer, address, err), conn.Close())
+	}
+	boot, ns := identity()
+	c.session, c.SameHost = w.Session, w.BootID == boot && w.NetNS == ns
+	c.wg.Add(1)
+	go c.live()
+	return c, nil
+}
+
+func (c *Client) greet(s Secret) (*welcome, error) {
+	var err error
+	c.stream, err = c.conn.NewStream(c.ctx, &serviceDesc.Streams[0], "/"+service+"/Attend")
+	if err != nil {
+		return nil, greetError(err)
+	}
+	if err := c.stream.SendMsg(&beat{Hello: newHello(s, c.timeout)}); err != nil {
+		// The reason comes with the first message.
+		var m beat
+		if rerr := c.stream.RecvMsg(&m); rerr != nil {
+			err = rerr
+		}
+		return nil, greetError(err)
+	}
+	c.in = receive(c.stream)
+	m, err := next(c.ctx, c.in, c.timeout)
+	if err != nil {
+		return nil, greetError(err)
+	}
+	if m.Welcome == nil {
+		return nil, errors.New("its first message is no welcome: is it an xferbench serve?")
+	}
+	return m.Welcome, nil
+}
+
+// greetError words a failed beginning by its cause.
+func greetError(err error) error {
+	text := status.Convert(err).Message()
+	switch {
+	case strings.Contains(text, errKey.Error()):
+		return errKey
+	case strings.Contains(text, "first record does not look like a TLS handshake"):
+		return fmt.Errorf("what listens there does not speak TLS, so it is no xferbench serve (%s)", text)
+	case status.Code(err) == codes.Unavailable:
+		return errors.New(text)
+	}
+	return fromStatus(err)
+}
+
+// live exchanges beats until the session ends.
+func (c *Client) live() {
+	defer c.wg.Done()
+	tick := time.NewTicker(c.timeout / beats)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case m := <-c.in:
+			switch {
+			case m.err != nil:
+				c.cancel(fmt.Errorf("%w: it is gone: %w", ErrPeer, gone(m.err)))
+				return
+			case m.beat.Bye:
+				c.bye <- m.beat
+				return
+			}
+			last = time.Now()
+		case <-tick.C:
+			if quiet := time.Since(last); quiet > c.timeout {
+				c.cancel(fmt.Errorf("%w: it has not answered for %v", ErrPeer, quiet.Round(time.Second)))
+				return
+			}
+			// A failed send shows as a failed receive, with its reason.
+			if err := c.sendBeat(&beat{}); err != nil {
+				continue
+			}
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Client) sendBeat(b *beat) error {
+	c.send.Lock()
+	defer c.send.Unlock()
+	return c.stream.SendMsg(b)
+}
+
+// Context ends when the session does; its cause says why.
+func (c *Client) Context() context.Context { return c.ctx }
+
+// Close says goodbye, waits until the peer has closed what the session opened,
+// and reports what went wrong there. It may be called twice.
+func (c *Client) Close() error {
+	if c.conn == nil {
+		return nil
+	}
+	var err error
+	if c.ctx.Err() == nil {
+		if serr := c.sendBeat(&beat{Bye: true}); serr == nil {
+			t := time.NewTimer(c.timeout)
+			defer t.Stop()
+			select {
+			case b := <-c.bye:
+				if b.Error != "" {
+					err = fmt.Errorf("peer: closing: %s", b.Error)
+				}
+			case <-c.ctx.Done():
+				err = context.Cause(c.ctx)
+			case <-t.C:
+				err = fmt.Errorf("%w: no goodbye for %v", ErrPeer, c.timeout)
+			}
+		}
+	}
+	c.cancel(nil)
+	c.wg.Wait()
+	err = errors.Join(err, c.conn.Close())
+	c.conn = nil
+	return err
+}
+
+// invoke is one call. A lost session is its error's cause, whatever the
+// channel says.
+func invoke[A any](c *Client, ctx context.Context, name string, q any) (a A, err error) {
+	if c.ctx.Err() != nil {
+		return a, context.Cause(c.ctx)
+	}
+	ctx, cancel := context.WithCancelCause(metadata.AppendToOutgoingContext(ctx, sessionKey, c.session))
+	defer cancel(nil)
+	defer context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })()
+	err = c.conn.Invoke(ctx, "/"+service+"/"+name, q, &a)
+	switch {
+	case err == nil:
+		return a, nil
+	case c.ctx.Err() != nil:
+		return a, context.Cause(c.ctx)
+	case status.Code(err) == codes.Unavailable:
+		// The connection broke; the stream's end has the same news.
+		return a, fmt.Errorf("%w: it is gone: %w", ErrPeer, gone(err))
+	}
+	return a, fromStatus(err)
+}
+
+// The calls of xfer.Peer.
+
+func (c *Client) Inventory(ctx context.Context) (record.Host, error) {
+	return invoke[record.Host](c, ctx, "Inventory", xfer.Done{})
+}
+func (c *Client) Memory(ctx context.Context, r xfer.MemoryRequest) (xfer.MemoryReply, error) {
+	return invoke[xfer.MemoryReply](c, ctx, "Memory", r)
+}
+func (c *Client) Open(ctx context.Context, r xfer.OpenRequest) (xfer.OpenReply, error) {
+	return invoke[xfer.OpenReply](c, ctx, "Open", r)
+}
+func (c *Client) Register(ctx context.Context, r xfer.EndpointRequest) (xfer.RegisterReply, error) {
+	return invoke[xfer.RegisterReply](c, ctx, "Register", r)
+}
+func (c *Client) Connect(ctx context.Context, r xfer.ConnectRequest) (xfer.ConnectReply, error) {
+	return invoke[xfer.ConnectReply](c, ctx, "Connect", r)
+}
+func (c *Client) Plan(ctx context.Context, r xfer.PlanRequest) (xfer.PlanReply, error) {
+	return invoke[xfer.PlanReply](c, ctx, "Plan", r)
+}
+func (c *Client) Fill(ctx context.Context, r xfer.PayloadRequest) (xfer.Done, error) {
+	return invoke[xfer.Done](c, ctx, "Fill", r)
+}
+func (c *Client) Poison(ctx context.Context, r xfer.PayloadRequest) (xfer.Done, error) {
+	return invoke[xfer.Done](c, ctx, "Poison", r)
+}
+func (c *Client) Check(ctx context.Context, r xfer.PayloadRequest) (xfer.CheckReply, error) {
+	return invoke[xfer.CheckReply](c, ctx, "Check", r)
+}
+func (c *Client) Arm(ctx context.Context, r xfer.ArmRequest) (xfer.UsageReply, error) {
+	return invoke[xfer.UsageReply](c, ctx, "Arm", r)
+}
+func (c *Client) Settle(ctx context.Context, r xfer.SettleRequest) (xfer.UsageReply, error) {
+	return invoke[xfer.UsageReply](c, ctx, "Settle", r)
+}
+func (c *Client) Shut(ctx context.Context, r xfer.EndpointRequest) (xfer.Done, error) {
+	return invoke[xfer.Done](c, ctx, "Shut", r)
+}

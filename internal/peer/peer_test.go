@@ -1,0 +1,410 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/version"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// served is a server on loopback with its log.
+type served struct {
+	*Server
+	address string
+	stop    func() error
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func serve(t *testing.T, s *Server) *served {
+	t.Helper()
+	out := &served{Server: s}
+	var err error
+	if s.Secret, err = NewSecret(); err != nil {
+		t.Fatal(err)
+	}
+	s.Log = func(format string, args ...any) {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		fmt.Fprintf(&out.log, format+"\n", args...)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.address = l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	var once sync.Once
+	out.stop = func() (err error) {
+		once.Do(func() {
+			cancel()
+			select {
+			case err = <-done:
+			case <-time.After(20 * time.Second):
+				err = errors.New("the server did not end")
+			}
+		})
+		return err
+	}
+	t.Cleanup(func() {
+		if err := out.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return out
+}
+
+func (s *served) logged() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+func dial(t *testing.T, s *served, timeout time.Duration) *Client {
+	t.Helper()
+	c, err := Dial(context.Background(), s.address, s.Secret, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// eventually polls until ok, for at most 20 s.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("not within 20 s: %s", what)
+}
+
+func TestSessionsOneAfterAnother(t *testing.T) {
+	s := serve(t, &Server{MaxMemory: 1 << 20})
+	before := mem.Allocated()
+	for range 3 {
+		c := dial(t, s, 5*time.Second)
+		ctx := c.Context()
+		if !c.SameHost || c.Local == nil {
+			t.Errorf("same host %v, local %v", c.SameHost, c.Local)
+		}
+		h, err := c.Inventory(ctx)
+		if err != nil || h.CPUs < 1 {
+			t.Fatalf("inventory %+v, %v", h, err)
+		}
+		if _, err := c.Memory(ctx, xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 21}); !errors.Is(err, xfer.ErrTooLarge) || !strings.Contains(err.Error(), "--max-memory") {
+			t.Errorf("memory over the limit: %v", err)
+		}
+		if _, err := c.Memory(ctx, xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		if got := mem.Allocated() - before; got != 1<<20 {
+			t.Errorf("%d bytes allocated", got)
+		}
+		if _, err := c.Open(ctx, xfer.OpenRequest{Config: xfer.Config{Provider: "ucx:no-such-transport"}}); err == nil {
+			t.Error("an unknown transport was opened")
+		}
+		if _, err := c.Arm(ctx, xfer.ArmRequest{Plan: 7}); err == nil || !strings.Contains(err.Error(), "plan 7") {
+			t.Errorf("arming a plan that is not there: %v", err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := mem.Allocated() - before; got != 0 {
+			t.Errorf("%d bytes left after goodbye", got)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	s := serve(t, &Server{})
+	other, err := NewSecret()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("wrong token", func(t *testing.T) {
+		_, err := Dial(context.Background(), s.address, other, 5*time.Second)
+		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "does not belong to this token") {
+			t.Errorf("Dial: %v", err)
+		}
+	})
+	t.Run("wrong bearer", func(t *testing.T) {
+		// A client that knows the key but not the token.
+		h := newHello(other, 5*time.Second)
+		if _, err := s.begin(context.Background(), h); err == nil || !strings.Contains(err.Error(), "wrong token") {
+			t.Errorf("begin: %v", err)
+		}
+	})
+	t.Run("other version", func(t *testing.T) {
+		old := version.Version
+		h := newHello(s.Secret, 5*time.Second)
+		h.Version = old + "-other"
+		_, err := s.begin(context.Background(), h)
+		if err == nil || !strings.Contains(err.Error(), "run the same build on both sides") || !strings.Contains(err.Error(), h.Version) {
+			t.Errorf("begin: %v", err)
+		}
+	})
+	t.Run("busy", func(t *testing.T) {
+		c := dial(t, s, 5*time.Second)
+		_, err := Dial(context.Background(), s.address, s.Secret, 5*time.Second)
+		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "busy") {
+			t.Errorf("Dial: %v", err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("nobody there", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err = Dial(context.Background(), a, s.Secret, 5*time.Second)
+		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "xferbench serve") {
+			t.Errorf("Dial: %v", err)
+		}
+	})
+	t.Run("not TLS", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Write([]byte("SSH-2.0-OpenSSH_9.2\r\n"))
+				c.Close()
+			}
+		}()
+		_, err = Dial(context.Background(), l.Addr().String(), s.Secret, 5*time.Second)
+		if !errors.Is(err, ErrPeer) {
+			t.Errorf("Dial: %v", err)
+		}
+	})
+	t.Run("silent listener", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		start := time.Now()
+		_, err = Dial(context.Background(), l.Addr().String(), s.Secret, 300*time.Millisecond)
+		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "no answer") {
+			t.Errorf("Dial: %v", err)
+		}
+		if d := time.Since(start); d > 10*time.Second {
+			t.Errorf("gave up after %v", d)
+		}
+	})
+}
+
+func TestGarbageDoesNotHurt(t *testing.T) {
+	s := serve(t, &Server{})
+	for _, g := range []string{"", "GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x00\x05hello", strings.Repeat("\xff", 1<<16)} {
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte(g)); err != nil {
+			t.Logf("write: %v", err) // the server may have hung up
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := dial(t, s, 5*time.Second).Close(); err != nil {
+		t.Errorf("a session after garbage: %v", err)
+	}
+}
+
+func TestServerGoneEndsTheSession(t *testing.T) {
+	s := serve(t, &Server{})
+	c := dial(t, s, 5*time.Second)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-c.Context().Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session outlived its server")
+	}
+	if err := context.Cause(c.Context()); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "stopped") {
+		t.Errorf("cause: %v", err)
+	}
+	if _, err := c.Inventory(context.Background()); !errors.Is(err, ErrPeer) {
+		t.Errorf("a call after the end: %v", err)
+	}
+}
+
+func TestClientGoneFreesTheServer(t *testing.T) {
+	s := serve(t, &Server{})
+	before := mem.Allocated()
+	c := dial(t, s, 5*time.Second)
+	if _, err := c.Memory(c.Context(), xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.conn.Close(); err != nil { // as a process that dies does
+		t.Fatal(err)
+	}
+	eventually(t, "the server frees the session", func() bool { return mem.Allocated() == before })
+	if err := dial(t, s, 5*time.Second).Close(); err != nil {
+		t.Errorf("a session after one that died: %v", err)
+	}
+	if l := s.logged(); !strings.Contains(l, "gone") {
+		t.Errorf("log %q", l)
+	}
+}
+
+// A stopped process keeps its connections: only its silence tells.
+func TestSilenceEndsTheSession(t *testing.T) {
+	s := serve(t, &Server{})
+	c := dial(t, s, 500*time.Millisecond)
+	c.send.Lock() // the client's beats stop; the server's go on
+	eventually(t, "the server gives a silent client up", func() bool { return strings.Contains(s.logged(), "has not answered") })
+	c.send.Unlock()
+	select {
+	case <-c.Context().Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the client did not hear of it")
+	}
+}
+
+func TestMaxSessions(t *testing.T) {
+	s := serve(t, &Server{MaxSessions: 1})
+	if err := dial(t, s, 5*time.Second).Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server ends after its session", func() bool {
+		c, err := Dial(context.Background(), s.address, s.Secret, 5*time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+}
+
+func TestParseLine(t *testing.T) {
+	sec, err := NewSecret()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		"node2:1234":     "node2:1234",
+		"node2":          "node2:" + DefaultPort,
+		"10.0.0.1":       "10.0.0.1:" + DefaultPort,
+		"[fe80::1]:1234": "[fe80::1]:1234",
+		"fe80::1":        "[fe80::1]:" + DefaultPort,
+	} {
+		a, got, err := ParseLine(in+"#"+sec.String(), nil)
+		if err != nil || a != want || got != sec {
+			t.Errorf("ParseLine(%q): %q, %v", in, a, err)
+		}
+		if a, got, err = ParseLine(in, &sec); err != nil || a != want || got != sec {
+			t.Errorf("ParseLine(%q) with a secret file: %q, %v", in, a, err)
+		}
+	}
+	for in, want := range map[string]string{
+		"node2:1234":                       "no token",
+		"node2:1234#short":                 "paste its whole line",
+		"node2:1234#" + sec.String() + "x": "paste its whole line",
+		":1234#" + sec.String():            "want host",
+		"a:b:c#" + sec.String():            "want host",
+		"a b#" + sec.String():              "want host",
+		"#" + sec.String():                 "want host",
+	} {
+		if _, _, err := ParseLine(in, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseLine(%q): %v, want %q", in, err, want)
+		}
+	}
+}
+
+func TestParseSSH(t *testing.T) {
+	for in, want := range map[string]SSH{
+		"ssh://node2":            {Target: "node2", Program: "xferbench"},
+		"ssh://me@node2:2222":    {Target: "me@node2", Port: "2222", Program: "xferbench"},
+		"ssh://me@[fe80::1]:22/": {Target: "me@fe80::1", Port: "22", Program: "xferbench"},
+	} {
+		if got, err := ParseSSH(in); err != nil || got != want {
+			t.Errorf("ParseSSH(%q): %+v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"ssh://", "ssh:///x", "ssh://a/b", "ssh://a:b@c", "http://a", "ssh://-oProxyCommand=x", "ssh://a?b"} {
+		if got, err := ParseSSH(in); err == nil {
+			t.Errorf("ParseSSH(%q): %+v", in, got)
+		}
+	}
+}
+
+func TestSecretFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	a, err := ReadSecret(write("a", "sixteen bytes and more\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ReadSecret(write("b", "  sixteen bytes and more"))
+	if err != nil || a != b {
+		t.Errorf("the same text makes two secrets (%v)", err)
+	}
+	if _, err := ReadSecret(write("c", "short")); err == nil {
+		t.Error("a short secret was taken")
+	}
+	if a.Fingerprint() == (Secret{}).Fingerprint() || a.token() == (Secret{}).token() {
+		t.Error("two secrets share a key or token")
+	}
+}
+
+func FuzzParseLine(f *testing.F) {
+	f.Add("node2:1234#" + Secret{}.String())
+	f.Add("[::1]")
+	f.Add("a#b#c")
+	f.Fuzz(func(t *testing.T, in string) {
+		a, s, err := ParseLine(in, &Secret{})
+		if err != nil {
+			return
+		}
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			t.Errorf("ParseLine(%q) gave %q: %v", in, a, err)
+		}
+		if _, s2, err := ParseLine(Line(a, s), nil); err != nil || s2 != s {
+			t.Errorf("%q does not read back: %v", Line(a, s), err)
+		}
+		if _, err := ParseSSH("ssh://" + in); err == nil && strings.HasPrefix(in, "-") {
+			t.Errorf("ssh option %q was taken", in)
+		}
+	})
+}

@@ -1,0 +1,170 @@
+// Package peer is the control channel between the initiator and the target of
+// a run: gRPC over TLS, one session at a time.
+//
+// A session begins with a stream, Attend, on which both sides send a beat
+// every few seconds for as long as they live; a side that hears nothing for the
+// timeout gives the other up. The calls of [xfer.Peer] run beside it. When the
+// stream ends, for whatever reason, the server closes all that the session
+// opened.
+package peer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/version"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// protocol rises with each change that an older peer would misunderstand.
+const protocol = 1
+
+// DefaultPort is the port of serve, and of a PEER without one.
+const DefaultPort = "18517"
+
+// Beat is the only message of the Attend stream. The first one of each side
+// introduces it; the client's last says goodbye, the server's last that it has
+// closed everything, with what went wrong.
+type beat struct {
+	Hello   *hello   `json:"hello,omitempty"`
+	Welcome *welcome `json:"welcome,omitempty"`
+	Bye     bool     `json:"bye,omitempty"`
+	Error   string   `json:"error,omitempty"`
+}
+
+type hello struct {
+	Protocol  int    `json:"protocol"`
+	Version   string `json:"version"`
+	Schema    int    `json:"schema"`
+	Token     string `json:"token"`
+	TimeoutNs int64  `json:"timeout_ns"`
+	BootID    string `json:"boot_id"`
+	NetNS     string `json:"netns"`
+}
+
+type welcome struct {
+	Session string `json:"session"`
+	BootID  string `json:"boot_id"`
+	NetNS   string `json:"netns"`
+}
+
+func newHello(s Secret, timeout time.Duration) *hello {
+	boot, ns := identity()
+	return &hello{Protocol: protocol, Version: version.Version, Schema: record.Schema, Token: s.token(),
+		TimeoutNs: int64(timeout), BootID: boot, NetNS: ns}
+}
+
+// mismatch says why two builds cannot run together.
+func (h *hello) mismatch() error {
+	if h.Protocol != protocol || h.Version != version.Version || h.Schema != record.Schema {
+		return fmt.Errorf("the initiator is xferbench %s (protocol %d, schema %d), the peer %s (protocol %d, schema %d): run the same build on both sides",
+			h.Version, h.Protocol, h.Schema, version.Version, protocol, record.Schema)
+	}
+	return nil
+}
+
+// codec carries the messages as JSON: they are few, small and outside every
+// clock, and the Go types are their one definition.
+type codec struct{}
+
+func (codec) Name() string                       { return "xferbench-json" }
+func (codec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
+func (codec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+func init() { encoding.RegisterCodec(codec{}) }
+
+const service = "xferbench.Peer"
+
+// maxMessage bounds a message; addresses of many lanes are the largest.
+const maxMessage = 4 << 20
+
+// sessionKey is the metadata that names the session of a call.
+const sessionKey = "xferbench-session"
+
+// method makes the descriptor of one call of xfer.Peer.
+func method[Q, A any](name string, f func(xfer.Peer, context.Context, Q) (A, error)) grpc.MethodDesc {
+	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		var q Q
+		if err := decode(&q); err != nil {
+			return nil, err
+		}
+		var a A
+		err := srv.(*Server).call(ctx, func(ctx context.Context, side xfer.Peer) (err error) {
+			a, err = f(side, ctx, q)
+			return err
+		})
+		if err != nil {
+			return nil, toStatus(err)
+		}
+		return a, nil
+	}}
+}
+
+var serviceDesc = grpc.ServiceDesc{
+	ServiceName: service,
+	HandlerType: (*any)(nil),
+	Methods: []grpc.MethodDesc{
+		method("Inventory", func(p xfer.Peer, ctx context.Context, _ xfer.Done) (record.Host, error) { return p.Inventory(ctx) }),
+		method("Memory", xfer.Peer.Memory),
+		method("Open", xfer.Peer.Open),
+		method("Register", xfer.Peer.Register),
+		method("Connect", xfer.Peer.Connect),
+		method("Plan", xfer.Peer.Plan),
+		method("Fill", xfer.Peer.Fill),
+		method("Poison", xfer.Peer.Poison),
+		method("Check", xfer.Peer.Check),
+		method("Arm", xfer.Peer.Arm),
+		method("Settle", xfer.Peer.Settle),
+		method("Shut", xfer.Peer.Shut),
+	},
+	Streams: []grpc.StreamDesc{{
+		StreamName: "Attend", ServerStreams: true, ClientStreams: true,
+		Handler: func(srv any, stream grpc.ServerStream) error { return srv.(*Server).attend(stream) },
+	}},
+}
+
+// The kinds of error that keep their meaning across the channel.
+var kinds = map[codes.Code]error{
+	codes.Unavailable:        nil, // the channel's own
+	codes.FailedPrecondition: xfer.ErrUnavailable,
+	codes.Unimplemented:      xfer.ErrUnsupported,
+	codes.OutOfRange:         xfer.ErrTooLarge,
+}
+
+func toStatus(err error) error {
+	for code, kind := range kinds {
+		if kind != nil && errors.Is(err, kind) {
+			return status.Error(code, err.Error())
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		return status.Error(codes.Canceled, err.Error())
+	}
+	return status.Error(codes.Unknown, err.Error())
+}
+
+// remoteError is a peer's error with its kind.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+func fromStatus(err error) error {
+	s, ok := status.FromError(err)
+	if !ok || err == nil {
+		return err
+	}
+	return &remoteError{s.Message(), kinds[s.Code()]}
+}

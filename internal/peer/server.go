@@ -1,0 +1,299 @@
+package peer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// Server is the target's end: it hands memory and transports to one session at
+// a time.
+type Server struct {
+	Secret Secret
+	// MaxMemory limits a session's buffer in bytes, 0 not at all.
+	MaxMemory uint64
+	// MaxSessions is after how many sessions Serve returns; 0: never.
+	MaxSessions int
+	// Bind is the IP address for transports; "" is the one that the client
+	// reached.
+	Bind string
+	// Log is told when a session begins, ends or is refused.
+	Log func(format string, args ...any)
+
+	mu      sync.Mutex
+	session *session
+	count   int
+	err     error // of the last session
+	over    chan struct{}
+}
+
+// session is what one client opened.
+type session struct {
+	id     string
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	call   sync.Mutex // held by the call in progress
+	side   *xfer.Side
+}
+
+// handshakeTimeout ends a connection that does not say hello.
+const handshakeTimeout = 10 * time.Second
+
+// maxTimeout bounds what a client can ask for as its timeout.
+const maxTimeout = time.Hour
+
+// Serve serves on l until ctx ends or MaxSessions are over; it closes l, and
+// the session in progress with all that it opened. Its error is that of the
+// last session when MaxSessions is 1.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	cfg, err := s.Secret.serverTLS()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	s.over = make(chan struct{})
+	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(cfg)), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.ForceServerCodec(codec{}), grpc.MaxConcurrentStreams(16))
+	g.RegisterService(&serviceDesc, s)
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(l) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+	case <-s.over:
+	}
+	s.mu.Lock()
+	if s.session != nil {
+		s.session.cancel(errors.New("the peer was stopped"))
+	}
+	s.mu.Unlock()
+	// The session's own stream closes what it opened; then the rest may go.
+	stopped := make(chan struct{})
+	go func() { g.GracefulStop(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(handshakeTimeout):
+		g.Stop()
+		<-stopped
+	}
+	if err == nil && s.MaxSessions == 1 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.err
+	}
+	return err
+}
+
+func (s *Server) log(format string, args ...any) {
+	if s.Log != nil {
+		s.Log(format, args...)
+	}
+}
+
+// begin makes a session for a client that said hello.
+func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
+	if !s.Secret.tokenOK(h.Token) {
+		return nil, status.Error(codes.Unauthenticated, "wrong token: paste the whole line that xferbench serve printed")
+	}
+	if err := h.mismatch(); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if h.TimeoutNs <= 0 || h.TimeoutNs > int64(maxTimeout) {
+		return nil, status.Errorf(codes.InvalidArgument, "a timeout of %v", time.Duration(h.TimeoutNs))
+	}
+	bind := s.Bind
+	if p, ok := grpcpeer.FromContext(ctx); ok && bind == "" {
+		if a, ok := p.LocalAddr.(*net.TCPAddr); ok {
+			bind = a.IP.String()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != nil {
+		return nil, status.Error(codes.ResourceExhausted, "the peer is busy with another session: try again when it is over")
+	}
+	if s.MaxSessions > 0 && s.count >= s.MaxSessions {
+		return nil, status.Error(codes.ResourceExhausted, "the peer has served all the sessions that it was started for: start xferbench serve again")
+	}
+	s.count++
+	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel, side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: bind}}
+	return s.session, nil
+}
+
+// end closes what the session opened, after the call in progress.
+func (s *Server) end(ses *session, cause error) error {
+	ses.cancel(cause)
+	ses.call.Lock()
+	err := ses.side.Close()
+	ses.call.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.session = nil
+	s.err = errors.Join(cause, err)
+	if s.MaxSessions > 0 && s.count >= s.MaxSessions {
+		close(s.over)
+	}
+	return err
+}
+
+// errGone is the end of a session whose client said goodbye.
+var errBye = errors.New("goodbye")
+
+// attend is a session's life.
+func (s *Server) attend(stream grpc.ServerStream) error {
+	from := "unknown"
+	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
+		from = p.Addr.String()
+	}
+	in := receive(stream)
+	first, err := next(stream.Context(), in, handshakeTimeout)
+	if err != nil || first.Hello == nil {
+		s.log("refused %s: no hello", from)
+		return status.Error(codes.InvalidArgument, "the first message must say hello")
+	}
+	ses, err := s.begin(stream.Context(), first.Hello)
+	if err != nil {
+		s.log("refused %s: %s", from, status.Convert(err).Message())
+		return err
+	}
+	s.log("session from %s", from)
+	cause := s.live(stream, ses, in, time.Duration(first.Hello.TimeoutNs))
+	if errors.Is(cause, errBye) {
+		cause = nil
+	}
+	cerr := s.end(ses, cause)
+	switch {
+	case cause != nil:
+		s.log("session from %s ended: %v", from, cause)
+		return status.Error(codes.Aborted, cause.Error())
+	case cerr != nil:
+		s.log("session from %s: closing: %v", from, cerr)
+		return stream.SendMsg(&beat{Bye: true, Error: cerr.Error()})
+	}
+	s.log("session from %s over", from)
+	return stream.SendMsg(&beat{Bye: true})
+}
+
+// live exchanges beats until one side ends the session, and says why.
+func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received, timeout time.Duration) error {
+	boot, ns := identity()
+	if err := stream.SendMsg(&beat{Welcome: &welcome{Session: ses.id, BootID: boot, NetNS: ns}}); err != nil {
+		return fmt.Errorf("the initiator is gone: %w", err)
+	}
+	tick := time.NewTicker(timeout / beats)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ses.ctx.Done():
+			return context.Cause(ses.ctx)
+		case m := <-in:
+			if m.err != nil {
+				return fmt.Errorf("the initiator is gone: %w", gone(m.err))
+			}
+			if m.beat.Bye {
+				return errBye
+			}
+			last = time.Now()
+		case <-tick.C:
+			if quiet := time.Since(last); quiet > timeout {
+				return fmt.Errorf("the initiator has not answered for %v", quiet.Round(time.Second))
+			}
+			if err := stream.SendMsg(&beat{}); err != nil {
+				return fmt.Errorf("the initiator is gone: %w", gone(err))
+			}
+		}
+	}
+}
+
+// call runs f for the session that ctx names, one call at a time.
+func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) error) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	s.mu.Lock()
+	ses := s.session
+	s.mu.Unlock()
+	if id := md.Get(sessionKey); ses == nil || len(id) != 1 || id[0] != ses.id {
+		return errors.New("no such session")
+	}
+	ses.call.Lock()
+	defer ses.call.Unlock()
+	if ses.ctx.Err() != nil {
+		return context.Cause(ses.ctx)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ses.ctx, func() { cancel(context.Cause(ses.ctx)) })()
+	return f(ctx, ses.side)
+}
+
+// beats is how many of them go into the timeout.
+const beats = 5
+
+type received struct {
+	beat beat
+	err  error
+}
+
+// receive reads a stream into a channel until it fails; the failure is its
+// last message.
+func receive(stream interface{ RecvMsg(any) error }) <-chan received {
+	c := make(chan received, 8)
+	go func() {
+		for {
+			var m received
+			m.err = stream.RecvMsg(&m.beat)
+			c <- m
+			if m.err != nil {
+				return
+			}
+		}
+	}()
+	return c
+}
+
+func next(ctx context.Context, in <-chan received, timeout time.Duration) (beat, error) {
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case m := <-in:
+		return m.beat, m.err
+	case <-ctx.Done():
+		return beat{}, context.Cause(ctx)
+	case <-t.C:
+		return beat{}, fmt.Errorf("no answer for %v", timeout)
+	}
+}
+
+// gone words the end of a stream.
+func gone(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("its control connection was closed")
+	}
+	return errors.New(status.Convert(err).Message())
+}
+
+// identity is the boot and the network namespace of this process: two sides
+// with both equal share their network.
+func identity() (boot, netns string) {
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		boot = strings.TrimSpace(string(b))
+	}
+	netns, _ = os.Readlink("/proc/self/ns/net")
+	return boot, netns
+}

@@ -1,0 +1,313 @@
+// Package raw runs the tool's main job: transfers of a KV cache over one or
+// more transports to a peer, recorded and summed up.
+package raw
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// Options are what a raw run is asked for.
+type Options struct {
+	Peer         string // "" for a second process on this host
+	SecretFile   string
+	Program      string // xferbench on the ssh host
+	PushBinary   bool
+	Providers    []string
+	Ops          []string
+	Sizes        []int64 // bytes; empty: Tokens
+	Tokens       []int64
+	Shapes       []string
+	Layout       string
+	BlockTokens  int
+	Model, DType string
+	TP           int
+	Memory       string // host, host-huge, cuda[:N], cuda-host[:N]
+	PeerMemory   string // "": as Memory
+	Streams      int
+	Depth        int
+	Rails        int
+	Chunk        int64
+	Poll         string // auto, spin, yield
+	Blocks       int
+	MinBlocks    int
+	Budget       time.Duration
+	Iterations   int
+	RoundRobin   bool
+	UntilCI      float64 // relative half-width; 0: not used
+	Launches     int
+	Seed         uint64
+	NoVerify     bool
+	NoCeiling    bool
+	Timeout      time.Duration
+	Bind         string
+	Libfabric    string
+	Libucp       string
+	UCXConfig    []string // KEY=VALUE
+	Set          []string // KEY=VALUE, options of libfabric transports
+	Argv         []string
+}
+
+// ErrUsage is matched by the errors of options that cannot be run.
+var ErrUsage = errors.New("usage")
+
+func usage(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrUsage, fmt.Errorf(format, args...))
+}
+
+// plan is what the options mean.
+type plan struct {
+	transports []xfer.Config
+	labels     []string // of the transports, unique
+	specs      []xfer.Spec
+	memory     xfer.MemoryRequest
+	peerMemory xfer.MemoryRequest
+}
+
+// ceilings are the rows that every other is compared to: one copy in memory,
+// and the kernel's TCP.
+var ceilings = []string{"memcpy", "socket"}
+
+// poll chooses how to wait: a spinning poller on each side needs cores of its
+// own, and one more for everything else.
+func poll(word string) (engine.Poll, error) {
+	switch word {
+	case "spin":
+		return engine.Spin, nil
+	case "yield":
+		return engine.Yield, nil
+	case "auto", "":
+		if runtime.NumCPU() >= 4 {
+			return engine.Spin, nil
+		}
+		return engine.Yield, nil
+	}
+	return 0, usage("--poll %q: want auto, spin or yield", word)
+}
+
+func memory(word string) (r xfer.MemoryRequest, err error) {
+	kind, dev, has := strings.Cut(word, ":")
+	r.Kind = mem.Kind(kind)
+	if !slices.Contains(mem.Kinds(), r.Kind) {
+		return r, usage("--memory %q: want one of %v, the CUDA kinds with :N for device N", word, mem.Kinds())
+	}
+	if has {
+		if r.Kind != mem.CUDA && r.Kind != mem.CUDAHost {
+			return r, usage("--memory %q: only the CUDA kinds take a device", word)
+		}
+		if _, err := fmt.Sscanf(dev+"\n", "%d\n", &r.Device); err != nil || r.Device < 0 {
+			return r, usage("--memory %q: %q is no device number", word, dev)
+		}
+	}
+	return r, nil
+}
+
+func keyValues(flag string, list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, kv := range list {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, usage("--%s %q: want KEY=VALUE", flag, kv)
+		}
+		out[strings.TrimPrefix(k, "UCX_")] = v
+	}
+	return out, nil
+}
+
+func (o *Options) plan() (*plan, error) {
+	p := &plan{}
+	var err error
+	if p.memory, err = memory(o.Memory); err != nil {
+		return nil, err
+	}
+	if o.PeerMemory == "" {
+		o.PeerMemory = o.Memory
+	}
+	if p.peerMemory, err = memory(o.PeerMemory); err != nil {
+		return nil, err
+	}
+	pollMode, err := poll(o.Poll)
+	if err != nil {
+		return nil, err
+	}
+	ucx, err := keyValues("ucx-config", o.UCXConfig)
+	if err != nil {
+		return nil, err
+	}
+	set, err := keyValues("set", o.Set)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	var ops []engine.Op
+	for _, w := range o.Ops {
+		op, err := engine.ParseOp(w)
+		if err != nil {
+			return nil, usage("--op: %w", err)
+		}
+		ops = append(ops, op)
+	}
+	reqs, err := o.requests()
+	if err != nil {
+		return nil, err
+	}
+	device := -1
+	if p.memory.Kind.OnDevice() {
+		device = p.memory.Device
+	}
+	base := xfer.Config{Bind: o.Bind, Ops: ops, Streams: o.Streams, Rails: o.Rails, Depth: o.Depth,
+		Chunk: uint64(o.Chunk), Poll: pollMode, Timeout: o.Timeout, Device: device}
+	count := map[string]int{}
+	for _, name := range o.allProviders() {
+		c := base
+		c.Provider = name
+		switch api, _, _ := strings.Cut(name, ":"); api {
+		case "ucx":
+			c.Library, c.Options = o.Libucp, ucx
+		case "socket", "memcpy":
+		default:
+			c.Library, c.Options = o.Libfabric, set
+		}
+		ceiling := !slices.Contains(o.Providers, name)
+		if ceiling {
+			c.Ops, c.Rails = []engine.Op{engine.Read}, 0
+		}
+		t := len(p.transports)
+		label := name
+		if count[name]++; count[name] > 1 {
+			// The same provider twice is an A/A comparison.
+			label = fmt.Sprintf("%s#%d", name, count[name])
+		}
+		p.labels = append(p.labels, label)
+		p.transports = append(p.transports, c)
+		p.specs = append(p.specs, specs(t, c.Ops, reqs, ceiling || name == "memcpy" || name == "socket", ceiling)...)
+	}
+	return p, nil
+}
+
+// allProviders are the ones asked for and, first, the ceilings.
+func (o *Options) allProviders() []string {
+	if o.NoCeiling {
+		return o.Providers
+	}
+	var out []string
+	for _, c := range ceilings {
+		if !slices.Contains(o.Providers, c) {
+			out = append(out, c)
+		}
+	}
+	return append(out, o.Providers...)
+}
+
+// specs are the conditions of one transport. A ceiling that nobody asked for
+// runs each size once, in its best shape.
+func specs(t int, ops []engine.Op, reqs []kv.Request, isCeiling, once bool) []xfer.Spec {
+	var out []xfer.Spec
+	seen := map[int64]bool{}
+	for _, op := range ops {
+		for _, q := range reqs {
+			if once {
+				k, err := kv.New(q)
+				if err != nil || seen[k.Bytes] {
+					continue
+				}
+				seen[k.Bytes] = true
+				q = kv.Request{Model: q.Model, Bytes: k.Bytes, Shape: kv.Contiguous, TensorParallel: q.TensorParallel}
+			}
+			out = append(out, xfer.Spec{Transport: t, Op: op, KV: q, Ceiling: isCeiling})
+		}
+	}
+	return out
+}
+
+func (o *Options) requests() ([]kv.Request, error) {
+	m, err := kv.Resolve(o.Model, o.DType)
+	if err != nil {
+		return nil, usage("--model: %w", err)
+	}
+	layout, err := kv.ParseLayout(o.Layout)
+	if err != nil {
+		return nil, usage("--kv-layout: %w", err)
+	}
+	shapes, err := kv.ParseShapes(strings.Join(o.Shapes, ","))
+	if err != nil {
+		return nil, usage("--shape: %w", err)
+	}
+	var out []kv.Request
+	add := func(tokens, bytes int64) error {
+		for _, s := range shapes {
+			q := kv.Request{Model: m, Tokens: tokens, Bytes: bytes, BlockTokens: o.BlockTokens, Layout: layout,
+				Shape: s, TensorParallel: o.TP, Seed: o.Seed}
+			if _, err := kv.New(q); err != nil {
+				return usage("%w", err)
+			}
+			out = append(out, q)
+		}
+		return nil
+	}
+	for _, b := range o.Sizes {
+		if err := add(0, b); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range o.Tokens {
+		if err := add(t, 0); err != nil {
+			return nil, err
+		}
+	}
+	if len(out) == 0 {
+		return nil, usage("no size: give --size or --tokens")
+	}
+	return out, nil
+}
+
+// Validate reports options that cannot be run, before anything is started.
+func (o *Options) Validate() error {
+	_, err := o.plan()
+	return err
+}
+
+func (o *Options) check() error {
+	for name, n := range map[string]int{"streams": o.Streams, "depth": o.Depth, "rails": o.Rails, "iterations": o.Iterations} {
+		if n < 0 || n > 1<<16 {
+			return usage("--%s %d: want a number from 1 to 65536, or 0 for the provider's best", name, n)
+		}
+	}
+	switch {
+	case len(o.Providers) == 0:
+		return usage("--provider: name at least one; xferbench providers lists what this host can run")
+	case len(o.Ops) == 0:
+		return usage("--op: name at least one of read, write, send")
+	case o.Chunk < 0:
+		return usage("--chunk: negative")
+	case o.Blocks < 1 || o.Blocks > 1<<20:
+		return usage("--blocks %d: want at least 1", o.Blocks)
+	case o.MinBlocks < 1 || o.MinBlocks > o.Blocks:
+		return usage("--min-blocks %d: want 1 to --blocks (%d)", o.MinBlocks, o.Blocks)
+	case o.Timeout < 100*time.Millisecond || o.Timeout > time.Hour:
+		return usage("--timeout %v: want 100ms to 1h", o.Timeout)
+	case o.Budget < 0:
+		return usage("--budget %v: negative", o.Budget)
+	case o.Launches < 1 || o.Launches > 1000:
+		return usage("--launches %d: want 1 to 1000", o.Launches)
+	case o.UntilCI < 0 || o.UntilCI >= 1:
+		return usage("--until-ci: want a percentage between 0%% and 100%%")
+	}
+	for _, p := range o.Providers {
+		if p == "" || strings.ContainsAny(p, " \t\n#") {
+			return usage("--provider: %q is no provider", p)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package raw
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/peer"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/version"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// Output is where a run goes besides its caller.
+type Output struct {
+	Record   *record.Writer // nil: none
+	JSON     io.Writer      // the record's lines as well; nil: none
+	Progress func(xfer.Progress)
+}
+
+// ErrInterrupted is the cause of a context that a person ended.
+var ErrInterrupted = errors.New("interrupted")
+
+// Run measures what o asks for. The record in memory has every line that was
+// written, also with an error; its last line is the End.
+func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
+	p, err := o.plan()
+	if err != nil {
+		return nil, err
+	}
+	s := &session{o: o, p: p, out: out, rec: &record.Record{}, start: clock.Now()}
+	if out.Record != nil {
+		s.rec.Path = out.Record.Path()
+	}
+	err = s.run(ctx)
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), ErrInterrupted) {
+		err = errors.Join(ErrInterrupted, unless(err, ErrInterrupted, context.Canceled))
+	}
+	return s.rec, errors.Join(err, s.close(err))
+}
+
+// unless is err, or nil when it says no more than one of known.
+func unless(err error, known ...error) error {
+	for _, k := range known {
+		if errors.Is(err, k) {
+			return nil
+		}
+	}
+	return err
+}
+
+type session struct {
+	o     Options
+	p     *plan
+	out   Output
+	rec   *record.Record
+	start int64
+}
+
+// write appends a line to the record in memory, on disk and on stdout.
+func (s *session) write(l record.Line) error {
+	if err := s.rec.Add(l); err != nil {
+		return err
+	}
+	if s.out.Record != nil {
+		if err := s.out.Record.Write(l); err != nil {
+			return err
+		}
+	}
+	if s.out.JSON == nil {
+		return nil
+	}
+	b, err := record.Marshal(l)
+	if err != nil {
+		return err
+	}
+	_, err = s.out.JSON.Write(b)
+	return err
+}
+
+// close writes the End, even after a run that failed before its first line.
+func (s *session) close(cause error) error {
+	if s.rec.Run.Schema == 0 {
+		return nil
+	}
+	e := record.End{Status: record.StatusOK, EndUnixNs: time.Now().UnixNano(), ExitCode: ExitCode(cause)}
+	if cause != nil {
+		e.Status, e.Error = record.StatusFailed, cause.Error()
+	}
+	if errors.Is(cause, ErrInterrupted) {
+		e.Status = record.StatusInterrupted
+	}
+	if err := s.write(e); err != nil && !errors.Is(cause, err) {
+		return err
+	}
+	return nil
+}
+
+// ExitCode is the exit code that an error of Run stands for.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrInterrupted):
+		return 130
+	case errors.Is(err, ErrUsage), errors.Is(err, xfer.ErrTooLarge):
+		return 2
+	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, peer.ErrPeer):
+		return 3
+	case errors.Is(err, xfer.ErrData):
+		return 4
+	}
+	return 1
+}
+
+func (s *session) run(ctx context.Context) (err error) {
+	h := s.inventory()
+	line := record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: "raw", StartUnixNs: time.Now().UnixNano(),
+		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.o.Argv), Seed: s.o.Seed,
+		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches}
+	client, child, err := s.connect(ctx)
+	if err != nil {
+		return errors.Join(s.write(line), err)
+	}
+	defer func() { err = s.end(client, child, err) }()
+	ctx = client.Context()
+	line.Host.Address = client.Local.String()
+	their, err := client.Inventory(ctx)
+	if err != nil {
+		return errors.Join(s.write(line), err)
+	}
+	their.Address = client.Remote.String()
+	line.Peer = &their
+	if err := s.write(line); err != nil {
+		return err
+	}
+	side := &xfer.Side{Bind: s.o.Bind}
+	if side.Bind == "" {
+		side.Bind = client.Local.String()
+	}
+	defer func() { err = errors.Join(err, side.Close()) }()
+	for i := range s.p.transports {
+		s.p.transports[i].SameHost = client.SameHost
+	}
+	for launch := range s.o.Launches {
+		if err := s.measure(ctx, side, client, launch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer, launch int) error {
+	r := &xfer.Run{
+		Local: side, Peer: client, Transports: s.p.transports, Labels: s.p.labels, Specs: s.p.specs,
+		Schedule: xfer.Schedule{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, Budget: s.o.Budget,
+			Iterations: s.o.Iterations, RoundRobin: s.o.RoundRobin},
+		Memory: s.p.memory, PeerMemory: s.p.peerMemory, Seed: s.o.Seed, SkipVerify: s.o.NoVerify,
+		Start: s.start, Write: s.write, Progress: s.out.Progress,
+	}
+	return r.Do(ctx)
+}
+
+func (s *session) design() *record.Design {
+	d := &record.Design{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, BudgetNs: int64(s.o.Budget), Order: "random",
+		UntilCIPpm: int64(s.o.UntilCI * 1e6)}
+	if s.o.RoundRobin {
+		d.Order = "round-robin"
+	}
+	return d
+}
+
+func (s *session) inventory() record.Host {
+	h := host.Root("").Inventory()
+	h.CPUs = runtime.NumCPU()
+	return h
+}
+
+// redact replaces the token of a peer.
+func redact(argv []string) []string {
+	out := slices.Clone(argv)
+	for i, a := range out {
+		if address, token, ok := strings.Cut(a, "#"); ok && len(token) >= 40 {
+			out[i] = address + "#…"
+		}
+	}
+	return out
+}
+
+// connect reaches the peer, starting it if need be.
+func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error) {
+	var args []string
+	var child *peer.Child
+	var address string
+	var secret peer.Secret
+	var err error
+	switch {
+	case s.o.Peer == "":
+		child, err = peer.StartLocal(ctx, s.o.Timeout, args...)
+	case strings.HasPrefix(s.o.Peer, "ssh://"):
+		var ssh peer.SSH
+		if ssh, err = peer.ParseSSH(s.o.Peer); err != nil {
+			return nil, nil, usage("%w", err)
+		}
+		ssh.Program, ssh.Push = s.o.Program, s.o.PushBinary
+		child, err = peer.StartSSH(ctx, ssh, s.o.Timeout, args...)
+	default:
+		var shared *peer.Secret
+		if s.o.SecretFile != "" {
+			f, err := peer.ReadSecret(s.o.SecretFile)
+			if err != nil {
+				return nil, nil, usage("--secret-file: %w", err)
+			}
+			shared = &f
+		}
+		if address, secret, err = peer.ParseLine(s.o.Peer, shared); err != nil {
+			return nil, nil, usage("%w", err)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if child != nil {
+		address, secret = child.Address, child.Secret
+	}
+	if s.o.Bind != "" && net.ParseIP(s.o.Bind) == nil {
+		return nil, nil, usage("--bind %q: want an IP address", s.o.Bind)
+	}
+	c, err := peer.Dial(ctx, address, secret, s.o.Timeout)
+	if err != nil && child != nil {
+		err = errors.Join(err, child.Stop())
+	}
+	return c, child, err
+}
+
+// lostWait is how long a failed transfer waits for the control channel to say
+// that the peer is gone: the better explanation.
+const lostWait = time.Second
+
+// end closes the peer, and explains a failure by what became of it.
+func (s *session) end(c *peer.Client, child *peer.Child, cause error) error {
+	if errors.Is(cause, xfer.ErrTransfer) {
+		t := time.NewTimer(lostWait)
+		select {
+		case <-c.Context().Done():
+			if lost := context.Cause(c.Context()); errors.Is(lost, peer.ErrPeer) {
+				cause = fmt.Errorf("%w (%w)", lost, cause)
+			}
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	err := c.Close()
+	if child != nil {
+		err = errors.Join(err, child.Stop())
+		if cause != nil {
+			if w := child.Words(); w != "" {
+				cause = fmt.Errorf("%w; the peer's last words: %s", cause, w)
+			}
+		}
+	}
+	if cause != nil && errors.Is(err, peer.ErrPeer) {
+		err = nil // a lost peer cannot say goodbye; cause has the news
+	}
+	return errors.Join(cause, err)
+}
