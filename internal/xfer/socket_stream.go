@@ -31,7 +31,7 @@ func (v *vectors) add(p unsafe.Pointer, n uint64) {
 	if n == 0 {
 		return
 	}
-	if k := len(v.iov) - 1; k >= 0 && unsafe.Add(unsafe.Pointer(v.iov[k].Base), v.iov[k].Len) == p {
+	if k := len(v.iov) - 1; k >= 0 && uint64(uintptr(unsafe.Pointer(v.iov[k].Base)))+v.iov[k].Len == uint64(uintptr(p)) {
 		v.iov[k].Len += n
 		return
 	}

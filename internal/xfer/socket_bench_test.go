@@ -1,0 +1,53 @@
+package xfer
+
+import (
+	"context"
+	"testing"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+)
+
+// What one transfer over loopback costs, kernel TCP and UCX, both sides in
+// processes of their own.
+func BenchmarkPair(b *testing.B) {
+	const n = 64 << 20
+	for _, provider := range []string{"socket", "ucx:tcp"} {
+		for _, op := range []engine.Op{engine.Read, engine.Write} {
+			for _, c := range []struct {
+				name   string
+				len    uint64
+				pieces uint64
+			}{{"8", 8, 1}, {"16KiBx64", 16 << 10, 64}, {"1MiBx64", 1 << 20, 64}, {"64MiBx1", 64 << 20, 1}} {
+				b.Run(provider+"/"+op.String()+"/"+c.name, func(b *testing.B) {
+					cfg := ucxConfig(provider, 1)
+					cfg.Depth = 0
+					p, err := startPair(b, cfg, n)
+					if err != nil {
+						b.Fatal(err)
+					}
+					var lane []engine.Piece
+					for i := range c.pieces {
+						lane = append(lane, engine.Piece{Local: i * c.len, Remote: i * c.len, Len: c.len})
+					}
+					lanes := [][]engine.Piece{lane}
+					p.run(op, lanes, 2, 1)
+					plans, err := newPlans(lanes)
+					p.must(err)
+					defer freeAll(plans)
+					p.ask(pairRequest{Do: "arm", Op: op, Plans: lanes, Iters: b.N})
+					b.SetBytes(int64(c.len * c.pieces))
+					b.ResetTimer()
+					ss, err := p.ep.Transfer(context.Background(), op, plans, b.N)
+					b.StopTimer()
+					p.must(err)
+					p.ask(pairRequest{Do: "settle"})
+					var ns int64
+					for _, s := range ss {
+						ns += int64(s.Total())
+					}
+					b.ReportMetric(float64(c.len*c.pieces)*float64(len(ss))/float64(ns), "GB/s")
+				})
+			}
+		}
+	}
+}
