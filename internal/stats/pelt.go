@@ -22,8 +22,8 @@ type ChangePoints struct {
 // Penalty15 is Barrett's penalty for n values, 15·ln n.
 //
 // Source: Barrett et al., Virtual Machine Warmup Blows Hot and Cold, OOPSLA'17.
-// Textbook penalties (2 or 3 ln n) find changes in up to all stationary series
-// once their noise is correlated, as latencies are.
+// Textbook penalties of 2 or 3·ln n find changes in most stationary series once
+// their noise is correlated, as latencies are (docs/methodology.md).
 func Penalty15(n int) float64 { return 15 * math.Log(float64(n)) }
 
 // PELT returns the segmentation of xs that minimises the sum over segments of

@@ -84,6 +84,29 @@ func TestSimPELT(t *testing.T) {
 		within(t, fmt.Sprintf("PELT n %d ρ %v: stationary series with a change", c.n, c.rho), fa, 0, c.falseMost)
 		within(t, fmt.Sprintf("PELT n %d ρ %v: 8-sample +6 SD warm-up found", c.n, c.rho), found, c.foundLow, 1)
 	}
+	// Why not a textbook penalty: 3·ln n on stationary series.
+	for _, c := range []struct {
+		n   int
+		rho float64
+	}{{60, 0.6}, {200, 0.3}, {200, 0.6}} {
+		rng := newRand(uint64(c.n))
+		xs := make([]float64, c.n)
+		alarms := 0
+		for range 1000 {
+			ar1(rng, xs, c.rho)
+			for i := range xs {
+				xs[i] += 100
+			}
+			cp, err := PELT(xs, Penalty15(c.n)/5, MinSegment)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(cp.Starts) > 0 {
+				alarms++
+			}
+		}
+		within(t, fmt.Sprintf("3·ln n, n %d ρ %v: stationary series with a change", c.n, c.rho), float64(alarms)/1000, 0.1, 1)
+	}
 	// Why MinSegment is 3: shorter adds nothing, longer loses short warm-ups, and
 	// none of them changes the false alarms.
 	for _, seg := range []int{2, 3, 5} {
