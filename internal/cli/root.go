@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/raw"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report"
+	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/units"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+func newRootCommand() *cobra.Command {
+	f := newRawFlags()
+	cmd := &cobra.Command{
+		Use:   "xferbench [flags] [PEER]",
+		Short: "Measure how long a KV cache takes on the wire",
+		Long: `xferbench moves buffers shaped like a KV cache between two processes, on one
+host or two, over libfabric, UCX, kernel TCP and memcpy, and says how long they
+take, whether they arrived, and how close that is to what the hardware can do.
+
+PEER is what "xferbench serve" printed on the other host (host:port#token),
+or ssh://[user@]host to start one there, or nothing for a second process here.`,
+		Example: `  xferbench --provider tcp --size 438MB
+  xferbench --provider efa,ucx:tcp --tokens 8000 node2:18517#TOKEN
+  xferbench --provider verbs --op read,write ssh://node2`,
+		Args:          usageArgs(peerArg),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				f.o.Peer = args[0]
+			}
+			return f.run(cmd)
+		},
+	}
+	f.bind(cmd.Flags())
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
+	cmd.AddCommand(newServeCommand(), newKVCommand(), newVersionCommand())
+	return cmd
+}
+
+// peerArg takes one PEER, and knows a mistyped subcommand from one.
+func peerArg(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("one PEER, not %d: %s", len(args), strings.Join(args, " "))
+	}
+	if len(args) == 1 && !strings.ContainsAny(args[0], "#:/.") {
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return fmt.Errorf("%q is no PEER (host:port#token or ssh://host); did you mean the command %s?", args[0], strings.Join(near, " or "))
+		}
+	}
+	return nil
+}
+
+// rawFlags are the flags of a raw run.
+type rawFlags struct {
+	o          raw.Options
+	providers  []string
+	sizes      *units.SizeList
+	tokens     *units.TokenList
+	chunk      units.Size
+	until      units.Percent
+	recordFile string
+	noRecord   bool
+	json       string
+	wide       bool
+}
+
+func newRawFlags() *rawFlags {
+	return &rawFlags{sizes: units.NewSizeList(), tokens: units.NewTokenList()}
+}
+
+func (f *rawFlags) bind(fs *pflag.FlagSet) {
+	o := &f.o
+	fs.SortFlags = false
+	fs.StringSliceVarP(&o.Providers, "provider", "p", []string{"tcp"}, "transports, comma-separated; the same twice is an A/A test (xferbench providers lists them)")
+	fs.StringSliceVar(&o.Ops, "op", []string{"read"}, "read (as vLLM's NixlConnector does), write, send")
+	fs.Var(f.sizes, "size", "bytes, rounded up to whole KV blocks: 438MB, 64KiB,1GiB")
+	fs.Var(f.tokens, "tokens", "the same in tokens (default 8000)")
+	fs.StringSliceVar(&o.Shapes, "shape", []string{"merged", "fragmented"}, "merged (one descriptor a layer), fragmented (one a layer and block), contiguous (one)")
+	fs.StringVar(&o.Layout, "kv-layout", string(kv.Packed), "packed (K and V of a block in one descriptor, vLLM >= 0.26) or split (two)")
+	fs.IntVar(&o.BlockTokens, "block-tokens", kv.DefaultBlockTokens, "tokens a block")
+	fs.StringVar(&o.Model, "model", kv.DefaultModel, "preset or config.json (xferbench kv --help)")
+	fs.StringVar(&o.DType, "dtype", "auto", "type of a cached value: bf16, fp8, …")
+	fs.IntVar(&o.TP, "tensor-parallel", 1, "ranks that share the cache; one rank's part is moved")
+	fs.StringVar(&o.Memory, "memory", "host", "buffer: host, host-huge, cuda[:N], cuda-host[:N]")
+	fs.StringVar(&o.PeerMemory, "peer-memory", "", "buffer of the peer (default: as --memory)")
+	fs.IntVar(&o.Streams, "streams", 0, "independent endpoints a NIC, each with its thread (default: the provider's best)")
+	fs.IntVar(&o.Depth, "depth", 0, "operations in flight an endpoint (default: the provider's best)")
+	fs.Var(&f.chunk, "chunk", "split longer descriptors (default: the provider's best)")
+	fs.IntVar(&o.Rails, "rails", 0, "NICs to use (default: all that are nearest)")
+	fs.StringVar(&o.Poll, "poll", "auto", "spin, yield, or auto: spin with 4 cores and more")
+	fs.IntVar(&o.Blocks, "blocks", 10, "randomised blocks, each with every condition once")
+	fs.IntVar(&o.MinBlocks, "min-blocks", 6, "blocks to run even when the budget is over")
+	fs.DurationVar(&o.Budget, "budget", 20*time.Second, "time for the blocks; 0: no limit")
+	fs.IntVar(&o.Iterations, "iterations", 0, "transfers of a condition in each block (default: about 20 ms of them)")
+	fs.Var(&f.until, "until-ci", "stop once every median's 95% interval is within this: 2% (a declared sequential rule)")
+	fs.IntVar(&o.Launches, "launches", 1, "repeat with fresh processes and connections; the launch is then the unit")
+	fs.BoolVar(&o.RoundRobin, "round-robin", false, "keep the conditions in order instead of randomising")
+	fs.Uint64Var(&o.Seed, "seed", 0, "of block order, block ids and payload (default: random, printed)")
+	fs.BoolVar(&o.NoVerify, "no-verify", false, "do not check the data")
+	fs.BoolVar(&o.NoCeiling, "no-ceiling", false, "do not measure memcpy and socket beside the providers")
+	fs.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up after this long without progress")
+	fs.StringVar(&o.Bind, "bind", "", "local IP address for transports (default: the one that reaches the peer)")
+	fs.StringVar(&o.Libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
+	fs.StringVar(&o.Libucp, "libucp", "", "libucp.so.0 to load")
+	fs.StringArrayVar(&o.UCXConfig, "ucx-config", nil, "KEY=VALUE, over the settings that NIXL uses")
+	fs.StringArrayVar(&o.Set, "set", nil, "KEY=VALUE for libfabric transports: write-landing=dc|count, efa-shm=on|off")
+	fs.StringVar(&o.SecretFile, "secret-file", "", "secret that both sides share, instead of the token in PEER")
+	fs.StringVar(&o.Program, "peer-program", "xferbench", "xferbench on the ssh:// host")
+	fs.BoolVar(&o.PushBinary, "push-binary", false, "copy this binary to the ssh:// host for the run")
+	f.bindOutput(fs)
+}
+
+func (f *rawFlags) bindOutput(fs *pflag.FlagSet) {
+	fs.StringVar(&f.recordFile, "record", "", "file for the record (default: a new one in $XDG_STATE_HOME/xferbench)")
+	fs.BoolVar(&f.noRecord, "no-record", false, "write no record file")
+	fs.StringVar(&f.json, "json", "", `"-": the record's lines on stdout instead of the table`)
+	fs.BoolVar(&f.wide, "wide", false, "all columns")
+}
+
+// complete turns the flags into options.
+func (f *rawFlags) complete(cmd *cobra.Command) error {
+	f.o.Sizes, f.o.Tokens = f.sizes.Values(), f.tokens.Values()
+	if len(f.o.Sizes) == 0 && len(f.o.Tokens) == 0 {
+		f.o.Tokens = []int64{8000}
+	}
+	f.o.Chunk, f.o.UntilCI = int64(f.chunk), float64(f.until)
+	if f.o.Blocks < f.o.MinBlocks && cmd.Flags().Changed("blocks") && !cmd.Flags().Changed("min-blocks") {
+		f.o.MinBlocks = f.o.Blocks
+	}
+	if !cmd.Flags().Changed("seed") {
+		var b [8]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		f.o.Seed = binary.LittleEndian.Uint64(b[:]) >> 32 // short enough to retype
+	}
+	if f.noRecord && f.recordFile != "" {
+		return usagef("--record and --no-record exclude each other")
+	}
+	if f.json != "" && f.json != "-" {
+		return usagef(`--json %q: want "-"; a file is --record`, f.json)
+	}
+	f.o.Argv = argv(cmd)
+	return nil
+}
+
+func (f *rawFlags) writer() (*record.Writer, error) {
+	switch {
+	case f.noRecord:
+		return nil, nil
+	case f.recordFile != "":
+		w, err := record.Create(f.recordFile)
+		if err != nil {
+			return nil, usagef("%w", err)
+		}
+		return w, nil
+	}
+	return record.CreateDefault(time.Now(), strings.ToLower(rand.Text()[:6]))
+}
+
+func (f *rawFlags) run(cmd *cobra.Command) (err error) {
+	if err := f.complete(cmd); err != nil {
+		return err
+	}
+	if err := f.o.Validate(); err != nil {
+		return err
+	}
+	w, err := f.writer()
+	if err != nil {
+		return err
+	}
+	out := raw.Output{Record: w}
+	if f.json == "-" {
+		out.JSON = cmd.OutOrStdout()
+	}
+	bar := newProgress(cmd.ErrOrStderr())
+	out.Progress = bar.raw
+	rec, err := raw.Run(cmd.Context(), f.o, out)
+	bar.clear()
+	if w != nil {
+		err = errors.Join(err, w.Close())
+	}
+	if f.json == "" && len(rec.Samples) > 0 {
+		a, aerr := analysis.Of(rec)
+		if aerr != nil {
+			return errors.Join(err, aerr)
+		}
+		o := report.Options{Wide: f.wide, Color: color(cmd.OutOrStdout())}
+		err = errors.Join(err, report.Text(cmd.OutOrStdout(), a, o))
+	}
+	return err
+}
+
+// progress is one line on a terminal, rewritten before each batch: never while
+// one is measured.
+type progress struct{ w io.Writer }
+
+func newProgress(w io.Writer) *progress {
+	if !terminal(w) {
+		return &progress{}
+	}
+	return &progress{w}
+}
+
+func (p *progress) raw(x xfer.Progress) {
+	if p.w == nil {
+		return
+	}
+	line := fmt.Sprintf("[%d/%d] %s %s %s", x.Done+1, x.Total, x.Condition.Provider, x.Condition.Op, x.Condition.Shape)
+	if x.BytesPerSec > 0 {
+		line += fmt.Sprintf("  %s so far", units.FormatGBps(x.BytesPerSec))
+	}
+	if x.Left > 0 {
+		line += fmt.Sprintf("  %s left", x.Left.Round(time.Second))
+	}
+	fmt.Fprintf(p.w, "\r\x1b[K%.79s", line)
+}
+
+func (p *progress) clear() {
+	if p.w != nil {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xferbench/xferbench/internal/peer"
+	"github.com/xferbench/xferbench/internal/raw"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+func newServeCommand() *cobra.Command {
+	var (
+		listen     string
+		bind       string
+		secretFile string
+		once       bool
+		attached   bool
+		sessions   int
+		maxMemory  units.Size
+	)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Be the peer of runs from another host",
+		Long: `serve hands memory and transports to an xferbench on another host, one session
+at a time. It prints the line to run there: it holds the address and a token,
+made at each start, that is the key to this side. Who has the line can have
+memory allocated here and data moved into it, until serve ends.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind}
+			if once {
+				s.MaxSessions = 1
+			}
+			if bind != "" && net.ParseIP(bind) == nil {
+				return usagef("--bind %q: want an IP address", bind)
+			}
+			if sessions < 0 {
+				return usagef("--max-sessions %d: negative", sessions)
+			}
+			var err error
+			if s.Secret, err = peer.NewSecret(); err != nil {
+				return err
+			}
+			if secretFile != "" {
+				if s.Secret, err = peer.ReadSecret(secretFile); err != nil {
+					return usagef("--secret-file: %w", err)
+				}
+			}
+			l, err := openListener(listen)
+			if err != nil {
+				return err
+			}
+			if !attached {
+				s.Log = func(format string, args ...any) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+				}
+			}
+			if err := announce(cmd, s, l, secretFile != "", attached); err != nil {
+				return errors.Join(err, l.Close())
+			}
+			ctx := cmd.Context()
+			if attached {
+				var stop func()
+				ctx, stop = untilEOF(ctx, cmd.InOrStdin())
+				defer stop()
+			}
+			err = s.Serve(ctx, l)
+			if errors.Is(context.Cause(ctx), raw.ErrInterrupted) {
+				return &exitError{code: 130}
+			}
+			if err != nil {
+				return &exitError{code: 3, err: err}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&listen, "listen", "127.0.0.1:"+peer.DefaultPort, "address of the control channel: host:port, port 0 for any; ssh:0 for the address that this ssh session came in on")
+	f.StringVar(&bind, "bind", "", "IP address for transports (default: the one that the initiator reached)")
+	f.StringVar(&secretFile, "secret-file", "", "secret that both sides share, instead of a token in the line")
+	f.BoolVar(&once, "once", false, "end after one session")
+	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")
+	f.Var(&maxMemory, "max-memory", "largest buffer that a session may have (default: what is free)")
+	f.BoolVar(&attached, "attached", false, "end when standard input does, and print nothing but the line")
+	return cmd
+}
+
+// openListener listens where the flag says. ssh:PORT is the address at which
+// sshd took this session.
+func openListener(where string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(where)
+	if err != nil {
+		return nil, usagef("--listen %q: want host:port", where)
+	}
+	if host == "ssh" {
+		// SSH_CONNECTION is client address, client port, server address, server port.
+		c := strings.Fields(os.Getenv("SSH_CONNECTION"))
+		if len(c) != 4 {
+			return nil, usagef("--listen %s: this is no ssh session (SSH_CONNECTION is not set)", where)
+		}
+		host = c[2]
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, &exitError{code: 3, err: fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s:0", err, host)}
+	case err != nil:
+		return nil, &exitError{code: 3, err: fmt.Errorf("--listen %s: %w", where, err)}
+	}
+	return l, nil
+}
+
+func announce(cmd *cobra.Command, s *peer.Server, l net.Listener, shared, attached bool) error {
+	address := l.Addr().(*net.TCPAddr)
+	shown := address.String()
+	if address.IP.IsUnspecified() {
+		name, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		shown = net.JoinHostPort(name, fmt.Sprint(address.Port))
+	}
+	w := cmd.OutOrStdout()
+	if attached {
+		_, err := fmt.Fprintf(w, "xferbench %s\n", peer.Line(shown, s.Secret))
+		return err
+	}
+	fmt.Fprintf(w, "# listening on %s, key %s\n# run on the other host:\n", address, s.Secret.Fingerprint())
+	if shared {
+		_, err := fmt.Fprintf(w, "xferbench --provider tcp --secret-file FILE %s\n", shown)
+		return err
+	}
+	_, err := fmt.Fprintf(w, "xferbench --provider tcp '%s'\n", peer.Line(shown, s.Secret))
+	return err
+}
+
+// untilEOF ends the context when r does: the process that started this one is
+// gone, or done.
+func untilEOF(ctx context.Context, r io.Reader) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		_, err := io.Copy(io.Discard, r)
+		if err == nil {
+			err = errors.New("the initiator closed its end")
+		}
+		cancel(err)
+		// What does not end in order then has no one left to wait for it.
+		time.AfterFunc(30*time.Second, func() { os.Exit(3) })
+	}()
+	return ctx, func() { cancel(nil) }
+}
