@@ -17,7 +17,7 @@ glibc=2.34
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH=$epoch
 
-zig=$(scripts/zig.sh)
+zig=$(scripts/pinned.sh zig)
 work=$(mktemp -d "${TMPDIR:-/tmp}/xferbench-dist.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 # At the same path each time, or the cgo packages would be compiled anew.
