@@ -201,6 +201,7 @@ func (l *Library) getinfo(q query) (*C.struct_fi_info, *Error) {
 	req.version = C.uint32_t(v.Major<<16 | v.Minor)
 	req.caps, req.mode, req.op_flags = C.uint64_t(q.caps), C.uint64_t(q.mode), C.uint64_t(q.opFlags)
 	req.mr_mode = C.int(q.mrMode)
+	req.manual = flag(q.manual)
 	if q.list {
 		req.any_type = 1
 	}

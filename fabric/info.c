@@ -35,6 +35,8 @@ static int fill_hints(struct fi_info *hints, const struct xb_ofi_request *req)
 	hints->ep_attr->type = FI_EP_RDM;
 	hints->tx_attr->op_flags = req->op_flags;
 	hints->domain_attr->threading = FI_THREAD_DOMAIN;
+	if (req->manual)
+		hints->domain_attr->data_progress = FI_PROGRESS_MANUAL;
 	hints->domain_attr->resource_mgmt = FI_RM_ENABLED;
 	hints->domain_attr->av_type = FI_AV_UNSPEC;
 	return 0;

@@ -45,6 +45,7 @@ struct xb_ofi_request {
 	uint64_t caps, mode, op_flags;
 	uint32_t version; /* API version */
 	int mr_mode;
+	int manual;   /* FI_PROGRESS_MANUAL: no progress threads of the provider's own */
 	int any_type; /* all endpoint types and no capabilities: for listing */
 };
 

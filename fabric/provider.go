@@ -74,6 +74,7 @@ type query struct {
 	provider, fabric, node string
 	caps, mode, opFlags    uint64
 	mrMode                 int
+	manual                 bool // FI_PROGRESS_MANUAL
 	list                   bool // everything of the provider, for listing
 }
 
@@ -96,7 +97,11 @@ func (c candidate) query(w Want) query {
 		q.caps |= capHMEM
 		q.mrMode |= mrHMEM
 	}
+	// The measuring loop polls from connect to close: a provider's own progress
+	// thread would only take a core from it.
+	q.manual = true
 	if c.efa() {
+		q.manual = false
 		// The hints of NIXL's plugin: without FI_CONTEXT2 the efa fabric answers.
 		q.caps |= capRemoteComm
 		if !w.NoShared {
