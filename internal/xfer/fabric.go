@@ -31,13 +31,6 @@ const (
 // fabricTimeout ends a wait without progress when Config says nothing.
 const fabricTimeout = 10 * time.Second
 
-func init() {
-	openers["fabric"] = OpenFabric
-	for _, name := range fabric.ProviderNames() {
-		openers[name] = OpenFabric
-	}
-}
-
 // fabricEndpoint is one side of a transfer over libfabric: an endpoint for each
 // lane.
 type fabricEndpoint struct {
