@@ -1,0 +1,223 @@
+package ttft
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Modes and paths of an arm.
+const (
+	ModeUnified       = "unified"
+	ModeDisaggregated = "disaggregated"
+
+	PathUnified = "unified" // one engine does all
+	PathTwoLeg  = "two-leg" // this tool drives prefill and decode
+	PathProxy   = "proxy"   // a P/D proxy does
+	PathDirect  = "direct"  // the prefill engine alone: no transfer
+)
+
+// Arm is one deployment that is measured: engines and the way requests take.
+type Arm struct {
+	Name string
+	Mode string
+	Path string
+	// Front is where requests go on the unified, proxy and direct paths.
+	Front string
+	// Prefill and Decode are the engines' base URLs. On the proxy path they are
+	// there for their metrics: without them nothing is proven.
+	Prefill, Decode []string
+	// Model is the served model name; empty: the first one that /v1/models lists.
+	Model string
+	// BytesPerToken is what a token takes in the KV cache over all ranks; 0: not
+	// known, and then only whole blocks of one size are asked for.
+	BytesPerToken int64
+
+	// Found by Prepare.
+	blockTokens int
+	simulated   bool
+	versions    map[string]string // by engine
+	pools       map[string]pool   // by engine
+}
+
+// pool is an engine's block pool.
+type pool struct {
+	blocks, blockTokens int
+	caching             *bool
+}
+
+// ParseArm reads NAME=URL,… as the --arm flag takes it. A URL alone is the front
+// (a unified engine or a proxy), two are a prefill and a decode engine; with a
+// key they are what it says: prefill=URL and decode=URL (each may be given
+// several times), proxy=URL, unified=URL, direct=URL. model=NAME names the
+// served model.
+func ParseArm(s string) (Arm, error) {
+	name, rest, ok := strings.Cut(s, "=")
+	if !ok || name == "" || strings.ContainsAny(name, "/:, ") || rest == "" {
+		return Arm{}, fmt.Errorf("arm %q: want NAME=URL,… such as tcp=prefill=http://a:8100,decode=http://b:8200", s)
+	}
+	a := Arm{Name: name}
+	var bare []string
+	for _, part := range strings.Split(rest, ",") {
+		key, value := "", part
+		if k, v, ok := strings.Cut(part, "="); ok && !strings.ContainsAny(k, "/:?") {
+			key, value = k, v
+		}
+		if key == "model" {
+			if value == "" {
+				return Arm{}, fmt.Errorf("arm %s: the model has no name", name)
+			}
+			a.Model = value
+			continue
+		}
+		u, err := BaseURL(value)
+		if err != nil {
+			return Arm{}, fmt.Errorf("arm %s: %w", name, err)
+		}
+		switch key {
+		case "":
+			bare = append(bare, u)
+		case "prefill":
+			a.Prefill = append(a.Prefill, u)
+		case "decode":
+			a.Decode = append(a.Decode, u)
+		case PathProxy, PathUnified, PathDirect:
+			if a.Front != "" {
+				return Arm{}, fmt.Errorf("arm %s: two front ends, %s and %s", name, a.Front, u)
+			}
+			a.Front, a.Path = u, key
+		default:
+			return Arm{}, fmt.Errorf("arm %s: unknown key %q; use prefill, decode, proxy, unified, direct or model", name, key)
+		}
+	}
+	switch {
+	case len(bare) == 1 && a.Front == "":
+		a.Front = bare[0]
+	case len(bare) == 2 && a.Front == "" && a.Prefill == nil && a.Decode == nil:
+		a.Prefill, a.Decode = bare[:1], bare[1:]
+	case len(bare) > 0:
+		return Arm{}, fmt.Errorf("arm %s: what is %s? Write prefill=, decode=, proxy= or unified= before each URL", name, strings.Join(bare, " and "))
+	}
+	return a.Resolve("", "")
+}
+
+// BaseURL checks the base URL of a server and removes a slash at its end.
+func BaseURL(s string) (string, error) {
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return "", fmt.Errorf("URL %q: %w", s, err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return "", fmt.Errorf("URL %q: want http://HOST:PORT", s)
+	}
+	u.Path = strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/v1")
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// Resolve fills in Mode and Path, from what is asked for and what URLs there
+// are, and refuses what does not fit together. Empty means: as the URLs say.
+func (a Arm) Resolve(mode, path string) (Arm, error) {
+	if a.Path != "" && path == "" {
+		path = a.Path
+	}
+	if mode == "" {
+		mode = ModeDisaggregated
+		if path == PathUnified || path == "" && len(a.Prefill) == 0 && len(a.Decode) == 0 {
+			mode = ModeUnified
+		}
+	}
+	if path == "" {
+		switch {
+		case mode == ModeUnified:
+			path = PathUnified
+		case a.Front != "":
+			path = PathProxy
+		default:
+			path = PathTwoLeg
+		}
+	}
+	paths := map[string][]string{ModeUnified: {PathUnified}, ModeDisaggregated: {PathTwoLeg, PathProxy, PathDirect}}
+	if paths[mode] == nil {
+		return a, fmt.Errorf("unknown mode %q; use %s or %s", mode, ModeUnified, ModeDisaggregated)
+	}
+	if !slices.Contains(paths[mode], path) {
+		return a, fmt.Errorf("arm %s: the %s mode has no path %q; use %s", a.Name, mode, path, strings.Join(paths[mode], ", "))
+	}
+	a.Mode, a.Path = mode, path
+	switch path {
+	case PathTwoLeg:
+		if len(a.Prefill) == 0 || len(a.Decode) == 0 {
+			return a, fmt.Errorf("arm %s: the two-leg path needs --prefill URL and --decode URL", a.Name)
+		}
+	case PathProxy:
+		if a.Front == "" {
+			return a, fmt.Errorf("arm %s: the proxy path needs the proxy's URL", a.Name)
+		}
+		if len(a.Prefill) == 0 || len(a.Decode) == 0 {
+			return a, fmt.Errorf("arm %s: behind a proxy nothing shows whether the KV cache moved; add the engines' own URLs with prefill= and decode=, for their /metrics", a.Name)
+		}
+	case PathDirect:
+		if a.Front == "" && len(a.Prefill) > 0 {
+			a.Front = a.Prefill[0]
+		}
+		if a.Front == "" {
+			return a, fmt.Errorf("arm %s: the direct path needs the prefill engine's URL", a.Name)
+		}
+	case PathUnified:
+		if a.Front == "" {
+			return a, fmt.Errorf("arm %s: the unified mode needs one URL", a.Name)
+		}
+		if len(a.Prefill)+len(a.Decode) > 0 {
+			return a, fmt.Errorf("arm %s: a unified engine has no prefill and decode URLs", a.Name)
+		}
+	}
+	return a, nil
+}
+
+// engines are the base URLs whose metrics prove a request.
+func (a Arm) engines() (prefill, decode []string) {
+	if a.Path == PathUnified || a.Path == PathDirect {
+		return []string{a.Front}, nil
+	}
+	return a.Prefill, a.Decode
+}
+
+// all are the base URLs of all servers that requests go to.
+func (a Arm) all() []string {
+	p, d := a.engines()
+	list := append(slices.Clone(p), d...)
+	if a.Path == PathProxy {
+		list = append(list, a.Front)
+	}
+	return list
+}
+
+// pairs is how many pairs of a prefill and a decode engine there are.
+func (a Arm) pairs() int {
+	p, d := a.engines()
+	return len(p) * max(len(d), 1)
+}
+
+// pair is pair number i, going round over all pairs: engines of both sides
+// alternate, so that neighbouring requests share none where that is possible.
+func (a Arm) pair(i int) (prefill, decode string) {
+	p, d := a.engines()
+	if len(d) == 0 {
+		return p[i%len(p)], ""
+	}
+	// Going round both lists at once meets every pair only if their lengths have
+	// no common factor; shifting one list by one each time they meet again does.
+	lcm := len(p) * len(d) / gcd(len(p), len(d))
+	return p[i%len(p)], d[(i+i/lcm)%len(d)]
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}

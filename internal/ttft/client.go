@@ -1,0 +1,310 @@
+package ttft
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/xferbench/xferbench/internal/ttft/metrics"
+	"github.com/xferbench/xferbench/internal/ttft/sse"
+	"github.com/xferbench/xferbench/internal/ttft/twoleg"
+)
+
+// Client speaks HTTP to engines and proxies. It uses no proxy of the
+// environment, follows no redirect and asks for no compression: each would be
+// inside the clock.
+type Client struct {
+	transport *http.Transport
+	http      http.Client
+}
+
+// idleTimeout closes idle connections before uvicorn does after its 5 s, so
+// that a request never meets a connection that the server is closing.
+const idleTimeout = 4 * time.Second
+
+// NewClient returns a client that keeps up to conns idle connections to each
+// host. Close it after use.
+func NewClient(conns int) *Client {
+	t := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		MaxIdleConns:        0,
+		MaxIdleConnsPerHost: max(conns, 4),
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true,
+		WriteBufferSize:     256 << 10,
+		ReadBufferSize:      16 << 10,
+	}
+	return &Client{transport: t, http: http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// failure is why a request does not count, as far as its answer tells.
+type failure struct {
+	reason Reason
+	detail string
+}
+
+func (f *failure) Error() string { return string(f.reason) + ": " + f.detail }
+
+func fail(r Reason, format string, args ...any) *failure {
+	return &failure{r, fmt.Sprintf(format, args...)}
+}
+
+// transportFailure classifies an error of the HTTP client.
+func transportFailure(ctx context.Context, err error) *failure {
+	var timeout net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fail(Interrupted, "%v", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fail(Timeout, "%v", err)
+	}
+	return fail(Connection, "%v", err)
+}
+
+// usage is the usage of an answer.
+type usage struct {
+	Prompt     int `json:"prompt_tokens"`
+	Completion int `json:"completion_tokens"`
+	Details    *struct {
+		Cached *int `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"`
+	TruthNs int64 `json:"sim_first_token_ns"`
+}
+
+// cached returns the engine's own word on cached prompt tokens.
+func (u *usage) cached() (int, bool) {
+	if u == nil || u.Details == nil || u.Details.Cached == nil {
+		return 0, false
+	}
+	return *u.Details.Cached, true
+}
+
+// chunk is a chunk of a stream, or a whole answer.
+type chunk struct {
+	Choices []struct {
+		Text     string `json:"text"`
+		TokenIDs []int  `json:"token_ids"`
+	} `json:"choices"`
+	Usage *usage          `json:"usage"`
+	Error json.RawMessage `json:"error"`
+}
+
+// token is what identifies a first token: its id, or its text.
+func (c *chunk) token() string {
+	if len(c.Choices) == 0 {
+		return ""
+	}
+	if ids := c.Choices[0].TokenIDs; len(ids) > 0 {
+		return fmt.Sprintf("#%d", ids[0])
+	}
+	return c.Choices[0].Text
+}
+
+// leg is one HTTP exchange. Times are absolute; those not reached are zero.
+type leg struct {
+	begin, headers, body time.Time
+	reused               bool
+	failure              *failure
+	usage                *usage
+	token                string
+}
+
+// prefillLeg is the exchange with a prefill engine.
+type prefillLeg struct {
+	leg
+	params json.RawMessage
+}
+
+// streamLeg is a streamed exchange.
+type streamLeg struct {
+	leg
+	tokens []time.Time // arrival of each chunk with a token
+	timing string      // Server-Timing header of a proxy
+}
+
+func (c *Client) post(ctx context.Context, base, path, id string, body []byte, l *leg) (*http.Response, *failure) {
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { l.reused = i.Reused }}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fail(Connection, "%v", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(twoleg.RequestIDHeader, id)
+	l.begin = time.Now()
+	res, err := c.http.Do(req)
+	l.headers = time.Now()
+	if err != nil {
+		return nil, transportFailure(ctx, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		defer res.Body.Close()
+		text, err := io.ReadAll(io.LimitReader(res.Body, 2000))
+		if err != nil {
+			text = append(text, (" … " + err.Error())...)
+		}
+		return nil, fail(HTTPError, "%s from %s: %s", res.Status, base, strings.TrimSpace(string(text)))
+	}
+	return res, nil
+}
+
+// completionsPath is where all requests go: the chat interface sends a chunk
+// with a role before any token.
+const completionsPath = "/v1/completions"
+
+// maxAnswer bounds the answer of a prefill engine in bytes.
+const maxAnswer = 64 << 20
+
+// prefill runs the first leg.
+func (c *Client) prefill(ctx context.Context, base string, r *prepared) (l prefillLeg) {
+	res, f := c.post(ctx, base, completionsPath, r.id, r.prefill, &l.leg)
+	if f != nil {
+		l.failure = f
+		return l
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		l.failure = transportFailure(ctx, err)
+		return l
+	}
+	l.params, err = twoleg.Params(answer)
+	l.body = time.Now()
+	if err != nil {
+		l.failure = fail(NullParams, "%v", err)
+		return l
+	}
+	var whole chunk
+	if err := json.Unmarshal(answer, &whole); err != nil {
+		l.failure = fail(StreamError, "the prefill engine's answer: %v", err)
+		return l
+	}
+	l.usage, l.token = whole.Usage, whole.token()
+	return l
+}
+
+// stream runs an exchange whose answer is a stream of tokens.
+func (c *Client) stream(ctx context.Context, base, id string, body []byte, want int) (l streamLeg) {
+	l.tokens = make([]time.Time, 0, want)
+	res, f := c.post(ctx, base, completionsPath, id, body, &l.leg)
+	if f != nil {
+		l.failure = f
+		return l
+	}
+	defer res.Body.Close()
+	l.timing = res.Header.Get("Server-Timing")
+	events := sse.NewReader(res.Body)
+	for {
+		data, err := events.Next()
+		now := time.Now()
+		if err != nil {
+			l.failure = streamFailure(ctx, err, len(l.tokens))
+			return l
+		}
+		if bytes.Equal(data, sse.Done) {
+			l.body = now
+			break
+		}
+		var ch chunk
+		if err := json.Unmarshal(data, &ch); err != nil {
+			l.failure = fail(StreamError, "a chunk that is no JSON: %v", err)
+			return l
+		}
+		if len(ch.Error) > 0 && string(ch.Error) != "null" {
+			l.failure = fail(StreamError, "after %d tokens: %s", len(l.tokens), ch.Error)
+			return l
+		}
+		if ch.Usage != nil {
+			l.usage = ch.Usage
+		}
+		if len(ch.Choices) > 0 {
+			if len(l.tokens) == 0 {
+				l.token = ch.token()
+			}
+			l.tokens = append(l.tokens, now)
+		}
+	}
+	// Read to the end, so that the connection can be used again.
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		l.failure = transportFailure(ctx, err)
+	}
+	return l
+}
+
+func streamFailure(ctx context.Context, err error, tokens int) *failure {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fail(Truncated, "the stream ended after %d tokens without [DONE]", tokens)
+	case errors.Is(err, sse.ErrTooLong):
+		return fail(StreamError, "%v", err)
+	}
+	f := transportFailure(ctx, err)
+	if f.reason == Connection {
+		f = fail(Truncated, "the connection broke after %d tokens: %v", tokens, err)
+	}
+	return f
+}
+
+// get reads a small document of an engine.
+func (c *Client) get(ctx context.Context, url string, limit int64) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, limit))
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", url, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s: %.200s", url, res.Status, bytes.TrimSpace(body))
+	}
+	return body, nil
+}
+
+// scrape reads the metrics of an engine.
+func (c *Client) scrape(ctx context.Context, base string) (metrics.Reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	at := time.Now()
+	body, err := c.get(ctx, base+"/metrics", metrics.MaxPage)
+	if err != nil {
+		return metrics.Reading{}, err
+	}
+	r, err := metrics.Parse(bytes.NewReader(body))
+	if err != nil {
+		return metrics.Reading{}, fmt.Errorf("%s/metrics: %w", base, err)
+	}
+	r.At = at
+	return r, nil
+}
+
+// warm opens n connections to base and leaves them idle.
+func (c *Client) warm(ctx context.Context, base string, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	// All must be in flight at once, or they would share a connection; a handler
+	// that answers before the last one is sent makes fewer, which the record shows.
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		wg.Go(func() { _, errs[i] = c.get(ctx, base+"/health", 1<<20) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

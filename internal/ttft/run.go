@@ -1,0 +1,391 @@
+// Package ttft measures the time to first token of disaggregated inference end
+// to end and proves for each request that its KV cache moved.
+//
+// A run goes through conditions (an arm, a prompt length, a load) in randomised
+// blocks. Each request is timed from before it is written to the first chunk
+// with a token; the engines' metrics before and after decide whether it
+// counts. Nothing is averaged that was not proven.
+package ttft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/ttft/wait"
+)
+
+// Kinds of load.
+const (
+	LoadClosed  = "closed"  // a fixed number of requests in flight
+	LoadOpen    = "open"    // Poisson arrivals at a rate
+	LoadOffline = "offline" // all requests of a block at once
+)
+
+// Config describes a run.
+type Config struct {
+	Arms         []Arm
+	PromptTokens []int
+	MaxTokens    int // output tokens of each request, at least 2
+	// Load and its levels: Concurrency for a closed loop, Rates (arrivals a
+	// second) for an open one.
+	Load        string
+	Concurrency []int
+	Rates       []float64
+
+	// Iterations is the number of requests of each condition over all blocks, and
+	// Blocks the number of blocks. With a Budget, blocks of the same size go on
+	// until that much time is over. A condition with a higher concurrency than its
+	// share of requests in a block sends that many instead.
+	Iterations, Blocks int
+	Budget             time.Duration
+	// Warmup is the number of requests of each condition before its first block,
+	// after one over each pair of engines.
+	Warmup int
+
+	Seed      uint64
+	Prompts   PromptKind
+	VocabSize int
+	// Timeout bounds one request, Settle the wait for the engines' counts after a
+	// batch.
+	Timeout, Settle time.Duration
+
+	// Record takes each line; Progress is told of each request and may be nil.
+	Record   func(record.Line) error
+	Progress func(Progress)
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	Condition      string
+	Block, Blocks  int // Blocks is 0 with a budget
+	Done, Of       int // requests, Of 0 if not known
+	Invalid        int
+	LastTTFT       time.Duration
+	Elapsed, Limit time.Duration
+}
+
+// condition is one cell.
+type condition struct {
+	id          int
+	arm         *Arm
+	tokens      int
+	concurrency int
+	rate        float64
+	sent        int // iterations so far
+}
+
+func (c *condition) name(load string) string {
+	level := fmt.Sprintf("c%d", c.concurrency)
+	switch load {
+	case LoadOpen:
+		level = fmt.Sprintf("%g/s", c.rate)
+	case LoadOffline:
+		level = "offline"
+	}
+	return fmt.Sprintf("%s %d tokens %s", c.arm.Name, c.tokens, level)
+}
+
+// Limits of a configuration.
+const (
+	maxConcurrency = 4096
+	maxIterations  = 1 << 24
+)
+
+func (c *Config) check() error {
+	if len(c.Arms) == 0 {
+		return errors.New("nothing to measure: no engine is named")
+	}
+	if len(c.PromptTokens) == 0 {
+		return errors.New("no prompt length is given")
+	}
+	if c.MaxTokens < 2 {
+		return fmt.Errorf("%d output tokens: at least 2 are needed, so that the first token is not the last", c.MaxTokens)
+	}
+	if c.Iterations < 1 || c.Iterations > maxIterations || c.Blocks < 1 || c.Blocks > c.Iterations || c.Warmup < 0 {
+		return fmt.Errorf("%d iterations in %d blocks after %d for warm-up: want 1 to %d iterations and no more blocks than those", c.Iterations, c.Blocks, c.Warmup, maxIterations)
+	}
+	if c.Timeout <= 0 || c.Settle <= 0 || c.Budget < 0 {
+		return fmt.Errorf("timeout %s, settle time %s, budget %s: all must be positive", c.Timeout, c.Settle, c.Budget)
+	}
+	switch c.Load {
+	case LoadClosed:
+		for _, n := range c.Concurrency {
+			if n < 1 || n > maxConcurrency {
+				return fmt.Errorf("concurrency %d: want 1 to %d", n, maxConcurrency)
+			}
+		}
+		if len(c.Concurrency) == 0 {
+			return errors.New("a closed loop needs a concurrency")
+		}
+	case LoadOpen:
+		for _, r := range c.Rates {
+			if !(r > 0 && r <= 1e5) {
+				return fmt.Errorf("rate %v: want more than 0 and at most 100,000 requests a second", r)
+			}
+		}
+		if len(c.Rates) == 0 {
+			return errors.New("an open loop needs a rate")
+		}
+	case LoadOffline:
+	default:
+		return fmt.Errorf("unknown load %q", c.Load)
+	}
+	p := prompts{c.Prompts, c.Seed, c.VocabSize}
+	for _, n := range c.PromptTokens {
+		if n < 1 {
+			return fmt.Errorf("a prompt of %d tokens", n)
+		}
+		if err := p.check(n); err != nil {
+			return err
+		}
+	}
+	names := map[string]bool{}
+	for _, a := range c.Arms {
+		if names[a.Name] {
+			return fmt.Errorf("two arms are named %q", a.Name)
+		}
+		names[a.Name] = true
+	}
+	return nil
+}
+
+func (c *Config) conditions() (list []*condition) {
+	for _, tokens := range c.PromptTokens {
+		level := func(concurrency int, rate float64) {
+			for i := range c.Arms {
+				list = append(list, &condition{id: len(list), arm: &c.Arms[i], tokens: tokens, concurrency: concurrency, rate: rate})
+			}
+		}
+		switch c.Load {
+		case LoadClosed:
+			for _, n := range c.Concurrency {
+				level(n, 0)
+			}
+		case LoadOpen:
+			for _, r := range c.Rates {
+				level(0, r)
+			}
+		default:
+			level(0, 0)
+		}
+	}
+	return list
+}
+
+// perBlock is how many requests of the condition a block has.
+func (c *Config) perBlock(cond *condition) int {
+	return max((c.Iterations+c.Blocks-1)/c.Blocks, cond.concurrency)
+}
+
+// runner is a run under way.
+type runner struct {
+	cfg     Config
+	client  *Client
+	prompts prompts
+	start   time.Time
+	index   atomic.Uint64 // of the next prompt
+	batch   int
+
+	mu    sync.Mutex
+	seq   map[*Arm]int
+	lines []Line
+	done  int
+	bad   int
+	of    int
+}
+
+// Run measures. When ctx is cancelled it ends after the requests under way have
+// been cut, and returns what there is together with ctx's error. A failure of
+// the record ends it too.
+func Run(ctx context.Context, cfg Config) (*Result, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	widest := 1
+	for _, n := range cfg.Concurrency {
+		widest = max(widest, n)
+	}
+	if cfg.Load != LoadClosed {
+		widest = 1024
+	}
+	r := &runner{cfg: cfg, client: NewClient(widest), prompts: prompts{cfg.Prompts, cfg.Seed, cfg.VocabSize}, start: time.Now(), seq: map[*Arm]int{}}
+	defer r.client.Close()
+	if err := r.prepareArms(ctx); err != nil {
+		return nil, err
+	}
+	conds := r.cfg.conditions()
+	var recorded []record.Condition
+	for _, c := range conds {
+		rc := r.recordCondition(c)
+		recorded = append(recorded, rc)
+		if err := cfg.Record(rc); err != nil {
+			return nil, err
+		}
+		r.of += cfg.Warmup
+		r.of += r.cfg.perBlock(c) * cfg.Blocks
+	}
+	if cfg.Budget > 0 {
+		r.of = 0
+	}
+	err := r.measure(ctx, conds)
+	res, aerr := Analyze(r.lines, recorded, cfg.Seed)
+	if aerr != nil {
+		return nil, errors.Join(err, aerr)
+	}
+	return res, err
+}
+
+func (r *runner) recordCondition(c *condition) record.Condition {
+	rc := record.Condition{ID: c.id, Name: c.name(r.cfg.Load), Provider: c.arm.Name, API: "http", Op: "ttft",
+		Model: c.arm.Model, Tokens: int64(c.tokens), Block: c.arm.blockTokens, Simulated: c.arm.simulated}
+	if bt := c.arm.blockTokens; bt > 0 {
+		rc.Asked = uint64(int64(c.tokens) * c.arm.BytesPerToken)
+		rc.Bytes = uint64(int64((c.tokens+bt-1)/bt*bt) * c.arm.BytesPerToken)
+	}
+	return rc
+}
+
+// measure runs warm-up and blocks.
+func (r *runner) measure(ctx context.Context, conds []*condition) error {
+	for i := range r.cfg.Arms {
+		if err := r.warmPairs(ctx, &r.cfg.Arms[i], conds); err != nil {
+			return err
+		}
+	}
+	for _, c := range conds {
+		if r.cfg.Warmup > 0 {
+			if err := r.run(ctx, c, spec{phase: record.PhaseWarmup, n: r.cfg.Warmup}); err != nil {
+				return err
+			}
+		}
+	}
+	begin := time.Now()
+	for block := 0; ; block++ {
+		if r.cfg.Budget > 0 && time.Since(begin) >= r.cfg.Budget || r.cfg.Budget == 0 && block == r.cfg.Blocks {
+			return nil
+		}
+		for place, i := range stats.Order(r.cfg.Seed, block, len(conds)) {
+			c := conds[i]
+			if err := r.run(ctx, c, spec{phase: record.PhaseMeasure, block: block, order: place, n: r.cfg.perBlock(c)}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// warmPairs sends one request over each pair of engines: the first contact
+// pays for handshake, registration and connections.
+func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) error {
+	var c *condition
+	for _, cand := range conds {
+		if cand.arm == a {
+			c = cand
+			break
+		}
+	}
+	one := *c
+	one.concurrency, one.rate = 1, 0
+	for range a.pairs() {
+		if err := r.closed(ctx, &one, spec{phase: record.PhaseWarmup, n: 1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spec is a stretch of requests of one condition.
+type spec struct {
+	phase        string
+	block, order int
+	n            int
+}
+
+func (r *runner) run(ctx context.Context, c *condition, s spec) error {
+	switch r.cfg.Load {
+	case LoadOpen:
+		return r.open(ctx, c, s)
+	case LoadOffline:
+		return r.offline(ctx, c, s)
+	}
+	return r.closed(ctx, c, s)
+}
+
+// closed keeps c.concurrency requests in flight until s.n have been sent. One
+// at a time, each request is a batch of its own and has its own proof.
+func (r *runner) closed(ctx context.Context, c *condition, s spec) error {
+	if c.concurrency == 1 {
+		for range s.n {
+			if err := r.inBatch(ctx, c, s, 1, func(ctx context.Context, b *batch) { b.send(ctx) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return r.inBatch(ctx, c, s, c.concurrency, func(ctx context.Context, b *batch) {
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for range c.concurrency {
+			wg.Go(func() {
+				for next.Add(1) <= int64(s.n) && ctx.Err() == nil {
+					b.send(ctx)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// open sends s.n requests at the times of a Poisson process, however many are
+// still under way.
+func (r *runner) open(ctx context.Context, c *condition, s spec) error {
+	rng := rand.New(rand.NewPCG(r.cfg.Seed, mix(uint64(c.id)<<32|uint64(s.block)<<1|1)))
+	return r.inBatch(ctx, c, s, min(s.n, 64), func(ctx context.Context, b *batch) {
+		at := time.Now()
+		var wg sync.WaitGroup
+		for range s.n {
+			at = at.Add(time.Duration(rng.ExpFloat64() / c.rate * float64(time.Second)))
+			q, err := b.next()
+			if err != nil {
+				b.fault(err)
+				break
+			}
+			// Cancelled: what was not sent is not in the record.
+			if wait.Until(ctx, at) != nil {
+				break
+			}
+			intended := at
+			wg.Go(func() { b.exchange(ctx, q, intended) })
+		}
+		wg.Wait()
+	})
+}
+
+// offline sends s.n requests at once.
+func (r *runner) offline(ctx context.Context, c *condition, s spec) error {
+	return r.inBatch(ctx, c, s, min(s.n, 1024), func(ctx context.Context, b *batch) {
+		gate := make(chan struct{})
+		var begin time.Time
+		var wg sync.WaitGroup
+		for range s.n {
+			q, err := b.next()
+			if err != nil {
+				b.fault(err)
+				break
+			}
+			wg.Go(func() {
+				<-gate
+				b.exchange(ctx, q, begin)
+			})
+		}
+		begin = time.Now()
+		close(gate)
+		wg.Wait()
+	})
+}

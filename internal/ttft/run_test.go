@@ -1,0 +1,375 @@
+package ttft
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xferbench/xferbench/internal/pdsim"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/ttft/poolsim"
+)
+
+// small is a KV cache that takes no time to move: 4,096 bytes a block.
+var small = pdsim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
+
+// simulate starts engines that take next to no time.
+func simulate(t testing.TB, cfg pdsim.Config, unified bool) *pdsim.Set {
+	t.Helper()
+	if cfg.Geometry == (pdsim.Geometry{}) {
+		cfg.Geometry = small
+	}
+	set, err := pdsim.StartSet(cfg, "127.0.0.1", unified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := set.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return set
+}
+
+// recorder keeps the lines of a run.
+type recorder struct {
+	mu       sync.Mutex
+	requests []Line
+	events   []record.Event
+}
+
+func (r *recorder) write(l record.Line) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch l := l.(type) {
+	case record.Request:
+		r.requests = append(r.requests, l.Value.(Line))
+	case record.Event:
+		r.events = append(r.events, l)
+	}
+	return nil
+}
+
+func (r *recorder) measured() (out []Line) {
+	for _, l := range r.requests {
+		if l.Phase == record.PhaseMeasure {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// twoLeg is the arm over a pair.
+func twoLeg(set *pdsim.Set) Arm {
+	return Arm{Name: "sim", Mode: ModeDisaggregated, Path: PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL},
+		BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}
+}
+
+// quick is a run of n requests in one block.
+func quick(rec *recorder, n int, arms ...Arm) Config {
+	return Config{Arms: arms, PromptTokens: []int{100}, MaxTokens: 3, Load: LoadClosed, Concurrency: []int{1}, Iterations: n, Blocks: 1,
+		Seed: 7, Prompts: TokenPrompts, VocabSize: 32_000, Timeout: 20 * time.Second, Settle: 300 * time.Millisecond, Record: rec.write}
+}
+
+func mustRun(t testing.TB, cfg Config) *Result {
+	t.Helper()
+	res, err := Run(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestTwoLegIsValidAndExact(t *testing.T) {
+	set := simulate(t, pdsim.Config{PrefillTime: 4 * time.Millisecond, StepTime: 2 * time.Millisecond, Pings: true, Split: true}, false)
+	rec := &recorder{}
+	res := mustRun(t, quick(rec, 5, twoLeg(set)))
+	if res.Invalid != 0 || res.Requests != 5 || !res.Simulated {
+		t.Fatalf("%d of %d invalid (%v), simulated %v", res.Invalid, res.Requests, res.Reasons, res.Simulated)
+	}
+	for _, l := range rec.measured() {
+		if l.Proof != "sample" || !l.Simulated || l.Completion != 3 || len(l.ITLNs) != 2 || !l.ConnReused || !*l.PrefillConnReused {
+			t.Errorf("line %+v", l)
+		}
+		// 100 tokens are 7 blocks of 4,096 bytes.
+		if l.Moved == nil || l.Moved.Scope != "sample" || l.Moved.Transfers != 1 || l.Moved.Bytes != 7*4096 {
+			t.Errorf("moved %+v, want 28,672 bytes in one transfer", l.Moved)
+		}
+		g := l.Legs
+		if !slices.IsSorted([]int64{g.SendPrefill, g.PrefillHeaders, g.PrefillBody, g.SendDecode, g.DecodeHeaders, g.FirstToken}) || g.FirstToken != l.TTFTNs {
+			t.Errorf("legs out of order: %+v, TTFT %d", *g, l.TTFTNs)
+		}
+		s := l.Split
+		if !s.Engine || s.Prefill < 4e6 || s.OneToken < 2e6 || s.HandOver <= 0 || s.DecodeQueue <= 0 {
+			t.Errorf("split %+v", *s)
+		}
+		if sum := s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network; sum != l.TTFTNs {
+			t.Errorf("the parts of the split add up to %d, TTFT is %d", sum, l.TTFTNs)
+		}
+		if l.FirstTokenMatch == nil || !*l.FirstTokenMatch {
+			t.Errorf("first tokens differ: %v", l.FirstTokenMatch)
+		}
+	}
+}
+
+// Each fault of the simulation comes out as its reason: alone (the proof of
+// the sample) and among four at a time (the proof of the batch).
+func TestFaultsComeOutAsReasons(t *testing.T) {
+	tests := map[string]struct {
+		cfg     pdsim.Config
+		want    Reason
+		alone   int // invalid of 4, one at a time; the fault hits every second request
+		batched int // invalid of 4 in one batch
+	}{
+		"null-params":      {pdsim.Config{}, NullParams, 2, 2},
+		"prefix-hit":       {pdsim.Config{}, PrefixHit, 2, 2}, // by each answer's own usage
+		"decode-cache-hit": {pdsim.Config{}, PrefixHit, 2, 4},
+		"silent-recompute": {pdsim.Config{}, LocalRecompute, 2, 2},
+		"failed-transfer":  {pdsim.Config{}, FailedTransfer, 2, 4},
+		"expired-lease":    {pdsim.Config{}, ExpiredLease, 2, 4},
+		"short-transfer":   {pdsim.Config{}, ShortBytes, 2, 4},
+		"dying-peer":       {pdsim.Config{}, FailedTransfer, 2, 4},
+		"stream-error":     {pdsim.Config{}, StreamError, 2, 2},
+		"truncated":        {pdsim.Config{}, Truncated, 2, 2},
+		"no-usage":         {pdsim.Config{}, NoUsage, 2, 2},
+		"early-eos":        {pdsim.Config{}, ShortCompletion, 2, 2},
+		// These two hit either engine, so that three of four requests meet one.
+		"server-error":     {pdsim.Config{}, HTTPError, 3, 3},
+		"hang":             {pdsim.Config{}, Timeout, 3, 3},
+		"no-metrics":       {pdsim.Config{}, MetricsMissing, 4, 4},
+		"recompute policy": {pdsim.Config{Recompute: true}, FailedTransfer, 2, 4},
+		"hidden series":    {pdsim.Config{HideSeries: []string{"nixl_bytes"}}, MetricsMissing, 4, 4},
+		"hidden failures":  {pdsim.Config{HideSeries: []string{"failed_transfers"}}, MetricsMissing, 4, 4},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := pdsim.Fault(name)
+			if name == "recompute policy" {
+				f = pdsim.FailedTransfer
+			}
+			if slices.Contains(pdsim.Faults(), f) {
+				tt.cfg.Faults = []pdsim.Injection{{Fault: f, Every: 2}}
+			}
+			for _, concurrency := range []int{1, 4} {
+				set := simulate(t, tt.cfg, false)
+				rec := &recorder{}
+				cfg := quick(rec, 4, twoLeg(set))
+				cfg.Concurrency = []int{concurrency}
+				if f == pdsim.Hang {
+					cfg.Timeout = 500 * time.Millisecond
+				}
+				res := mustRun(t, cfg)
+				want := tt.alone
+				if concurrency > 1 {
+					want = tt.batched
+				}
+				if res.Requests != 4 || res.Invalid != want || res.Reasons[tt.want] != want {
+					t.Errorf("concurrency %d: invalid %d of %d for %v, want %d for %s", concurrency, res.Invalid, res.Requests, res.Reasons, want, tt.want)
+				}
+				for _, l := range rec.measured() {
+					if l.Reason != "" {
+						t.Logf("concurrency %d: %s: %s", concurrency, l.Reason, l.Detail)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestUnifiedAndDirect(t *testing.T) {
+	set := simulate(t, pdsim.Config{}, true)
+	rec := &recorder{}
+	arms := []Arm{
+		{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
+		{Name: "direct", Mode: ModeDisaggregated, Path: PathDirect, Front: set.Prefill.URL, BytesPerToken: 256},
+	}
+	res := mustRun(t, quick(rec, 3, arms...))
+	if res.Requests != 6 || res.Invalid != 0 {
+		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.Requests, res.Reasons)
+	}
+	warned := false
+	for _, e := range rec.events {
+		warned = warned || e.Level == record.Warning && e.Message == "arm direct: the direct path ends at the prefill engine and contains no transfer of KV cache"
+	}
+	if !warned {
+		t.Errorf("no warning that the direct path has no transfer: %v", rec.events)
+	}
+}
+
+func TestPrefixHitOnAUnifiedEngine(t *testing.T) {
+	set := simulate(t, pdsim.Config{Faults: []pdsim.Injection{{Fault: pdsim.PrefixHit, Every: 2}}}, true)
+	rec := &recorder{}
+	res := mustRun(t, quick(rec, 4, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL}))
+	if res.Invalid != 2 || res.Reasons[PrefixHit] != 2 {
+		t.Errorf("invalid %d: %v, want 2 prefix hits", res.Invalid, res.Reasons)
+	}
+}
+
+func TestForeignTraffic(t *testing.T) {
+	set := simulate(t, pdsim.Config{PrefillTime: 20 * time.Millisecond}, false)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c := NewClient(1)
+		defer c.Close()
+		p := prompts{TokenPrompts, 99, 1000}
+		for i := uint64(0); ctx.Err() == nil; i++ {
+			req, err := p.prepare(i, newRequestID(), "simulated", 50, 2)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = c.stream(ctx, set.Prefill.URL, req.id, req.whole, 2) // only its traces matter
+		}
+	}()
+	rec := &recorder{}
+	res := mustRun(t, quick(rec, 4, twoLeg(set)))
+	cancel()
+	<-done
+	if res.Reasons[ForeignTraffic] == 0 {
+		t.Errorf("reasons %v, want foreign-traffic", res.Reasons)
+	}
+}
+
+func TestOpenLoopMeasuresFromTheIntendedStart(t *testing.T) {
+	// One prompt at a time for 30 ms each at 100 arrivals a second: a queue builds
+	// up, and the latencies must show it.
+	set := simulate(t, pdsim.Config{PrefillTime: 30 * time.Millisecond}, true)
+	rec := &recorder{}
+	cfg := quick(rec, 20, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
+	cfg.Load, cfg.Rates = LoadOpen, []float64{100}
+	res := mustRun(t, cfg)
+	if res.Invalid != 0 || res.Requests != 20 {
+		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.Requests, res.Reasons)
+	}
+	lines := rec.measured()
+	slices.SortFunc(lines, func(a, b Line) int { return a.Sequence - b.Sequence })
+	last := lines[19]
+	// 20 prompts of 30 ms take 600 ms and the last one arrives after some 200 ms.
+	if last.TTFTNs < 100e6 {
+		t.Errorf("the last request waited %d ns; the queue is missing", last.TTFTNs)
+	}
+	for i, l := range lines {
+		if l.BeginAtNs < l.IntendedAtNs || i > 0 && l.IntendedAtNs <= lines[i-1].IntendedAtNs {
+			t.Errorf("request %d: intended %d after %d, begun %d", i, l.IntendedAtNs, lines[max(i-1, 0)].IntendedAtNs, l.BeginAtNs)
+		}
+	}
+}
+
+func TestOffline(t *testing.T) {
+	set := simulate(t, pdsim.Config{PrefillTime: 5 * time.Millisecond}, false)
+	rec := &recorder{}
+	cfg := quick(rec, 12, twoLeg(set))
+	cfg.Load, cfg.Blocks = LoadOffline, 2
+	res := mustRun(t, cfg)
+	row := res.Rows[0]
+	if res.Invalid != 0 || row.N != 12 || row.Makespan == nil || row.Makespan.N != 2 {
+		t.Fatalf("row %+v, reasons %v", row, res.Reasons)
+	}
+	// Six prompts of 5 ms one after another.
+	if row.Makespan.Min < 30e6 {
+		t.Errorf("makespan %v ns, want at least 30 ms", row.Makespan.Min)
+	}
+	if want := 18 / (row.Makespan.Min / 1e9); row.Throughput <= 0 || row.Throughput > want*1.001 {
+		t.Errorf("throughput %v tokens a second, at most %v are possible", row.Throughput, want)
+	}
+}
+
+// Two arms of which one is slower: paired in blocks, the difference is found.
+func TestArmsAreComparedInBlocks(t *testing.T) {
+	fast := simulate(t, pdsim.Config{PrefillTime: 2 * time.Millisecond}, false)
+	slow := simulate(t, pdsim.Config{PrefillTime: 2 * time.Millisecond, MoverDelay: 30 * time.Millisecond}, false)
+	a, b := twoLeg(fast), twoLeg(slow)
+	a.Name, b.Name = "fast", "slow"
+	rec := &recorder{}
+	cfg := quick(rec, 8, a, b)
+	cfg.Blocks = 8
+	res := mustRun(t, cfg)
+	if len(res.Comparisons) != 1 {
+		t.Fatalf("comparisons %+v", res.Comparisons)
+	}
+	v := res.Comparisons[0].Verdict
+	if v.Kind.String() != "different" || v.Ratio < 2 || v.NA != 8 {
+		t.Errorf("verdict %s", v)
+	}
+	// The order within blocks is random: neither arm always comes first.
+	orders := map[int]bool{}
+	for _, l := range rec.measured() {
+		if l.Arm == "fast" {
+			orders[l.Order] = true
+		}
+	}
+	if len(orders) != 2 {
+		t.Errorf("the arm fast always ran at place %v of the block", orders)
+	}
+}
+
+// The pool wraps around where the formula says, the descriptors jump there, and
+// the predictor names the order of the free list.
+func TestPoolLapIsPredicted(t *testing.T) {
+	set := simulate(t, pdsim.Config{Blocks: 200, Order: poolsim.FIFO}, false)
+	rec := &recorder{}
+	cfg := quick(rec, 59, twoLeg(set)) // and one to warm the pair
+	cfg.MaxTokens = 2
+	cfg.PromptTokens = []int{90} // 6 blocks of 199: lap at request 33
+	res := mustRun(t, cfg)
+	if len(res.Series) != 1 || res.Series[0].Lap == nil {
+		t.Fatalf("series %+v", res.Series)
+	}
+	s := res.Series[0]
+	if s.Lap.Sequence != 33 || s.Lap.DecodeSequence != 33 || !s.Lap.Reached || s.Lap.Model != "fifo" || s.Lap.Agree != 60 || s.Lap.Of != 60 {
+		t.Errorf("lap %+v, want request 33 and all 60 explained by fifo", *s.Lap)
+	}
+	found := false
+	for _, c := range s.Changes {
+		if c.Component == "descriptors" && c.Sequence >= 32 && c.Sequence <= 35 {
+			found = c.After > c.Before
+		}
+	}
+	if !found {
+		t.Errorf("changes %+v: no step of the descriptors at request 33", s.Changes)
+	}
+}
+
+func TestInterruptedRunKeepsItsLines(t *testing.T) {
+	set := simulate(t, pdsim.Config{PrefillTime: 10 * time.Second}, false)
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	rec := &recorder{}
+	begin := time.Now()
+	_, err := Run(ctx, quick(rec, 3, twoLeg(set)))
+	if err == nil || time.Since(begin) > 8*time.Second {
+		t.Fatalf("error %v after %s", err, time.Since(begin))
+	}
+	if len(rec.requests) != 1 || rec.requests[0].Valid {
+		t.Errorf("lines %+v", rec.requests)
+	}
+}
+
+// The client's clock against the engine's own: it must be near, and it cannot be
+// so if it stops at the headers (sent at once), at a ping or at a later token.
+func TestClientClock(t *testing.T) {
+	set := simulate(t, pdsim.Config{PrefillTime: 60 * time.Millisecond, StepTime: 200 * time.Millisecond, Pings: true}, true)
+	rec := &recorder{}
+	cfg := quick(rec, 5, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
+	cfg.MaxTokens = 2
+	res := mustRun(t, cfg)
+	if res.Invalid != 0 {
+		t.Fatalf("invalid: %v", res.Reasons)
+	}
+	for _, l := range rec.measured() {
+		if l.TruthNs < 60e6 {
+			t.Fatalf("the engine says %d ns for a prompt of 60 ms", l.TruthNs)
+		}
+		if d := l.TTFTNs - l.TruthNs; d < 0 || d > 40e6 {
+			t.Errorf("TTFT %d ns, the engine says %d: off by %d", l.TTFTNs, l.TruthNs, d)
+		}
+		if len(l.ITLNs) != 1 || l.ITLNs[0] < 150e6 {
+			t.Errorf("inter-token latencies %v, want one of 200 ms", l.ITLNs)
+		}
+	}
+}

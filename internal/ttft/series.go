@@ -1,0 +1,200 @@
+package ttft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/ttft/poolsim"
+)
+
+// Series is what happened to one arm at one prompt length over its requests,
+// one at a time, beside what the block pool predicts.
+type Series struct {
+	Arm    string
+	Tokens int
+	N      int
+	// Changes of the level of each component that had one.
+	Changes []Change
+	// Classes by component: flat, warm-up, slowdown, no steady state, unclassified.
+	Classes map[string]stats.Class
+	// Lap is the prediction; nil where the pool is not known, the arm mixes prompt
+	// lengths or concurrency, or has several engines.
+	Lap *Lap
+}
+
+// Change is a change of level of one component.
+type Change struct {
+	Component     string // ttft, prefill, decode-queue, one-token, descriptors
+	Sequence      int    // the arm's request at which the new level begins, from 0
+	Before, After float64
+}
+
+// Lap is what the block pool predicts for fresh engines.
+type Lap struct {
+	PoolBlocks, PerRequest int
+	// Sequence is the arm's request, from 0, at which the free list wraps around:
+	// ⌊(blocks-1)/⌈N/block⌉⌋.
+	Sequence int
+	// DecodeSequence is the same for the decode engine, which also holds the
+	// output: one block more where the prompt fills its last one.
+	DecodeSequence int
+	Reached        bool // the series is that long
+	// Model is the free list order that explains the observed descriptors best,
+	// Agree of Of requests; "" where none were observed.
+	Model     string
+	Agree, Of int
+}
+
+// components of a line that are looked at over time.
+var components = []struct {
+	name string
+	of   func(Line) (float64, bool)
+}{
+	{"ttft", func(l Line) (float64, bool) { return float64(l.TTFTNs), l.TTFTNs > 0 }},
+	{"prefill", part(func(s *Split) int64 { return s.Prefill })},
+	{"decode-queue", part(func(s *Split) int64 { return s.DecodeQueue })},
+	{"one-token", part(func(s *Split) int64 { return s.OneToken })},
+	{"descriptors", func(l Line) (float64, bool) {
+		if l.Moved == nil || l.Moved.Scope != "sample" {
+			return 0, false
+		}
+		return float64(l.Moved.Descriptors), true
+	}},
+}
+
+func part(f func(*Split) int64) func(Line) (float64, bool) {
+	return func(l Line) (float64, bool) {
+		if l.Split == nil || !l.Split.Engine {
+			return 0, false
+		}
+		v := float64(f(l.Split))
+		return v, v > 0
+	}
+}
+
+// series looks at the requests of each arm in order, those of a closed loop with
+// one request in flight. Warm-up belongs to them: it fills the pool too.
+func series(lines []Line) ([]Series, error) {
+	type key struct {
+		arm    string
+		tokens int
+	}
+	groups := map[key][]Line{}
+	var order []key
+	mixed := map[string]bool{}
+	first := map[string]Line{}
+	for _, l := range lines {
+		f, ok := first[l.Arm]
+		if !ok {
+			first[l.Arm] = l
+			f = l
+		}
+		if l.Load != LoadClosed || l.Concurrency != 1 {
+			mixed[l.Arm] = true
+			continue
+		}
+		if l.PromptTokens != f.PromptTokens || l.Prefill != f.Prefill || l.Decode != f.Decode || l.MaxTokens != f.MaxTokens {
+			mixed[l.Arm] = true
+		}
+		k := key{l.Arm, l.PromptTokens}
+		if groups[k] == nil {
+			order = append(order, k)
+		}
+		groups[k] = append(groups[k], l)
+	}
+	var out []Series
+	for _, k := range order {
+		g := groups[k]
+		slices.SortStableFunc(g, func(a, b Line) int { return a.Sequence - b.Sequence })
+		s := Series{Arm: k.arm, Tokens: k.tokens, N: len(g), Classes: map[string]stats.Class{}}
+		if err := s.changes(g); err != nil {
+			return nil, fmt.Errorf("arm %s: %w", k.arm, err)
+		}
+		if !mixed[k.arm] {
+			if err := s.lap(g); err != nil {
+				return nil, fmt.Errorf("arm %s: %w", k.arm, err)
+			}
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// changes classifies each component over the valid requests.
+func (s *Series) changes(lines []Line) error {
+	for _, c := range components {
+		var xs []float64
+		var seq []int
+		for _, l := range lines {
+			if v, ok := c.of(l); ok && l.Valid {
+				xs, seq = append(xs, v), append(seq, l.Sequence)
+			}
+		}
+		if len(xs) == 0 {
+			continue
+		}
+		st, err := stats.Classify(xs)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		s.Classes[c.name] = st.Class
+		for _, t := range st.Transitions {
+			s.Changes = append(s.Changes, Change{c.name, seq[t.Iteration], t.Before, t.After})
+		}
+	}
+	return nil
+}
+
+// lap predicts when the free list wraps around and which order of it explains
+// the descriptors that were counted.
+func (s *Series) lap(lines []Line) error {
+	l := lines[0]
+	if l.PoolBlocks < 2 || l.BlockTokens < 1 || l.Path == PathDirect || l.Path == PathUnified {
+		return nil
+	}
+	per := (l.PromptTokens + l.BlockTokens - 1) / l.BlockTokens
+	s.Lap = &Lap{PoolBlocks: l.PoolBlocks, PerRequest: per, Sequence: poolsim.LapIndex(l.PoolBlocks, per)}
+	s.Lap.DecodeSequence = poolsim.LapIndex(l.PoolBlocks, (l.PromptTokens+l.MaxTokens-1+l.BlockTokens-1)/l.BlockTokens)
+	s.Lap.Reached = lines[len(lines)-1].Sequence >= min(s.Lap.Sequence, s.Lap.DecodeSequence)
+	observed := map[int]int64{}
+	for _, l := range lines {
+		if l.Moved != nil && l.Moved.Scope == "sample" && l.Moved.Transfers == 1 {
+			observed[l.Sequence] = l.Moved.Descriptors
+		}
+	}
+	regions, ok := observed[0]
+	if !ok {
+		return nil // without the first request the number of regions is not known
+	}
+	for _, m := range []struct {
+		name    string
+		order   poolsim.Order
+		caching bool
+	}{{"fifo", poolsim.FIFO, false}, {"lifo", poolsim.LIFO, false}, {"lifo with prefix caching", poolsim.LIFO, true}} {
+		p, err := poolsim.NewPredictor(poolsim.Config{PrefillBlocks: l.PoolBlocks, DecodeBlocks: l.PoolBlocks, Order: m.order, Caching: m.caching,
+			Regions: int(regions), BlockTokens: l.BlockTokens})
+		if err != nil {
+			return err
+		}
+		agree := 0
+		for i := range lines[len(lines)-1].Sequence + 1 {
+			n, err := p.Next(l.PromptTokens, l.MaxTokens)
+			if errors.Is(err, poolsim.ErrFull) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if got, ok := observed[i]; ok && got == int64(n) {
+				agree++
+			}
+		}
+		if agree > s.Lap.Agree {
+			s.Lap.Model, s.Lap.Agree = m.name, agree
+		}
+	}
+	s.Lap.Of = len(observed)
+	return nil
+}
