@@ -23,7 +23,7 @@ type scale struct {
 func timeScale(rows []*analysis.Row) scale {
 	least := math.Inf(1)
 	for _, r := range rows {
-		if r.Valid() {
+		if r.HasSpeed() {
 			least = math.Min(least, r.MedianNs)
 		}
 	}

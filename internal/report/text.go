@@ -90,7 +90,10 @@ func Text(w io.Writer, a *analysis.Analysis, o Options) error {
 	}
 	rows := ordered(a)
 	if len(rows) > 0 {
-		p.speeds(rows)
+		cols, notes := speedColumns(rows, p.Wide)
+		p.line("")
+		p.table(cols, rows)
+		p.comment(notes)
 		p.costs(rows)
 	}
 	p.verdicts(a)
@@ -99,85 +102,6 @@ func Text(w io.Writer, a *analysis.Analysis, o Options) error {
 	p.warnings(a.Warnings)
 	_, err := io.WriteString(w, p.b.String())
 	return err
-}
-
-// speeds is the main table.
-func (p *page) speeds(rows []*analysis.Row) {
-	t := timeScale(rows)
-	val := func(f func(r *analysis.Row) string) func(int) string {
-		return func(i int) string {
-			if !rows[i].Valid() || rows[i].Emulated {
-				return "-"
-			}
-			return f(rows[i])
-		}
-	}
-	ci := func(f func(iv *stats.Interval) float64) func(int) string {
-		return val(func(r *analysis.Row) string {
-			if r.CI == nil {
-				return "-"
-			}
-			return t.time(f(r.CI))
-		})
-	}
-	cols := append(naming(rows),
-		column{head: "n", cell: func(i int) string { return count(rows[i]) }},
-		column{head: "median", cell: val(func(r *analysis.Row) string { return t.time(r.MedianNs) })},
-		column{head: "ci_lo", cell: ci(func(iv *stats.Interval) float64 { return iv.Lo })},
-		column{head: "ci_hi", cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
-	)
-	tail := "max"
-	if allP95(rows) {
-		tail = "p95"
-	}
-	if p.Wide {
-		cols = append(cols, column{head: "min", cell: val(func(r *analysis.Row) string { return t.time(r.MinNs) })})
-		if tail == "p95" {
-			cols = append(cols, column{head: "p95", cell: val(func(r *analysis.Row) string { return t.time(r.P95.Value) })})
-		}
-		cols = append(cols, column{head: "max", cell: val(func(r *analysis.Row) string { return t.time(r.MaxNs) })})
-	} else {
-		cols = append(cols, column{head: tail, rank: 5, cell: val(func(r *analysis.Row) string {
-			if tail == "p95" {
-				return t.time(r.P95.Value)
-			}
-			return t.time(r.MaxNs)
-		})})
-	}
-	bound, legend := boundColumn(rows)
-	cols = append(cols,
-		column{head: "GB/s", cell: val(func(r *analysis.Row) string { return digits(r.Rate/1e9, 3) })},
-		column{head: "Gbit/s", rank: 6, cell: val(func(r *analysis.Row) string { return digits(r.Rate*8/1e9, 3) })},
-	)
-	if bound.head != "" {
-		cols = append(cols, bound)
-	}
-	if p.Wide {
-		cols = append(cols, costColumns(rows)...)
-	}
-	cols = append(cols, column{head: "check", left: true, cell: func(i int) string { return rows[i].Check() }})
-	if slices.ContainsFunc(rows, emulatedRMA) {
-		cols = append(cols, column{head: "rma", left: true, cell: func(i int) string {
-			if emulatedRMA(rows[i]) {
-				return "emulated"
-			}
-			return "-"
-		}})
-	}
-	p.line("")
-	p.table(cols, rows)
-	notes := fmt.Sprintf("times in %s; n: blocks x transfers", t.name)
-	if slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Launches > 1 }) {
-		notes = fmt.Sprintf("times in %s; n: launches x transfers", t.name)
-	}
-	notes += "; ci: 95% interval of the median"
-	if len(legend) > 0 {
-		notes += "; " + legend
-	}
-	if c := constants(rows); c != "" {
-		notes += "; " + c
-	}
-	p.comment(notes)
 }
 
 // table writes rows, and the words of an emulated row in place of its figures.
@@ -200,126 +124,30 @@ func (p *page) table(cols []column, rows []*analysis.Row) {
 	}
 }
 
-// emulatedRMA tells whether the provider makes this row's operation of messages.
-func emulatedRMA(r *analysis.Row) bool { return slices.Contains(r.Transport.Emulated, r.Op) }
-
-func count(r *analysis.Row) string {
-	switch {
-	case r.Launches > 1:
-		return fmt.Sprintf("%dx%d", r.Launches, r.N/r.Launches)
-	case r.Iters > 0:
-		return fmt.Sprintf("%dx%d", r.Blocks, r.Iters)
-	}
-	return fmt.Sprintf("%d/%d", r.N, r.Blocks)
-}
-
-// allP95 tells whether every row has enough samples for a p95.
-func allP95(rows []*analysis.Row) bool {
-	return !slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Valid() && r.P95.Guarded })
-}
-
-// boundColumn is the share of the ceiling; its head says which when all rows
-// have the same kind.
-func boundColumn(rows []*analysis.Row) (column, string) {
-	var kinds []string
-	for _, r := range rows {
-		if r.Bound != nil {
-			kinds = append(kinds, r.Bound.Kind)
-		}
-	}
-	kinds = unique(kinds)
-	if len(kinds) == 0 {
-		return column{}, ""
-	}
-	c := column{head: "%" + kinds[0], cell: func(i int) string {
-		b := rows[i].Bound
-		if b == nil {
-			return "-"
-		}
-		s := percent(b.Share)
-		if len(kinds) > 1 {
-			s += b.Kind[:1]
-		}
-		return s
-	}}
-	words := map[string]string{"socket": "%socket: of plain TCP in this run", "line": "%line: of the NICs' link speed"}
-	if len(kinds) > 1 {
-		c.head = "%max"
-		return c, "%max: s of plain TCP in this run, l of the NICs' link speed"
-	}
-	return c, words[kinds[0]]
-}
-
-// costColumns are post time, descriptors and CPU.
-func costColumns(rows []*analysis.Row) []column {
-	val := func(f func(r *analysis.Row) string) func(int) string {
-		return func(i int) string {
-			if !rows[i].Valid() || rows[i].Emulated {
-				return "-"
-			}
-			return f(rows[i])
-		}
-	}
-	cpu := func(f float64) string {
-		if f == 0 {
-			return "-"
-		}
-		return digits(f, 3)
-	}
-	return []column{
-		{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }},
-		{head: "post_us", cell: val(func(r *analysis.Row) string { return digits(r.PostNs/1e3, 3) })},
-		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return digits(r.PostPerDesc, 3) })},
-		{head: "cpu_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
-		{head: "peer_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
-		{head: "eagain", rank: 5, cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
-	}
-}
-
-// sizes is how many different sizes rows have.
-func sizes(rows []*analysis.Row) int {
-	var all []uint64
-	for _, r := range rows {
-		all = append(all, r.Bytes)
-	}
-	return len(unique(all))
-}
-
-// r0 is a mean per transfer, rounded.
-func r0(sum uint64, n int) uint64 {
-	if n == 0 {
-		return 0
-	}
-	return (sum + uint64(n)/2) / uint64(n)
-}
-
 // costs is the table of what does not fit beside the speeds.
 func (p *page) costs(rows []*analysis.Row) {
-	if p.Wide {
-		return
-	}
-	if sizes(rows) >= manySizes {
+	switch {
+	case p.Wide:
+	case sizes(rows) >= manySizes:
 		p.comment("--wide adds min, descriptors, post time, CPU and counters to each row")
-		return
+	default:
+		p.line("")
+		cols, notes := costTable(rows)
+		p.table(cols, rows)
+		p.comment(notes)
 	}
-	t := timeScale(rows)
-	cols := append(naming(rows), column{head: "min", cell: func(i int) string {
-		if !rows[i].Valid() || rows[i].Emulated {
-			return "-"
-		}
-		return t.time(rows[i].MinNs)
-	}})
-	cols = append(cols, costColumns(rows)...)
-	p.line("")
-	p.table(cols, rows)
-	p.comment(fmt.Sprintf("min in %s; post: time until all is posted; CPU of initiator and peer; eagain: refused posts a transfer", t.name))
 }
+
+// manyPairs is from how many pairs on a table replaces a sentence each.
+const manyPairs = 4
 
 // verdicts are a line a pair, then the range of each provider's shapes.
 func (p *page) verdicts(a *analysis.Analysis) {
 	switch {
 	case len(a.Pairs) > manyPairs:
-		p.pairTable(a.Pairs)
+		cols, notes := pairColumns(a.Pairs)
+		p.plain(cols, len(a.Pairs))
+		p.comment(notes)
 	case len(a.Pairs) > 0:
 		p.line("")
 		for _, v := range a.Pairs {
@@ -335,63 +163,6 @@ func (p *page) verdicts(a *analysis.Analysis) {
 	if len(a.Pairs)+len(a.Brackets) > 0 {
 		p.comment(method(a))
 	}
-}
-
-// manyPairs is from how many pairs on a table replaces a sentence each.
-const manyPairs = 4
-
-// pairTable is a row a pair: the first row's naming, what it is compared with,
-// and the ratio of the second's time to the first's.
-func (p *page) pairTable(pairs []analysis.Pair) {
-	var rows []*analysis.Row
-	for _, v := range pairs {
-		rows = append(rows, v.A)
-	}
-	val := func(f func(v analysis.Pair) string) func(int) string {
-		return func(i int) string {
-			if pairs[i].Refused != "" {
-				return "-"
-			}
-			return f(pairs[i])
-		}
-	}
-	end := func(f func(iv *stats.Interval) float64) func(int) string {
-		return val(func(v analysis.Pair) string {
-			if v.Verdict.Interval == nil {
-				return "-"
-			}
-			return digits(f(v.Verdict.Interval), 4)
-		})
-	}
-	cols := append(naming(rows),
-		column{head: "than", left: true, cell: func(i int) string { return pairs[i].B.Provider }},
-		column{head: "ratio", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.Ratio, 4) })},
-		column{head: "ci_lo", cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
-		column{head: "ci_hi", cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
-		column{head: "p", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.PAdjusted, 2) })},
-		column{head: "n", cell: val(func(v analysis.Pair) string { return fmt.Sprint(v.Verdict.NA) })},
-		column{head: "seen", cell: val(func(v analysis.Pair) string { return effect(v.Verdict.MDE) })},
-		column{head: "verdict", left: true, cell: func(i int) string {
-			switch v := pairs[i]; v.Outcome() {
-			case "different":
-				if v.Verdict.Ratio > 1 {
-					return "faster"
-				}
-				return "slower"
-			default:
-				return v.Outcome()
-			}
-		}},
-	)
-	p.line("")
-	for i, l := range layout(cols, len(rows), p.width()) {
-		if i == 0 {
-			p.line(l, p.bold)
-			continue
-		}
-		p.line(l)
-	}
-	p.comment("verdict on the first provider; ratio: time of the second over time of the first; seen: the smallest difference that would have been found 8 times in 10")
 }
 
 func (p *page) verdictStyle(v analysis.Pair) []lipgloss.Style {
@@ -563,40 +334,31 @@ func model(m analysis.Model) string {
 
 // paths holds the payload against what the NICs counted.
 func (p *page) paths(rows []*analysis.Row) {
-	rows = slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Path == nil || r.Path.PayloadBytes == 0 })
-	if len(rows) == 0 {
-		return
-	}
-	if sizes(rows) >= manySizes && !p.Wide {
+	rows = counted(rows)
+	switch {
+	case len(rows) == 0:
+	case sizes(rows) >= manySizes && !p.Wide:
 		p.line("")
 		for _, s := range pathRanges(rows) {
 			p.item(s)
 		}
-		return
+	default:
+		cols, notes := pathColumns(rows)
+		p.plain(cols, len(rows))
+		p.comment(notes)
 	}
-	top := func(f func(q *analysis.Path) string) func(int) string {
-		return func(i int) string {
-			if len(rows[i].Path.Counters) == 0 {
-				return "-"
-			}
-			return f(rows[i].Path)
-		}
-	}
-	cols := append(naming(rows),
-		column{head: "payload_B", cell: func(i int) string { return fmt.Sprint(rows[i].Path.PayloadBytes) }},
-		column{head: "counted_B", cell: top(func(q *analysis.Path) string { return fmt.Sprint(q.Counters[0].Delta) })},
-		column{head: "ratio", cell: top(func(q *analysis.Path) string { return digits(q.Ratio, 4) })},
-		column{head: "counter", left: true, cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
-	)
+}
+
+// plain writes a table after an empty line.
+func (p *page) plain(cols []column, n int) {
 	p.line("")
-	for i, l := range layout(cols, len(rows), p.width()) {
+	for i, l := range layout(cols, n, p.width()) {
 		if i == 0 {
 			p.line(l, p.bold)
 			continue
 		}
 		p.line(l)
 	}
-	p.comment("the NIC counter that moved most, beside the payload: near 1 the bytes took that NIC, headers add to it")
 }
 
 // pathRanges sums the paths of many rows up, a line a provider.

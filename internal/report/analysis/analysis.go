@@ -89,9 +89,11 @@ type Row struct {
 	Emulated bool
 }
 
-// Valid tells whether the row may carry a speed: it has samples and no data
-// check failed.
+// Valid tells whether the row has samples and no data check failed.
 func (r *Row) Valid() bool { return r.N > 0 && r.Failed == 0 }
+
+// HasSpeed tells whether the row may carry a speed: it is valid and a measurement.
+func (r *Row) HasSpeed() bool { return r.Valid() && !r.Emulated }
 
 // Check is the outcome of the data checks: "ok", "FAILED", "off", or "part" when
 // only some samples were checked.

@@ -44,7 +44,7 @@ func (a *Analysis) models() error {
 	at := map[series][]*Row{}
 	var order []series
 	for _, r := range a.Rows {
-		if r.Emulated || !r.Valid() || r.Launches > 1 {
+		if !r.HasSpeed() || r.Launches > 1 {
 			continue
 		}
 		s := series{r.Provider, line{payload: payloadOf(r), shape: r.Shape}}

@@ -237,7 +237,7 @@ func LeavesHost(r *record.Run) bool { return r.Peer != nil && r.Peer.Hostname !=
 // bounds holds each row against its ceiling.
 func (a *Analysis) bounds() {
 	for _, r := range a.Rows {
-		if r.Ceiling || !r.Valid() || r.Emulated {
+		if r.Ceiling || !r.HasSpeed() {
 			continue
 		}
 		b := a.bound(r)
@@ -276,7 +276,7 @@ func (a *Analysis) bound(r *Row) *Bound {
 		return d
 	}
 	for _, s := range a.Rows {
-		if s.Ceiling && s.API == "socket" && s.Valid() && !s.Emulated {
+		if s.Ceiling && s.API == "socket" && s.HasSpeed() {
 			if best == nil {
 				best = s
 			} else if x, y := far(s), far(best); slices.Compare(x[:], y[:]) < 0 {

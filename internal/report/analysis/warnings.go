@@ -44,7 +44,7 @@ func (a *Analysis) warn(live bool) {
 	}
 	a.few()
 	for _, r := range a.Rows {
-		if !r.Emulated && r.Valid() {
+		if r.HasSpeed() {
 			a.steady(r)
 			a.path(r)
 		}

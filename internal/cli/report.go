@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/xferbench/xferbench/internal/report"
+)
+
+// newReportCommand returns "xferbench report".
+func newReportCommand() *cobra.Command {
+	var (
+		format = "text"
+		out    string
+		force  bool
+		wide   bool
+	)
+	cmd := &cobra.Command{
+		Use:   "report RECORD…",
+		Short: "Print what a record says, as text, Markdown, CSV, JSON, benchfmt or HTML",
+		Long: `Print what records say. All figures are worked out from the samples in the
+record; nothing is measured. "last" names the newest record of this host.
+
+text is what the run itself printed. csv and json hold base units only. benchfmt
+is the Go benchmark format, one line a block, for benchstat. html is one file
+without references to the network.`,
+		Example: `  xferbench report last
+  xferbench report last --wide
+  xferbench report run.jsonl --format html -o run.html
+  xferbench report day1.jsonl --format benchfmt -o day1.txt`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef(`report needs a record: name a file, or "last" for the newest`)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(report.Formats(), format) {
+				return usagef("--format %q is not known; use %s", format, strings.Join(report.Formats(), ", "))
+			}
+			as, err := report.Load(args...)
+			if err != nil {
+				return usagef("%w", err)
+			}
+			if out == "" || out == "-" {
+				w := cmd.OutOrStdout()
+				return report.Write(w, as, format, report.Options{Wide: wide, Color: colored(w)})
+			}
+			err = report.Create(out, force, func(w io.Writer) error {
+				return report.Write(w, as, format, report.Options{Wide: wide})
+			})
+			if errors.Is(err, report.ErrExists) {
+				return usagef("%w", err)
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&format, "format", format, "`format` of the output: "+strings.Join(report.Formats(), ", "))
+	f.StringVarP(&out, "output", "o", "", "write to `FILE` instead of the terminal; one that exists is refused")
+	f.BoolVar(&force, "force", false, "replace the file of --output if it exists")
+	f.BoolVar(&wide, "wide", false, "all columns, however long the lines")
+	return cmd
+}
+
+// colored tells whether text to w may hold colours: on a terminal, unless
+// NO_COLOR is set (https://no-color.org) or the terminal is dumb.
+func colored(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,177 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/xferbench/xferbench/internal/report/analysis"
+)
+
+func render(t *testing.T, format string, paths ...string) []byte {
+	t.Helper()
+	var as []*analysis.Analysis
+	for _, p := range paths {
+		as = append(as, analyse(t, filepath.Join(recordsDir, p)))
+	}
+	var b bytes.Buffer
+	if err := Write(&b, as, format, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestGoldenFormats(t *testing.T) {
+	for name, paths := range map[string][]string{
+		"two-providers": {"two-providers.jsonl"},
+		"sweep":         {"sweep.jsonl"},
+		"failed-check":  {"failed-check.jsonl"},
+		"short":         {"short.jsonl"},
+		"two-days":      {"two-providers.jsonl", "another-day.jsonl"},
+	} {
+		for format, ext := range map[string]string{"markdown": ".md", "csv": ".csv", "json": ".json", "benchfmt": ".bench"} {
+			golden(t, name+ext, render(t, format, paths...))
+		}
+	}
+	for format, ext := range map[string]string{"markdown": ".md", "csv": ".csv", "json": ".json", "benchfmt": ".bench"} {
+		golden(t, "emulated"+ext, render(t, format, "emulated.jsonl"))
+	}
+}
+
+// TestCSV reads the table back and works the rate out anew.
+func TestCSV(t *testing.T) {
+	recs, err := csv.NewReader(bytes.NewReader(render(t, "csv", "two-providers.jsonl"))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(recs) != 7 {
+		t.Fatalf("%d lines, want a head and 6 rows", len(recs))
+	}
+	for _, rec := range recs[1:] {
+		cell := map[string]string{}
+		for i, name := range recs[0] {
+			cell[name] = rec[i]
+		}
+		num := func(k string) float64 {
+			f, err := strconv.ParseFloat(cell[k], 64)
+			if err != nil {
+				t.Errorf("%s: %v", k, err)
+			}
+			return f
+		}
+		if got, want := num("rate_bytes_per_s"), num("sum_bytes")/num("sum_ns")*1e9; got-want > 1 || want-got > 1 {
+			t.Errorf("%s: rate %v, want Σbytes/Σtime = %v", cell["provider"], got, want)
+		}
+		if num("sum_bytes") != 40*num("bytes") || cell["samples"] != "40" {
+			t.Errorf("%s: %s bytes in %s samples", cell["provider"], cell["sum_bytes"], cell["samples"])
+		}
+		if !(num("min_ns") <= num("median_lo_ns") && num("median_lo_ns") <= num("median_ns") && num("median_ns") <= num("median_hi_ns") && num("median_hi_ns") <= num("max_ns")) {
+			t.Errorf("%s: min, interval, median and max are out of order: %v", cell["provider"], rec)
+		}
+	}
+}
+
+// TestNoSpeed holds that a failed check and an emulated device leave no speed in
+// any format.
+func TestNoSpeed(t *testing.T) {
+	var j jsonReport
+	if err := json.Unmarshal(render(t, "json", "failed-check.jsonl"), &j); err != nil {
+		t.Fatal(err)
+	}
+	rows := j.Reports[0].Rows
+	if rows[1].Speed != nil || rows[1].Check != "FAILED" || rows[1].Failed != 3 || rows[0].Speed == nil {
+		t.Errorf("rows %+v", rows[:2])
+	}
+	if got := j.Reports[0].Pairs[1]; got.Verdict != "refused" || got.Ratio != nil {
+		t.Errorf("a pair with a failed check: %+v", got)
+	}
+	if s := string(render(t, "benchfmt", "failed-check.jsonl")); strings.Contains(s, "provider=tcp/op=read/memory=host/shape=fragmented") || !strings.Contains(s, "provider=tcp/op=read/memory=host/shape=merged") {
+		t.Errorf("benchfmt holds the failed row or not the good one:\n%s", s)
+	}
+	if s := string(render(t, "benchfmt", "emulated.jsonl")); strings.Contains(s, "efa") {
+		t.Errorf("benchfmt holds an emulated row:\n%s", s)
+	}
+	for _, wide := range []bool{false, true} {
+		var b bytes.Buffer
+		if err := Text(&b, analyse(t, filepath.Join(recordsDir, "emulated.jsonl")), Options{Wide: wide}); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.String()) {
+			if strings.HasPrefix(line, "efa ") && strings.Contains(line, "6x2") && !strings.HasSuffix(line, analysis.Emulated+"\n") {
+				t.Errorf("a row of an emulated device: %s", line)
+			}
+		}
+	}
+}
+
+// TestBenchstat has the stock tool compare two days. The time per byte of one
+// row was raised by 12 % in the second record's formula.
+func TestBenchstat(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"two-providers", "another-day"} {
+		if err := os.WriteFile(filepath.Join(dir, name), render(t, "benchfmt", name+".jsonl"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("go", "tool", "benchstat", "-format", "csv", "-ignore", "run", filepath.Join(dir, "two-providers"), filepath.Join(dir, "another-day"))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.Len() > 0 {
+		t.Fatalf("benchstat: %v\n%s%s", err, out, stderr.String())
+	}
+	line := regexp.MustCompile(`(?m)^Transfer/provider=tcp/.*shape=merged/.*$`).FindString(string(out))
+	cells := strings.Split(line, ",")
+	if len(cells) < 7 {
+		t.Fatalf("no line of the slower row in\n%s", out)
+	}
+	change, err := strconv.ParseFloat(strings.Trim(cells[5], "+%"), 64)
+	if err != nil || change < 9 || change > 15 || !strings.Contains(cells[6], "n=10") {
+		t.Errorf("benchstat finds %q (%v), want about +12%% with n=10:\n%s", cells, err, out)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.txt")
+	put := func(s string) func(io.Writer) error {
+		return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
+	}
+	if err := Create(path, false, put("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, false, put("two")); !errors.Is(err, ErrExists) {
+		t.Errorf("an existing file: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "one" {
+		t.Errorf("the file was changed to %q", b)
+	}
+	failure := errors.New("no")
+	if err := Create(path, true, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
+		t.Errorf("a failing writer: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "one" {
+		t.Errorf("a failure changed the file to %q", b)
+	}
+	if err := Create(path, true, put("two")); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "two" {
+		t.Errorf("--force left %q", b)
+	}
+	other := filepath.Join(t.TempDir(), "r.txt")
+	if err := Create(other, false, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
+		t.Errorf("a failing writer: %v", err)
+	}
+	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a failure left a file: %v", err)
+	}
+}

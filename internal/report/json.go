@@ -1,0 +1,253 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"slices"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/stats"
+)
+
+// jsonSchema is the version of the JSON report; keys may be added within it.
+const jsonSchema = 1
+
+// The JSON report. Keys end in their unit; a figure that does not exist is
+// null or left out, never 0. See docs/report.md.
+type (
+	jsonReport struct {
+		Schema  int       `json:"schema"`
+		Reports []jsonRun `json:"reports"`
+	}
+	jsonRun struct {
+		Record     string          `json:"record"`
+		Run        record.Run      `json:"run"`
+		Status     string          `json:"status"`
+		Emulated   bool            `json:"emulated_device"`
+		Rows       []jsonRow       `json:"rows"`
+		Colds      []record.Cold   `json:"cold"`
+		Pairs      []jsonPair      `json:"comparisons"`
+		Brackets   []jsonPair      `json:"brackets"`
+		Models     []jsonModel     `json:"cost_models"`
+		Guidelines []jsonGuideline `json:"guidelines"`
+		Warnings   []jsonWarning   `json:"warnings"`
+	}
+	jsonInterval struct {
+		Lo    *float64 `json:"lo"` // null: unbounded
+		Hi    *float64 `json:"hi"`
+		Level float64  `json:"level"`
+	}
+	jsonWarning struct {
+		Code string `json:"code"`
+		Text string `json:"text"`
+	}
+	jsonRow struct {
+		Label     string           `json:"label"`
+		Condition record.Condition `json:"condition"`
+		Samples   int              `json:"samples"`
+		Blocks    int              `json:"blocks"`
+		Launches  int              `json:"launches"`
+		Emulated  bool             `json:"emulated_device"`
+		Check     string           `json:"check"`
+		Checked   int              `json:"checked"`
+		Failed    int              `json:"failed_checks"`
+		Speed     *jsonSpeed       `json:"speed"` // null: a failed check, or no measurement
+		Path      *jsonPath        `json:"path"`
+	}
+	jsonSpeed struct {
+		MedianNs     float64       `json:"median_ns"`
+		MedianCI     *jsonInterval `json:"median_ci_ns"`
+		UnitMedians  []float64     `json:"unit_medians_ns"`
+		MinNs        float64       `json:"min_ns"`
+		MaxNs        float64       `json:"max_ns"`
+		P95Ns        *float64      `json:"p95_ns"`
+		Rate         float64       `json:"rate_bytes_per_s"`
+		SumBytes     uint64        `json:"sum_bytes"`
+		SumNs        int64         `json:"sum_ns"`
+		PostNs       float64       `json:"post_median_ns"`
+		PostPerDesc  float64       `json:"post_per_descriptor_ns"`
+		CPUNs        int64         `json:"cpu_ns"`
+		PeerCPUNs    int64         `json:"peer_cpu_ns"`
+		EAgain       uint64        `json:"eagain"`
+		Ceiling      *jsonCeiling  `json:"ceiling"`
+		Steady       string        `json:"steady_state"`
+		SteadyFrom   int           `json:"steady_from_sample"`
+		Outliers     int           `json:"outliers"`
+		ChangePoints []jsonChange  `json:"change_points"`
+	}
+	jsonChange struct {
+		Sample   int     `json:"sample"`
+		BeforeNs float64 `json:"before_ns"`
+		AfterNs  float64 `json:"after_ns"`
+	}
+	jsonCeiling struct {
+		Kind  string  `json:"kind"`
+		Rate  float64 `json:"rate_bytes_per_s"`
+		Share float64 `json:"share"`
+	}
+	jsonPath struct {
+		Payload         uint64           `json:"payload_bytes"`
+		Counters        []record.Counter `json:"counters"`
+		Ratio           float64          `json:"counted_over_payload"`
+		Voluntary       int64            `json:"voluntary_switches"`
+		Involuntary     int64            `json:"involuntary_switches"`
+		PeerVoluntary   int64            `json:"peer_voluntary_switches"`
+		PeerInvoluntary int64            `json:"peer_involuntary_switches"`
+	}
+	jsonPair struct {
+		A          int           `json:"a"` // condition IDs
+		B          int           `json:"b"`
+		Verdict    string        `json:"verdict"`
+		Text       string        `json:"text"`
+		Reason     string        `json:"reason,omitempty"`
+		Ratio      *float64      `json:"time_b_over_time_a"`
+		Interval   *jsonInterval `json:"ratio_ci"`
+		P          *float64      `json:"p"`
+		PAdjusted  *float64      `json:"p_adjusted"`
+		Family     int           `json:"family"`
+		N          int           `json:"units"`
+		Need       int           `json:"units_needed"`
+		Detectable *float64      `json:"detectable"`
+		Test       string        `json:"test"`
+	}
+	jsonModel struct {
+		Label       string        `json:"label"`
+		Conditions  []int         `json:"conditions"`
+		AlphaNs     float64       `json:"start_ns"`
+		AlphaCI     *jsonInterval `json:"start_ci_ns"`
+		NsPerByte   float64       `json:"ns_per_byte"`
+		NsPerByteCI *jsonInterval `json:"ns_per_byte_ci"`
+		Blocks      int           `json:"blocks"`
+		Worst       float64       `json:"worst_relative_residual"`
+		WorstBytes  int64         `json:"worst_bytes"`
+	}
+	jsonGuideline struct {
+		A         string        `json:"a"`
+		B         string        `json:"b"`
+		Kind      string        `json:"crossover"`
+		Bytes     *float64      `json:"crossover_bytes"`
+		Interval  *jsonInterval `json:"crossover_ci_bytes"`
+		Threshold float64       `json:"relative_difference_that_matters"`
+		Zones     []jsonZone    `json:"zones"`
+		Text      string        `json:"text"`
+	}
+	jsonZone struct {
+		From int64  `json:"from_bytes"`
+		To   int64  `json:"to_bytes"`
+		Use  string `json:"use"` // "" for no difference that matters
+	}
+)
+
+// number is nil for what JSON cannot hold.
+func number(f float64) *float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return nil
+	}
+	return &f
+}
+
+func interval(iv *stats.Interval) *jsonInterval {
+	if iv == nil {
+		return nil
+	}
+	return &jsonInterval{number(iv.Lo), number(iv.Hi), iv.Level}
+}
+
+func writeJSON(b *bytes.Buffer, as []*analysis.Analysis) error {
+	out := jsonReport{Schema: jsonSchema}
+	for _, a := range as {
+		out.Reports = append(out.Reports, toJSON(a))
+	}
+	e := json.NewEncoder(b)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(out)
+}
+
+func toJSON(a *analysis.Analysis) jsonRun {
+	j := jsonRun{
+		Record: a.Record.Path, Run: a.Record.Run, Status: "cut off", Emulated: a.Emulated(), Colds: a.Record.Colds,
+		Rows: []jsonRow{}, Pairs: jsonPairs(a.Pairs, verdict), Brackets: jsonPairs(a.Brackets, bracket),
+		Models: []jsonModel{}, Guidelines: []jsonGuideline{}, Warnings: []jsonWarning{},
+	}
+	if a.Record.End != nil {
+		j.Status = a.Record.End.Status
+	}
+	if j.Colds == nil {
+		j.Colds = []record.Cold{}
+	}
+	for _, r := range a.Rows {
+		j.Rows = append(j.Rows, jsonRowOf(r))
+	}
+	for _, m := range a.Models {
+		c := m.Cost
+		var ids []int
+		for _, r := range m.Rows {
+			ids = append(ids, r.ID)
+		}
+		j.Models = append(j.Models, jsonModel{
+			Label: m.Label, Conditions: ids, AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
+			Blocks: c.Blocks, Worst: c.WorstResidual, WorstBytes: c.WorstBytes,
+		})
+	}
+	for _, g := range a.Guides {
+		x := jsonGuideline{
+			A: g.A.Label, B: g.B.Label, Kind: g.Crossover.Kind.String(), Bytes: number(g.Crossover.Bytes), Interval: interval(g.Crossover.Interval),
+			Threshold: g.Guideline.Threshold, Text: guide(g), Zones: []jsonZone{},
+		}
+		for _, z := range g.Guideline.Zones {
+			use := map[stats.Side]string{stats.SideA: g.A.Rows[0].Provider, stats.SideB: g.B.Rows[0].Provider}[z.Use]
+			x.Zones = append(x.Zones, jsonZone{z.FromBytes, z.ToBytes, use})
+		}
+		j.Guidelines = append(j.Guidelines, x)
+	}
+	for _, w := range a.Warnings {
+		j.Warnings = append(j.Warnings, jsonWarning(w))
+	}
+	return j
+}
+
+func jsonRowOf(r *analysis.Row) jsonRow {
+	j := jsonRow{
+		Label: r.Label, Condition: r.Condition, Samples: r.N, Blocks: r.Blocks, Launches: r.Launches, Emulated: r.Emulated,
+		Check: r.Check(), Checked: r.Checked, Failed: r.Failed,
+	}
+	if p := r.Path; p != nil {
+		j.Path = &jsonPath{p.PayloadBytes, slices.Concat([]record.Counter{}, p.Counters), p.Ratio, p.Voluntary, p.Involuntary, p.PeerVoluntary, p.PeerInvoluntary}
+	}
+	if !r.HasSpeed() {
+		return j
+	}
+	s := &jsonSpeed{
+		MedianNs: r.MedianNs, MedianCI: interval(r.CI), UnitMedians: stats.Values(r.Units), MinNs: r.MinNs, MaxNs: r.MaxNs, Rate: r.Rate,
+		SumBytes: r.SumBytes, SumNs: r.SumNs, PostNs: r.PostNs, PostPerDesc: r.PostPerDesc, CPUNs: r.CPUNs, PeerCPUNs: r.PeerCPUNs,
+		EAgain: r.EAgain, Steady: r.Steady.Class.String(), SteadyFrom: r.Steady.Start, Outliers: len(r.Steady.Outliers), ChangePoints: []jsonChange{},
+	}
+	if !r.P95.Guarded {
+		s.P95Ns = number(r.P95.Value)
+	}
+	if r.Bound != nil {
+		s.Ceiling = &jsonCeiling{r.Bound.Kind, r.Bound.Rate, r.Bound.Share}
+	}
+	for _, t := range r.Steady.Transitions {
+		s.ChangePoints = append(s.ChangePoints, jsonChange{t.Iteration, t.Before, t.After})
+	}
+	j.Speed = s
+	return j
+}
+
+func jsonPairs(ps []analysis.Pair, text func(analysis.Pair) string) []jsonPair {
+	out := []jsonPair{}
+	for _, p := range ps {
+		j := jsonPair{A: p.A.ID, B: p.B.ID, Verdict: p.Outcome(), Text: text(p), Reason: p.Refused}
+		if p.Refused == "" {
+			v := p.Verdict
+			j.Ratio, j.Interval, j.P, j.PAdjusted = number(v.Ratio), interval(v.Interval), number(v.P), number(v.PAdjusted)
+			j.Family, j.N, j.Need, j.Detectable, j.Test = v.Family, v.NA, v.Need, number(v.MDE), v.Test
+		}
+		out = append(out, j)
+	}
+	return out
+}

@@ -1,0 +1,247 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/stats"
+)
+
+// figure makes a column's cells from rows that may carry a speed.
+func figure(rows []*analysis.Row, f func(r *analysis.Row) string) func(int) string {
+	return func(i int) string {
+		if !rows[i].HasSpeed() {
+			return "-"
+		}
+		return f(rows[i])
+	}
+}
+
+// speedColumns are the columns of the main table and what its words mean. The
+// wide table has all that is known of a row.
+func speedColumns(rows []*analysis.Row, wide bool) ([]column, string) {
+	t := timeScale(rows)
+	val := func(f func(r *analysis.Row) string) func(int) string { return figure(rows, f) }
+	ci := func(f func(iv *stats.Interval) float64) func(int) string {
+		return val(func(r *analysis.Row) string {
+			if r.CI == nil {
+				return "-"
+			}
+			return t.time(f(r.CI))
+		})
+	}
+	p95 := column{head: "p95", rank: 5, cell: val(func(r *analysis.Row) string { return t.time(r.P95.Value) })}
+	longest := column{head: "max", rank: 5, cell: val(func(r *analysis.Row) string { return t.time(r.MaxNs) })}
+	cols := append(naming(rows),
+		column{head: "n", cell: func(i int) string { return count(rows[i]) }},
+		column{head: "median", cell: val(func(r *analysis.Row) string { return t.time(r.MedianNs) })},
+		column{head: "ci_lo", cell: ci(func(iv *stats.Interval) float64 { return iv.Lo })},
+		column{head: "ci_hi", cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
+	)
+	if wide {
+		cols = append(cols, column{head: "min", cell: val(func(r *analysis.Row) string { return t.time(r.MinNs) })})
+	}
+	if allP95(rows) {
+		cols = append(cols, p95)
+	}
+	if wide || !allP95(rows) {
+		cols = append(cols, longest)
+	}
+	cols = append(cols,
+		column{head: "GB/s", cell: val(func(r *analysis.Row) string { return digits(r.Rate/1e9, 3) })},
+		column{head: "Gbit/s", rank: 6, cell: val(func(r *analysis.Row) string { return digits(r.Rate*8/1e9, 3) })},
+	)
+	bound, legend := boundColumn(rows)
+	if bound.head != "" {
+		cols = append(cols, bound)
+	}
+	if wide {
+		cols = append(cols, costColumns(rows)...)
+	}
+	cols = append(cols, column{head: "check", left: true, cell: func(i int) string { return rows[i].Check() }})
+	if slices.ContainsFunc(rows, emulatedRMA) {
+		cols = append(cols, column{head: "rma", left: true, cell: func(i int) string {
+			if emulatedRMA(rows[i]) {
+				return "emulated"
+			}
+			return "-"
+		}})
+	}
+	unit := "blocks"
+	if slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Launches > 1 }) {
+		unit = "launches"
+	}
+	notes := fmt.Sprintf("times in %s; n: %s x transfers; ci: 95%% interval of the median", t.name, unit)
+	if legend != "" {
+		notes += "; " + legend
+	}
+	if c := constants(rows); c != "" {
+		notes += "; " + c
+	}
+	return cols, notes
+}
+
+// emulatedRMA tells whether the provider makes this row's operation of messages.
+func emulatedRMA(r *analysis.Row) bool { return slices.Contains(r.Transport.Emulated, r.Op) }
+
+func count(r *analysis.Row) string {
+	switch {
+	case r.Launches > 1:
+		return fmt.Sprintf("%dx%d", r.Launches, r.N/r.Launches)
+	case r.Iters > 0:
+		return fmt.Sprintf("%dx%d", r.Blocks, r.Iters)
+	}
+	return fmt.Sprintf("%d/%d", r.N, r.Blocks)
+}
+
+// allP95 tells whether every row has enough samples for a p95.
+func allP95(rows []*analysis.Row) bool {
+	return !slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Valid() && r.P95.Guarded })
+}
+
+// boundColumn is the share of the ceiling; its head says which when all rows
+// have the same kind.
+func boundColumn(rows []*analysis.Row) (column, string) {
+	var kinds []string
+	for _, r := range rows {
+		if r.Bound != nil {
+			kinds = append(kinds, r.Bound.Kind)
+		}
+	}
+	kinds = unique(kinds)
+	if len(kinds) == 0 {
+		return column{}, ""
+	}
+	c := column{head: "%" + kinds[0], cell: func(i int) string {
+		b := rows[i].Bound
+		if b == nil {
+			return "-"
+		}
+		s := percent(b.Share)
+		if len(kinds) > 1 {
+			s += b.Kind[:1]
+		}
+		return s
+	}}
+	words := map[string]string{"socket": "%socket: of plain TCP in this run", "line": "%line: of the NICs' link speed"}
+	if len(kinds) > 1 {
+		c.head = "%max"
+		return c, "%max: s of plain TCP in this run, l of the NICs' link speed"
+	}
+	return c, words[kinds[0]]
+}
+
+// costColumns are post time, descriptors and CPU.
+func costColumns(rows []*analysis.Row) []column {
+	val := func(f func(r *analysis.Row) string) func(int) string { return figure(rows, f) }
+	cpu := func(f float64) string {
+		if f == 0 {
+			return "-"
+		}
+		return digits(f, 3)
+	}
+	return []column{
+		{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }},
+		{head: "post_us", cell: val(func(r *analysis.Row) string { return digits(r.PostNs/1e3, 3) })},
+		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return digits(r.PostPerDesc, 3) })},
+		{head: "cpu_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
+		{head: "peer_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
+		{head: "eagain", rank: 5, cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
+	}
+}
+
+// sizes is how many different sizes rows have.
+func sizes(rows []*analysis.Row) int {
+	var all []uint64
+	for _, r := range rows {
+		all = append(all, r.Bytes)
+	}
+	return len(unique(all))
+}
+
+// r0 is a mean per transfer, rounded.
+func r0(sum uint64, n int) uint64 {
+	if n == 0 {
+		return 0
+	}
+	return (sum + uint64(n)/2) / uint64(n)
+}
+
+// costTable is what does not fit beside the speeds in 80 columns.
+func costTable(rows []*analysis.Row) ([]column, string) {
+	t := timeScale(rows)
+	cols := append(naming(rows), column{head: "min", cell: figure(rows, func(r *analysis.Row) string { return t.time(r.MinNs) })})
+	return append(cols, costColumns(rows)...),
+		fmt.Sprintf("min in %s; post: time until all is posted; CPU of initiator and peer; eagain: refused posts a transfer", t.name)
+}
+
+// pairColumns are a row a pair: what is compared, and the ratio of the second's
+// time to the first's.
+func pairColumns(pairs []analysis.Pair) ([]column, string) {
+	var rows []*analysis.Row
+	for _, v := range pairs {
+		rows = append(rows, v.A)
+	}
+	val := func(f func(v analysis.Pair) string) func(int) string {
+		return func(i int) string {
+			if pairs[i].Refused != "" {
+				return "-"
+			}
+			return f(pairs[i])
+		}
+	}
+	end := func(f func(iv *stats.Interval) float64) func(int) string {
+		return val(func(v analysis.Pair) string {
+			if v.Verdict.Interval == nil {
+				return "-"
+			}
+			return digits(f(v.Verdict.Interval), 4)
+		})
+	}
+	cols := append(naming(rows),
+		column{head: "than", left: true, cell: func(i int) string { return pairs[i].B.Provider }},
+		column{head: "ratio", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.Ratio, 4) })},
+		column{head: "ci_lo", cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
+		column{head: "ci_hi", cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
+		column{head: "p", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.PAdjusted, 2) })},
+		column{head: "n", cell: val(func(v analysis.Pair) string { return fmt.Sprint(v.Verdict.NA) })},
+		column{head: "seen", cell: val(func(v analysis.Pair) string { return effect(v.Verdict.MDE) })},
+		column{head: "verdict", left: true, cell: func(i int) string {
+			switch v := pairs[i]; v.Outcome() {
+			case "different":
+				if v.Verdict.Ratio > 1 {
+					return "faster"
+				}
+				return "slower"
+			default:
+				return v.Outcome()
+			}
+		}},
+	)
+	return cols, "verdict on the first provider; ratio: time of the second over time of the first; seen: the smallest difference that would have been found 8 times in 10"
+}
+
+// counted are the rows whose path was watched.
+func counted(rows []*analysis.Row) []*analysis.Row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Path == nil || r.Path.PayloadBytes == 0 })
+}
+
+// pathColumns hold the payload against what the NICs counted.
+func pathColumns(rows []*analysis.Row) ([]column, string) {
+	top := func(f func(q *analysis.Path) string) func(int) string {
+		return func(i int) string {
+			if len(rows[i].Path.Counters) == 0 {
+				return "-"
+			}
+			return f(rows[i].Path)
+		}
+	}
+	cols := append(naming(rows),
+		column{head: "payload_B", cell: func(i int) string { return fmt.Sprint(rows[i].Path.PayloadBytes) }},
+		column{head: "counted_B", cell: top(func(q *analysis.Path) string { return fmt.Sprint(q.Counters[0].Delta) })},
+		column{head: "ratio", cell: top(func(q *analysis.Path) string { return digits(q.Ratio, 4) })},
+		column{head: "counter", left: true, cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
+	)
+	return cols, "the NIC counter that moved most, beside the payload: near 1 the bytes took that NIC, headers add to it"
+}
