@@ -178,6 +178,11 @@ func setup(t *testing.T, opt Options) (dir string, env []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := CleanUp(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir, env
 }
 

@@ -15,6 +15,7 @@ package efaemu
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -127,7 +128,34 @@ func Setup(dir string, opt Options) (env []string, err error) {
 	if err := writeSysfs(sysfs, opt); err != nil {
 		return nil, fmt.Errorf("efaemu: scratch sysfs tree: %w", err)
 	}
-	return opt.environment(sysfs, shared), nil
+	return append(opt.environment(sysfs, shared), fmt.Sprintf("XFERBENCH_EFAEMU_NETWORK=%d", networkID(dir))), nil
+}
+
+// networkID numbers the network in dir, 1 to 65535: it is part of each device's
+// address, so that the devices of two scratch folders have different ones.
+func networkID(dir string) uint16 {
+	h := fnv.New32a()
+	h.Write([]byte(dir))
+	sum := h.Sum32()
+	return max(uint16(sum>>16)^uint16(sum), 1)
+}
+
+// CleanUp removes what killed processes on the network of dir left outside of
+// it. The emulator leaves nothing; but libfabric 1.17's efa provider keeps a
+// shared-memory file for each endpoint that it has not closed.
+func CleanUp(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("efaemu: %w", err)
+	}
+	left, err := filepath.Glob(fmt.Sprintf("/dev/shm/fe80::efa0:*:%x:*", networkID(dir)))
+	if err != nil {
+		return fmt.Errorf("efaemu: %w", err)
+	}
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // maxDir leaves room for the rest of the path in the 256 bytes of

@@ -115,6 +115,7 @@ static void config_load(void)
 
 	config.debug = getenv(PREFIX "DEBUG") != NULL;
 	config.devices = 1;
+	config.network = 1;
 	config.sq_depth = 4096;
 	config.fail_device = EMU_MAX_DEVICES;
 
@@ -122,7 +123,8 @@ static void config_load(void)
 		    read_number32("DEVICES", 1, EMU_MAX_DEVICES, &config.devices) &&
 		    read_number32("SQ_DEPTH", 2, 4096, &config.sq_depth) &&
 		    read_number32("MAX_RDMA_SIZE", 0, 1u << 30, &config.max_rdma_size) &&
-		    read_number32("HOST", 1, UINT16_MAX, &config.host) &&
+		    read_number32("NETWORK", 1, UINT16_MAX, &config.network) &&
+		    read_number32("HOST", 1, EMU_MAX_HOST, &config.host) &&
 		    read_number("SHUFFLE", 0, UINT64_MAX, &config.shuffle) &&
 		    read_number("RNR_EVERY", 0, UINT64_MAX, &config.rnr_every) &&
 		    read_number("FAIL_AFTER", 0, UINT64_MAX, &config.fail_after) &&

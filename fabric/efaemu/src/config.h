@@ -6,7 +6,10 @@
 
 #include "emu.h"
 
-enum { EMU_MAX_DEVICES = 16 };
+enum {
+	EMU_MAX_DEVICES = 16,
+	EMU_MAX_HOST = 0x7fff, /* that can be configured; processes count on from there */
+};
 
 /* What one generation of the device can do. */
 struct emu_profile {
@@ -23,6 +26,7 @@ struct emu_config {
 	uint32_t devices;
 	uint32_t sq_depth;      /* work requests of a send queue */
 	uint32_t max_rdma_size; /* bytes */
+	uint32_t network;       /* tells this scratch folder's addresses from those of others */
 	uint32_t host;          /* fixed host number, 0: one of its own for each process */
 	uint64_t shuffle;       /* seed, 0: everything in posted order */
 	uint64_t rnr_every;     /* every n-th send finds no receive, 0: never */

@@ -155,7 +155,7 @@ EMU_EXPORT int ibv_close_device(struct ibv_context *ibctx)
 	return 0;
 }
 
-/* The limits are those that a p5 instance's device reports. */
+/* The limits are those that a p5 instance's device reports, where they do not follow from the registry. */
 EMU_EXPORT int ibv_query_device(struct ibv_context *ctx, struct ibv_device_attr *attr)
 {
 	(void)ctx;
@@ -167,7 +167,8 @@ EMU_EXPORT int ibv_query_device(struct ibv_context *ctx, struct ibv_device_attr 
 		.vendor_id = 0x1d0f,
 		.vendor_part_id = cfg->profile->part_id,
 		.hw_ver = cfg->profile->part_id,
-		.max_qp = 256,
+		/* libfabric sizes a table by this and indexes it by queue pair number. */
+		.max_qp = REGISTRY_MAX_QP,
 		.max_qp_wr = (int)cfg->sq_depth,
 		.max_sge = EMU_MAX_SEND_SGE,
 		.max_sge_rd = 1,

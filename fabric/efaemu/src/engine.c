@@ -74,6 +74,11 @@ static enum outcome transmit(struct emu_qp *qp, struct emu_send_wr *wr, const st
 			     enum emu_status *status)
 {
 	if (!header->unsolicited && !recv_ready(qp, wr)) {
+		/* A killed process posts no more receives; its queue pair stays in the registry. */
+		if (!emu_wire_alive(wr->dqpn)) {
+			*status = EMU_UNRESP_REMOTE;
+			return COMPLETED;
+		}
 		if (qp->rnr_retry == EMU_RNR_INFINITE || now_ns() < wr->rnr_deadline_ns)
 			return BLOCKED;
 		*status = EMU_REMOTE_RNR;

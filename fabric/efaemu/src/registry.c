@@ -17,7 +17,7 @@
 
 #define REGISTRY_MAGIC 0x45464155u /* "EFAU" */
 
-enum { MAX_QP = 4096, MAX_AH = 4096 };
+enum { MAX_QP = REGISTRY_MAX_QP, MAX_AH = 4096 };
 
 /* pid 0 marks a free entry in all three tables. */
 struct qp_entry {
@@ -152,8 +152,7 @@ static void attach(void)
 
 	registry_lock();
 	sweep_dead();
-	/* Numbers given out start beyond the range that can be configured. */
-	host = cfg->host ? cfg->host : UINT16_MAX + ++reg->next_host;
+	host = cfg->host ? cfg->host : EMU_MAX_HOST + 1 + reg->next_host++ % (EMU_MAX_HOST + 1);
 	registry_unlock();
 
 	/* Peers reach our memory with process_vm_readv(2), which Yama allows to declared tracers only. The call fails
@@ -167,7 +166,7 @@ bool registry_attach(void)
 	return reg != NULL;
 }
 
-/* GID layout: fe80::efa0:00<device>:<host, 4 bytes, big end first>. */
+/* GID layout: fe80::efa0:<device>:<network>:<host>, 16 bits each. */
 void registry_gid(uint32_t dev, union ibv_gid *gid)
 {
 	memset(gid, 0, sizeof(*gid));
@@ -176,16 +175,18 @@ void registry_gid(uint32_t dev, union ibv_gid *gid)
 	gid->raw[8] = 0xef;
 	gid->raw[9] = 0xa0;
 	gid->raw[11] = (uint8_t)dev;
-	for (int i = 0; i < 4; i++)
-		gid->raw[12 + i] = (uint8_t)(host >> (24 - 8 * i));
+	gid->raw[12] = (uint8_t)(emu_config()->network >> 8);
+	gid->raw[13] = (uint8_t)emu_config()->network;
+	gid->raw[14] = (uint8_t)(host >> 8);
+	gid->raw[15] = (uint8_t)host;
 }
 
 static bool gid_names(const union ibv_gid *gid, uint32_t dev, uint32_t gid_host)
 {
-	uint32_t named = 0;
-	for (int i = 0; i < 4; i++)
-		named = named << 8 | gid->raw[12 + i];
-	return gid->raw[8] == 0xef && gid->raw[9] == 0xa0 && gid->raw[11] == dev && named == gid_host;
+	uint32_t network = (uint32_t)gid->raw[12] << 8 | gid->raw[13];
+	uint32_t named = (uint32_t)gid->raw[14] << 8 | gid->raw[15];
+	return gid->raw[8] == 0xef && gid->raw[9] == 0xa0 && gid->raw[11] == dev && network == emu_config()->network &&
+	       named == gid_host;
 }
 
 uint32_t registry_qp_add(uint32_t dev, bool unsolicited)

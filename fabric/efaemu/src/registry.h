@@ -13,6 +13,7 @@
 #include "emu.h"
 
 enum {
+	REGISTRY_MAX_QP = 4096,
 	REGISTRY_MAX_MR = 65536, /* the low 16 bits of a key */
 	REGISTRY_AH_UNKNOWN = 0xffff,
 };

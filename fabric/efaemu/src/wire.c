@@ -75,6 +75,17 @@ int emu_wire_send(int fd, uint32_t qpn, const struct emu_packet_header *header, 
 	return errno == ENOBUFS || errno == EINTR ? EAGAIN : errno;
 }
 
+bool emu_wire_alive(uint32_t qpn)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un addr = address(qpn);
+	bool alive = fd < 0 || !connect(fd, (struct sockaddr *)&addr, sizeof(addr));
+
+	if (fd >= 0)
+		close(fd);
+	return alive;
+}
+
 bool emu_wire_peek(int fd, struct emu_packet_header *header)
 {
 	return recv(fd, header, sizeof(*header), MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof(*header);

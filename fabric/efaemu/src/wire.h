@@ -32,6 +32,9 @@ void emu_wire_close(int fd, uint32_t qpn);
  * nobody is there any more. */
 int emu_wire_send(int fd, uint32_t qpn, const struct emu_packet_header *header, const struct iovec *payload, uint32_t num);
 
+/* emu_wire_alive tells whether a process has queue pair qpn's socket open. */
+bool emu_wire_alive(uint32_t qpn);
+
 /* emu_wire_peek looks at the next packet's header without taking it. False: there is none. */
 bool emu_wire_peek(int fd, struct emu_packet_header *header);
 

@@ -11,6 +11,7 @@
 #include <rdma/fi_cm.h>
 #include <rdma/fi_domain.h>
 #include <rdma/fi_endpoint.h>
+#include <rdma/fi_eq.h>
 #include <rdma/fi_errno.h>
 #include <rdma/fi_ext.h>
 #include <rdma/fi_rma.h>
@@ -43,6 +44,7 @@ struct rail {
 	struct fi_info *info;
 	struct fid_fabric *fabric;
 	struct fid_domain *domain;
+	struct fid_eq *eq; /* errors that belong to no operation: without one, the provider ends the process instead */
 	struct fid_cq *tx_cq;
 	struct fid_cq *rx_cq;
 	struct fid_av *av;

@@ -51,12 +51,15 @@ void rail_open(struct rail *rail, struct fi_info *info, size_t index)
 	check(lf.fabric(info->fabric_attr, &rail->fabric, NULL));
 	check(fi_domain(rail->fabric, info, &rail->domain, NULL));
 
+	struct fi_eq_attr eq = { .wait_obj = FI_WAIT_NONE };
+	check(fi_eq_open(rail->fabric, &eq, &rail->eq, NULL));
 	struct fi_cq_attr cq = { .format = FI_CQ_FORMAT_DATA, .wait_obj = FI_WAIT_NONE, .size = 8192 };
 	check(fi_cq_open(rail->domain, &cq, &rail->tx_cq, NULL));
 	check(fi_cq_open(rail->domain, &cq, &rail->rx_cq, NULL));
 	struct fi_av_attr av = { .type = FI_AV_TABLE, .count = 4 };
 	check(fi_av_open(rail->domain, &av, &rail->av, NULL));
 	check(fi_endpoint(rail->domain, info, &rail->ep, NULL));
+	check(fi_ep_bind(rail->ep, &rail->eq->fid, 0));
 	check(fi_ep_bind(rail->ep, &rail->av->fid, 0));
 	check(fi_ep_bind(rail->ep, &rail->tx_cq->fid, FI_TRANSMIT));
 	check(fi_ep_bind(rail->ep, &rail->rx_cq->fid, FI_RECV));
@@ -103,6 +106,7 @@ void rail_close(struct rail *rail)
 	check(fi_close(&rail->tx_cq->fid));
 	check(fi_close(&rail->rx_cq->fid));
 	check(fi_close(&rail->domain->fid));
+	check(fi_close(&rail->eq->fid));
 	check(fi_close(&rail->fabric->fid));
 	free(rail->contexts);
 	free(rail->seen);

@@ -17,27 +17,44 @@ static size_t chunk_index(const struct rail *rail, size_t n)
 	return rail->first + n * rail->step;
 }
 
-static void cq_error(struct fid_cq *cq)
+/* error_exit reports an error that the device or the provider raised, in numbers and in its words. */
+static void error_exit(struct rail *rail, const char *queue, int err, int prov_errno, const char *words)
+{
+	printf("%s_error=%d prov_errno=%d domain=%s\n", queue, err, prov_errno, rail->info->nic->device_attr->name);
+	fflush(stdout);
+	fprintf(stderr, "emuclient: %s error %d (%s): %s\n", queue, err, lf.strerror(err), words);
+	exit(3);
+}
+
+static void cq_error(struct rail *rail, struct fid_cq *cq)
 {
 	union {
 		struct fi_cq_err_entry entry;
 		uint8_t pad[256]; /* fields of newer libraries */
 	} e = { 0 };
 	check(fi_cq_readerr(cq, &e.entry, 0));
-	printf("cq_error=%d prov_errno=%d\n", e.entry.err, e.entry.prov_errno);
-	fflush(stdout);
-	fprintf(stderr, "emuclient: completion error %d (%s): %s\n", e.entry.err, lf.strerror(e.entry.err),
-		fi_cq_strerror(cq, e.entry.prov_errno, e.entry.err_data, NULL, 0));
-	exit(3);
+	error_exit(rail, "cq", e.entry.err, e.entry.prov_errno,
+		   fi_cq_strerror(cq, e.entry.prov_errno, e.entry.err_data, NULL, 0));
 }
 
-static ssize_t read_cq(struct fid_cq *cq, struct fi_cq_data_entry *entries, size_t count)
+static void check_eq(struct rail *rail)
+{
+	struct fi_eq_err_entry e = { 0 };
+	uint32_t event;
+
+	if (fi_eq_read(rail->eq, &event, &e, sizeof(e), 0) != -FI_EAVAIL)
+		return;
+	check(fi_eq_readerr(rail->eq, &e, 0));
+	error_exit(rail, "eq", e.err, e.prov_errno, "raised on the event queue");
+}
+
+static ssize_t read_cq(struct rail *rail, struct fid_cq *cq, struct fi_cq_data_entry *entries, size_t count)
 {
 	ssize_t n = fi_cq_read(cq, entries, count);
 	if (n == -FI_EAGAIN)
 		return 0;
 	if (n == -FI_EAVAIL)
-		cq_error(cq);
+		cq_error(rail, cq);
 	return check_result(n, "fi_cq_read");
 }
 
@@ -65,7 +82,8 @@ void rail_progress(struct rail *rail)
 {
 	struct fi_cq_data_entry entries[16];
 
-	ssize_t n = read_cq(rail->tx_cq, entries, 16);
+	check_eq(rail);
+	ssize_t n = read_cq(rail, rail->tx_cq, entries, 16);
 	for (ssize_t i = 0; i < n; i++) {
 		size_t index = (size_t)((struct fi_context2 *)entries[i].op_context - rail->contexts);
 		if (index >= rail->posted)
@@ -73,7 +91,7 @@ void rail_progress(struct rail *rail)
 		rail->out_of_order |= index != rail->done;
 		rail->done++;
 	}
-	n = read_cq(rail->rx_cq, entries, 16);
+	n = read_cq(rail, rail->rx_cq, entries, 16);
 	for (ssize_t i = 0; i < n; i++)
 		arrived(rail, &entries[i]);
 }
