@@ -86,7 +86,7 @@ def series(page):
     for line in page.splitlines():
         if line.startswith("vllm:"):
             key, value = line.rsplit(" ", 1)
-            if not re.match(r"[a-z_:]+_(bucket|created)\{", key):
+            if not re.match(r"[\w:]+_(bucket|created)\{", key):
                 out[key] = float(value)
     return out
 
