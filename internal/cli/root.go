@@ -22,7 +22,7 @@ import (
 )
 
 func newRootCommand() *cobra.Command {
-	f := newRawFlags()
+	f := newRawFlags("raw")
 	cmd := &cobra.Command{
 		Use:   "xferbench [flags] [PEER]",
 		Short: "Measure how long a KV cache takes on the wire",
@@ -47,7 +47,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 	}
 	f.bind(cmd.Flags())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
-	cmd.AddCommand(newServeCommand(), newKVCommand(), newVersionCommand())
+	cmd.AddCommand(newServeCommand(), newSweepCommand(), newKVCommand(), newVersionCommand())
 	return cmd
 }
 
@@ -76,10 +76,11 @@ type rawFlags struct {
 	noRecord   bool
 	json       string
 	wide       bool
+	resume     bool
 }
 
-func newRawFlags() *rawFlags {
-	return &rawFlags{sizes: units.NewSizeList(), tokens: units.NewTokenList()}
+func newRawFlags(kind string) *rawFlags {
+	return &rawFlags{o: raw.Options{Kind: kind}, sizes: units.NewSizeList(), tokens: units.NewTokenList()}
 }
 
 func (f *rawFlags) bind(fs *pflag.FlagSet) {
@@ -91,14 +92,14 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	fs.Var(f.tokens, "tokens", "the same in tokens (default 8000)")
 	fs.StringSliceVar(&o.Shapes, "shape", []string{"merged", "fragmented"}, "merged (one descriptor a layer), fragmented (one a layer and block), contiguous (one)")
 	fs.StringVar(&o.Layout, "kv-layout", string(kv.Packed), "packed (K and V of a block in one descriptor, vLLM >= 0.26) or split (two)")
-	fs.IntVar(&o.BlockTokens, "block-tokens", kv.DefaultBlockTokens, "tokens a block")
+	fs.IntSliceVar(&o.BlockTokens, "block-tokens", []int{kv.DefaultBlockTokens}, "tokens a block")
 	fs.StringVar(&o.Model, "model", kv.DefaultModel, "preset or config.json (xferbench kv --help)")
 	fs.StringVar(&o.DType, "dtype", "auto", "type of a cached value: bf16, fp8, …")
 	fs.IntVar(&o.TP, "tensor-parallel", 1, "ranks that share the cache; one rank's part is moved")
 	fs.StringVar(&o.Memory, "memory", "host", "buffer: host, host-huge, cuda[:N], cuda-host[:N]")
 	fs.StringVar(&o.PeerMemory, "peer-memory", "", "buffer of the peer (default: as --memory)")
-	fs.IntVar(&o.Streams, "streams", 0, "independent endpoints a NIC, each with its thread (default: the provider's best)")
-	fs.IntVar(&o.Depth, "depth", 0, "operations in flight an endpoint (default: the provider's best)")
+	fs.IntSliceVar(&o.Streams, "streams", []int{0}, "independent endpoints a NIC, each with its thread (default: the provider's best)")
+	fs.IntSliceVar(&o.Depth, "depth", []int{0}, "operations in flight an endpoint (default: the provider's best)")
 	fs.Var(&f.chunk, "chunk", "split longer descriptors (default: the provider's best)")
 	fs.IntVar(&o.Rails, "rails", 0, "NICs to use (default: all that are nearest)")
 	fs.StringVar(&o.Poll, "poll", "auto", "spin, yield, or auto: spin with 4 cores and more")
@@ -121,6 +122,11 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.SecretFile, "secret-file", "", "secret that both sides share, instead of the token in PEER")
 	fs.StringVar(&o.Program, "peer-program", "xferbench", "xferbench on the ssh:// host")
 	fs.BoolVar(&o.PushBinary, "push-binary", false, "copy this binary to the ssh:// host for the run")
+	fs.IntVar(&o.Launch, raw.LaunchFlag, -1, "number of this launch")
+	// Only a process that repeats itself gives this one.
+	if err := fs.MarkHidden(raw.LaunchFlag); err != nil {
+		panic(err) // the flag was defined on the line above
+	}
 	f.bindOutput(fs)
 }
 
@@ -131,6 +137,10 @@ func (f *rawFlags) bindOutput(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.wide, "wide", false, "all columns")
 }
 
+// untilBlocks bounds a run that stops by the width of its intervals; its
+// budget usually comes first.
+const untilBlocks = 1000
+
 // complete turns the flags into options.
 func (f *rawFlags) complete(cmd *cobra.Command) error {
 	f.o.Sizes, f.o.Tokens = f.sizes.Values(), f.tokens.Values()
@@ -138,6 +148,9 @@ func (f *rawFlags) complete(cmd *cobra.Command) error {
 		f.o.Tokens = []int64{8000}
 	}
 	f.o.Chunk, f.o.UntilCI = int64(f.chunk), float64(f.until)
+	if f.o.UntilCI > 0 && !cmd.Flags().Changed("blocks") {
+		f.o.Blocks = untilBlocks
+	}
 	if f.o.Blocks < f.o.MinBlocks && cmd.Flags().Changed("blocks") && !cmd.Flags().Changed("min-blocks") {
 		f.o.MinBlocks = f.o.Blocks
 	}
@@ -172,7 +185,7 @@ func (f *rawFlags) writer() (*record.Writer, error) {
 	return record.CreateDefault(time.Now(), strings.ToLower(rand.Text()[:6]))
 }
 
-func (f *rawFlags) run(cmd *cobra.Command) (err error) {
+func (f *rawFlags) run(cmd *cobra.Command) error {
 	if err := f.complete(cmd); err != nil {
 		return err
 	}
@@ -183,6 +196,11 @@ func (f *rawFlags) run(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
+	return f.measure(cmd, w)
+}
+
+// measure runs the options, with w as the record, and prints the table.
+func (f *rawFlags) measure(cmd *cobra.Command, w *record.Writer) error {
 	out := raw.Output{Record: w}
 	if f.json == "-" {
 		out.JSON = cmd.OutOrStdout()

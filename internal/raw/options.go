@@ -13,6 +13,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/xfer"
 )
 
@@ -28,13 +29,14 @@ type Options struct {
 	Tokens       []int64
 	Shapes       []string
 	Layout       string
-	BlockTokens  int
+	BlockTokens  []int
+	Descriptors  []int // contiguous bytes in this many pieces; not with Shapes
 	Model, DType string
 	TP           int
 	Memory       string // host, host-huge, cuda[:N], cuda-host[:N]
 	PeerMemory   string // "": as Memory
-	Streams      int
-	Depth        int
+	Streams      []int  // 0: the provider's best
+	Depth        []int
 	Rails        int
 	Chunk        int64
 	Poll         string // auto, spin, yield
@@ -48,13 +50,19 @@ type Options struct {
 	Seed         uint64
 	NoVerify     bool
 	NoCeiling    bool
-	Timeout      time.Duration
-	Bind         string
-	Libfabric    string
-	Libucp       string
-	UCXConfig    []string // KEY=VALUE
-	Set          []string // KEY=VALUE, options of libfabric transports
-	Argv         []string
+	Kind         string // of the record: raw or sweep
+	// Launch is set in the process of one launch; -1 elsewhere.
+	Launch    int
+	Timeout   time.Duration
+	Bind      string
+	Libfabric string
+	Libucp    string
+	UCXConfig []string // KEY=VALUE
+	Set       []string // KEY=VALUE, options of libfabric transports
+	Argv      []string
+
+	resumed *record.Record
+	done    map[batchKey]bool
 }
 
 // ErrUsage is matched by the errors of options that cannot be run.
@@ -71,6 +79,17 @@ type plan struct {
 	specs      []xfer.Spec
 	memory     xfer.MemoryRequest
 	peerMemory xfer.MemoryRequest
+}
+
+// describe is what condition i will be; the options have been validated.
+func (p *plan) describe(i int) Cell {
+	s := p.specs[i]
+	c := Cell{Provider: p.labels[s.Transport], Op: s.Op.String()}
+	if t, err := kv.New(s.KV); err == nil {
+		c.Shape, c.Bytes, c.Block, c.Tokens = string(t.Shape), uint64(t.Bytes), t.BlockTokens, t.Tokens
+		c.Descriptors = max(t.Count(), s.Pieces)
+	}
+	return c
 }
 
 // ceilings are the rows that every other is compared to: one copy in memory,
@@ -166,7 +185,7 @@ func (o *Options) plan() (*plan, error) {
 	if p.memory.Kind.OnDevice() {
 		device = p.memory.Device
 	}
-	base := xfer.Config{Bind: o.Bind, Ops: ops, Streams: o.Streams, Rails: o.Rails, Depth: o.Depth,
+	base := xfer.Config{Bind: o.Bind, Ops: ops, Rails: o.Rails,
 		Chunk: uint64(o.Chunk), Poll: pollMode, Timeout: o.Timeout, Device: device}
 	count := map[string]int{}
 	for _, name := range o.allProviders() {
@@ -179,21 +198,54 @@ func (o *Options) plan() (*plan, error) {
 		default:
 			c.Library, c.Options = o.Libfabric, set
 		}
-		ceiling := !slices.Contains(o.Providers, name)
-		if ceiling {
+		if err := xfer.CheckConfig(c); err != nil {
+			return nil, usage("--provider: %w", err)
+		}
+		added := !slices.Contains(o.Providers, name)
+		if added {
 			c.Ops, c.Rails = []engine.Op{engine.Read}, 0
 		}
-		t := len(p.transports)
 		label := name
 		if count[name]++; count[name] > 1 {
 			// The same provider twice is an A/A comparison.
 			label = fmt.Sprintf("%s#%d", name, count[name])
 		}
-		p.labels = append(p.labels, label)
-		p.transports = append(p.transports, c)
-		p.specs = append(p.specs, specs(t, c.Ops, reqs, ceiling || name == "memcpy" || name == "socket", ceiling)...)
+		isCeiling := name == "memcpy" || name == "socket"
+		for _, w := range widths(o, added) {
+			c.Streams, c.Depth = w.streams, w.depth
+			p.labels = append(p.labels, label+w.suffix)
+			p.specs = append(p.specs, specs(len(p.transports), c.Ops, reqs, isCeiling, added)...)
+			p.transports = append(p.transports, c)
+		}
 	}
 	return p, nil
+}
+
+// width is one combination of the factors that need endpoints of their own.
+type width struct {
+	streams, depth int
+	suffix         string // tells its label from the others'
+}
+
+// widths crosses --streams with --depth; a ceiling that was added has one.
+func widths(o *Options, added bool) []width {
+	if added {
+		return []width{{}}
+	}
+	var out []width
+	for _, s := range o.Streams {
+		for _, d := range o.Depth {
+			w := width{streams: s, depth: d}
+			if len(o.Streams) > 1 {
+				w.suffix += fmt.Sprintf(" s=%d", s)
+			}
+			if len(o.Depth) > 1 {
+				w.suffix += fmt.Sprintf(" d=%d", d)
+			}
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 // allProviders are the ones asked for and, first, the ceilings.
@@ -210,28 +262,35 @@ func (o *Options) allProviders() []string {
 	return append(out, o.Providers...)
 }
 
+// request is the bytes of a condition: a transfer, and into how many pieces a
+// contiguous one is cut.
+type request struct {
+	kv     kv.Request
+	pieces int
+}
+
 // specs are the conditions of one transport. A ceiling that nobody asked for
 // runs each size once, in its best shape.
-func specs(t int, ops []engine.Op, reqs []kv.Request, isCeiling, once bool) []xfer.Spec {
+func specs(t int, ops []engine.Op, reqs []request, isCeiling, once bool) []xfer.Spec {
 	var out []xfer.Spec
 	seen := map[int64]bool{}
 	for _, op := range ops {
 		for _, q := range reqs {
 			if once {
-				k, err := kv.New(q)
+				k, err := kv.New(q.kv)
 				if err != nil || seen[k.Bytes] {
 					continue
 				}
 				seen[k.Bytes] = true
-				q = kv.Request{Model: q.Model, Bytes: k.Bytes, Shape: kv.Contiguous, TensorParallel: q.TensorParallel}
+				q = request{kv: kv.Request{Model: q.kv.Model, Bytes: k.Bytes, Shape: kv.Contiguous, TensorParallel: q.kv.TensorParallel}}
 			}
-			out = append(out, xfer.Spec{Transport: t, Op: op, KV: q, Ceiling: isCeiling})
+			out = append(out, xfer.Spec{Transport: t, Op: op, KV: q.kv, Pieces: q.pieces, Ceiling: isCeiling})
 		}
 	}
 	return out
 }
 
-func (o *Options) requests() ([]kv.Request, error) {
+func (o *Options) requests() ([]request, error) {
 	m, err := kv.Resolve(o.Model, o.DType)
 	if err != nil {
 		return nil, usage("--model: %w", err)
@@ -244,25 +303,52 @@ func (o *Options) requests() ([]kv.Request, error) {
 	if err != nil {
 		return nil, usage("--shape: %w", err)
 	}
-	var out []kv.Request
-	add := func(tokens, bytes int64) error {
-		for _, s := range shapes {
-			q := kv.Request{Model: m, Tokens: tokens, Bytes: bytes, BlockTokens: o.BlockTokens, Layout: layout,
-				Shape: s, TensorParallel: o.TP, Seed: o.Seed}
-			if _, err := kv.New(q); err != nil {
-				return usage("%w", err)
+	var out []request
+	add := func(q kv.Request, pieces int) error {
+		q.Model, q.TensorParallel, q.Seed = m, o.TP, o.Seed
+		t, err := kv.New(q)
+		if err != nil {
+			return usage("%w", err)
+		}
+		if int64(pieces) > t.Bytes {
+			return usage("--descriptors %d: more than the %d bytes", pieces, t.Bytes)
+		}
+		same := func(r request) bool {
+			u, err := kv.New(r.kv)
+			return err == nil && u.Bytes == t.Bytes && r.kv.Shape == q.Shape && u.BlockTokens == t.BlockTokens && r.pieces == pieces
+		}
+		if slices.ContainsFunc(out, same) {
+			// Two sizes that round up to the same blocks are one condition.
+			return nil
+		}
+		out = append(out, request{q, pieces})
+		return nil
+	}
+	size := func(tokens, bytes int64) error {
+		for _, n := range o.Descriptors {
+			if err := add(kv.Request{Tokens: tokens, Bytes: bytes, Shape: kv.Contiguous}, n); err != nil {
+				return err
 			}
-			out = append(out, q)
+		}
+		if len(o.Descriptors) > 0 {
+			return nil
+		}
+		for _, b := range o.BlockTokens {
+			for _, s := range shapes {
+				if err := add(kv.Request{Tokens: tokens, Bytes: bytes, BlockTokens: b, Layout: layout, Shape: s}, 0); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	}
 	for _, b := range o.Sizes {
-		if err := add(0, b); err != nil {
+		if err := size(0, b); err != nil {
 			return nil, err
 		}
 	}
 	for _, t := range o.Tokens {
-		if err := add(t, 0); err != nil {
+		if err := size(t, 0); err != nil {
 			return nil, err
 		}
 	}
@@ -279,9 +365,16 @@ func (o *Options) Validate() error {
 }
 
 func (o *Options) check() error {
-	for name, n := range map[string]int{"streams": o.Streams, "depth": o.Depth, "rails": o.Rails, "iterations": o.Iterations} {
-		if n < 0 || n > 1<<16 {
-			return usage("--%s %d: want a number from 1 to 65536, or 0 for the provider's best", name, n)
+	for name, ns := range map[string][]int{"streams": o.Streams, "depth": o.Depth, "rails": {o.Rails}, "iterations": {o.Iterations}} {
+		for _, n := range ns {
+			if n < 0 || n > 1<<16 {
+				return usage("--%s %d: want a number from 1 to 65536, or 0 for the provider's best", name, n)
+			}
+		}
+	}
+	for _, n := range o.Descriptors {
+		if n < 1 {
+			return usage("--descriptors %d: want at least 1", n)
 		}
 	}
 	switch {

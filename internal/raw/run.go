@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/analysis"
 	"github.com/xferbench/xferbench/internal/version"
 	"github.com/xferbench/xferbench/internal/xfer"
 )
@@ -42,7 +44,18 @@ func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
 	if out.Record != nil {
 		s.rec.Path = out.Record.Path()
 	}
-	err = s.run(ctx)
+	if o.resumed != nil {
+		// Append keeps the first run line; the rest continues it.
+		*s.rec = *o.resumed
+		s.rec.End = nil
+		s.start -= time.Now().UnixNano() - s.rec.Run.StartUnixNs
+	}
+	if o.Launches > 1 && o.Launch < 0 {
+		err = s.launches(ctx)
+	} else {
+		err = s.run(ctx)
+	}
+	err = errors.Join(err, s.sumUp())
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), ErrInterrupted) {
 		err = errors.Join(ErrInterrupted, unless(err, ErrInterrupted, context.Canceled))
 	}
@@ -59,6 +72,29 @@ func unless(err error, known ...error) error {
 	return err
 }
 
+// sumUp appends the figures and verdicts of what was measured, for readers of
+// the record that do not compute their own.
+func (s *session) sumUp() error {
+	if s.o.Launch >= 0 || len(s.rec.Samples) == 0 {
+		return nil
+	}
+	a, err := analysis.Live(s.rec)
+	if err != nil {
+		return err
+	}
+	for _, l := range analysis.Summaries(a) {
+		if err := s.write(l); err != nil {
+			return err
+		}
+	}
+	for _, l := range analysis.Comparisons(a) {
+		if err := s.write(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 type session struct {
 	o     Options
 	p     *plan
@@ -69,6 +105,11 @@ type session struct {
 
 // write appends a line to the record in memory, on disk and on stdout.
 func (s *session) write(l record.Line) error {
+	if c, ok := l.(record.Condition); ok && s.o.resumed != nil {
+		if _, there := s.rec.Condition(c.ID); there {
+			return nil
+		}
+	}
 	if err := s.rec.Add(l); err != nil {
 		return err
 	}
@@ -125,7 +166,7 @@ func ExitCode(err error) int {
 
 func (s *session) run(ctx context.Context) (err error) {
 	h := s.inventory()
-	line := record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: "raw", StartUnixNs: time.Now().UnixNano(),
+	line := record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: s.o.Kind, StartUnixNs: time.Now().UnixNano(),
 		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.o.Argv), Seed: s.o.Seed,
 		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches}
 	client, child, err := s.connect(ctx)
@@ -152,15 +193,10 @@ func (s *session) run(ctx context.Context) (err error) {
 	for i := range s.p.transports {
 		s.p.transports[i].SameHost = client.SameHost
 	}
-	for launch := range s.o.Launches {
-		if err := s.measure(ctx, side, client, launch); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.measure(ctx, side, client)
 }
 
-func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer, launch int) error {
+func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer) error {
 	r := &xfer.Run{
 		Local: side, Peer: client, Transports: s.p.transports, Labels: s.p.labels, Specs: s.p.specs,
 		Schedule: xfer.Schedule{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, Budget: s.o.Budget,
@@ -168,6 +204,15 @@ func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer
 		Memory: s.p.memory, PeerMemory: s.p.peerMemory, Seed: s.o.Seed, SkipVerify: s.o.NoVerify,
 		Start: s.start, Write: s.write, Progress: s.out.Progress,
 	}
+	if s.o.Launch > 0 {
+		// Another order and payload for each launch, from the one seed.
+		r.Seed = mem.Key(s.o.Seed, uint64(s.o.Launch))
+	}
+	if s.o.done != nil {
+		r.Schedule.Skip = s.o.skip
+		r.Before = s.o.resumed.Samples
+	}
+	r.Schedule.Enough = s.o.enough(r)
 	return r.Do(ctx)
 }
 

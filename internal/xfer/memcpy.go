@@ -10,8 +10,6 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 )
 
-func init() { openers["memcpy"] = OpenMemcpy }
-
 // memcpyEndpoint is the memory ceiling: one copy from a buffer of its own.
 type memcpyEndpoint struct {
 	cfg      Config

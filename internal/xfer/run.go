@@ -21,6 +21,8 @@ type Spec struct {
 	Transport int
 	Op        engine.Op
 	KV        kv.Request
+	// Pieces cuts a contiguous transfer into that many descriptors; 0: one.
+	Pieces int
 	// Ceiling marks a row that others are compared to.
 	Ceiling bool
 }
@@ -38,6 +40,8 @@ type Schedule struct {
 	// Enough, when set, ends the run after a block: a declared sequential
 	// stop. It is asked once MinBlocks are done.
 	Enough func(samples []record.Sample) bool
+	// Skip, when set, names the batches that an earlier run has done already.
+	Skip func(condition, block int) bool
 }
 
 // batchTime is how long the transfers of one block should take together, so
@@ -72,6 +76,8 @@ type Run struct {
 	Seed       uint64
 	SkipVerify bool
 	Start      int64 // clock.Now() at the record's start
+	// Before holds the samples of a record that this run goes on with.
+	Before []record.Sample
 
 	// Write takes each line of the record; its error ends the run.
 	Write func(record.Line) error
@@ -118,6 +124,11 @@ func (r *Run) Do(ctx context.Context) error {
 	}
 	if err := r.plan(ctx); err != nil {
 		return err
+	}
+	for _, s := range r.Before {
+		if s.Phase == record.PhaseMeasure {
+			r.samples = append(r.samples, s)
+		}
 	}
 	failed := 0
 	iters := make([]int, len(r.Specs))
@@ -218,10 +229,29 @@ func (o *opened) chunk() uint64 {
 	return a
 }
 
+// pieceBytes is the length of the pieces of a contiguous transfer that is cut.
+func pieceBytes(s Spec) (uint64, error) {
+	t, err := kv.New(s.KV)
+	if err != nil {
+		return 0, err
+	}
+	n := uint64(s.Pieces)
+	return (uint64(t.Bytes) + n - 1) / n, nil
+}
+
 func (r *Run) plan(ctx context.Context) error {
 	for id, s := range r.Specs {
 		o := r.opened[s.Transport]
 		req := PlanRequest{Plan: id, Endpoint: s.Transport, Op: s.Op, KV: s.KV, Lanes: o.local.Lanes, Chunk: o.chunk()}
+		if s.Pieces > 0 {
+			piece, err := pieceBytes(s)
+			if err != nil {
+				return err
+			}
+			if req.Chunk == 0 || piece < req.Chunk {
+				req.Chunk = piece
+			}
+		}
 		rep, err := r.Local.Plan(ctx, req)
 		if err != nil {
 			return err
@@ -247,7 +277,7 @@ func (r *Run) plan(ctx context.Context) error {
 			Memory: string(r.Memory.Kind), PeerMem: string(r.PeerMemory.Kind),
 			Shape: string(t.Shape), Layout: string(t.Layout), Model: t.Model.Name, TP: t.TensorParallel,
 			Tokens: t.Tokens, Block: t.BlockTokens, Asked: asked, Bytes: uint64(t.Bytes),
-			Descs: t.Count(), Ops: rep.Ops, Ceiling: s.Ceiling,
+			Descs: max(t.Count(), s.Pieces), Ops: rep.Ops, Ceiling: s.Ceiling,
 			Landing: info.Landing[s.Op.String()], Transport: info, Simulated: info.Simulated,
 		})
 		if err := r.Write(r.conditions[id]); err != nil {
@@ -308,6 +338,9 @@ func (r *Run) blocks(ctx context.Context, iters []int) (failed int, err error) {
 			c := place
 			if !sch.RoundRobin {
 				c = order[place]
+			}
+			if sch.Skip != nil && sch.Skip(c, b) {
+				continue
 			}
 			r.tell(c, b, b*n+place, time.Duration(clock.Now()-began))
 			_, bad, err := r.runBatch(ctx, c, b, place, iters[c], record.PhaseMeasure)

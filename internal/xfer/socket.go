@@ -20,8 +20,6 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 )
 
-func init() { openers["socket"] = OpenSocket }
-
 // A transfer over a connection begins with a header from the initiator:
 // operation, iteration and bytes. For READ the target answers with the data; for
 // WRITE and SEND the data follows and the target answers, once it has all of it in

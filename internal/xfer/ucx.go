@@ -21,8 +21,6 @@ import (
 // so this bounds memory (some hundred bytes a request), not speed.
 const ucxDepth = 4096
 
-func init() { openers["ucx"] = OpenUCX }
-
 // ucxEndpoint is one side of a transfer over UCX: a context, and a worker with
 // its endpoint for each lane.
 type ucxEndpoint struct {

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xferbench/xferbench/internal/raw"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+func newSweepCommand() *cobra.Command {
+	f := newRawFlags("sweep")
+	var plan bool
+	cmd := &cobra.Command{
+		Use:   "sweep [flags] [PEER]",
+		Short: "Measure a grid of sizes and settings, and from which size on a transport wins",
+		Long: `sweep measures every combination of providers, operations, sizes, descriptor
+counts, block sizes, streams and depths, in randomised blocks over the whole
+grid, and fits a cost model to each transport: start-up, per byte and per
+descriptor. From two models it says below which size the one is faster, above
+which the other, and between which there is no difference that matters.
+
+Sizes and tokens are lists, or FROM:TO in powers of two, or FROM:TO:N on a
+log scale. A sweep that was cut off goes on with --record FILE --resume.`,
+		Example: `  xferbench sweep --provider tcp,ucx:tcp --size 64KiB:256MiB:7
+  xferbench sweep --provider tcp --size 64MiB --descriptors 1,28,700,7000
+  xferbench sweep --provider tcp --tokens 1000,8000 --streams 1,2,4 --plan`,
+		Args: usageArgs(peerArg),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				f.o.Peer = args[0]
+			}
+			if err := f.complete(cmd); err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("budget") {
+				f.o.Budget = 0 // the grid is as long as it is
+			}
+			w, err := f.sweepRecord(plan)
+			if err != nil {
+				return err
+			}
+			if err := f.o.Validate(); err != nil {
+				return err
+			}
+			if plan {
+				return printPlan(cmd.OutOrStdout(), &f.o)
+			}
+			if w == nil && !f.noRecord {
+				if w, err = f.writer(); err != nil {
+					return err
+				}
+			}
+			return f.measure(cmd, w)
+		},
+	}
+	f.bind(cmd.Flags())
+	fl := cmd.Flags()
+	fl.IntSliceVar(&f.o.Descriptors, "descriptors", nil, "cut the same contiguous bytes into that many descriptors, instead of --shape")
+	fl.BoolVar(&f.resume, "resume", false, "go on with the record that --record names")
+	fl.BoolVar(&plan, "plan", false, "print the cells, their bytes and an estimate of the time, and measure nothing")
+	return cmd
+}
+
+// sweepRecord opens the record of a sweep that goes on, and takes its seed and
+// what it has measured; nil for a new one.
+func (f *rawFlags) sweepRecord(plan bool) (*record.Writer, error) {
+	if !f.resume {
+		return nil, nil
+	}
+	if f.recordFile == "" {
+		return nil, usagef("--resume goes with --record FILE")
+	}
+	if _, err := os.Stat(f.recordFile); errors.Is(err, os.ErrNotExist) {
+		return nil, nil // nothing yet: the same command starts and resumes
+	}
+	r, err := record.Open(f.recordFile)
+	if err != nil {
+		return nil, usagef("%w", err)
+	}
+	if err := f.o.Resume(r); err != nil || plan {
+		return nil, err
+	}
+	return record.Append(f.recordFile)
+}
+
+// printPlan is the dry run of a sweep.
+func printPlan(w io.Writer, o *raw.Options) error {
+	cells, err := o.Cells()
+	if err != nil {
+		return err
+	}
+	left, total, err := o.Left()
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	if _, err := fmt.Fprintf(w, "%-4s %-20s %-5s %-10s %15s %9s %11s\n", "#", "provider", "op", "shape", "bytes", "tokens", "descriptors"); err != nil {
+		return err
+	}
+	for i, c := range cells {
+		bytes += int64(c.Bytes)
+		if _, err := fmt.Fprintf(w, "%-4d %-20s %-5s %-10s %15s %9s %11d\n", i, c.Provider, c.Op, c.Shape, units.FormatCount(int64(c.Bytes)), units.FormatCount(c.Tokens), c.Descriptors); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(w, "# %d cells x %d blocks, %d of %d batches left, seed %d\n# %s a block; at %s with its data checks about %s\n",
+		len(cells), o.Blocks, left, total, o.Seed, units.FormatBytes(bytes), planRate, planTime(bytes, o.Blocks, left, total))
+	return err
+}
+
+// planRate is what the estimate of a dry run assumes of a transfer together
+// with its payload and check, which cost about as much.
+const planRate = "0.5 GB/s"
+
+func planTime(blockBytes int64, blocks, left, total int) time.Duration {
+	const rate = 0.5e9
+	share := 1.0
+	if total > 0 {
+		share = float64(left) / float64(total)
+	}
+	return time.Duration(float64(blockBytes) * float64(blocks) * share / rate * float64(time.Second)).Round(time.Second)
+}

@@ -1,0 +1,130 @@
+package raw
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// LaunchFlag is the hidden flag by which a process knows that it is one launch
+// of several.
+const LaunchFlag = "launch"
+
+// launches runs the measurement as a process of its own, Launches times one
+// after another, and takes their lines over: the launch is then the unit that
+// was repeated. The first launch's run and condition lines stand for all.
+func (s *session) launches(ctx context.Context) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("launches: this binary: %w", err)
+	}
+	// Every launch gets the seed that was printed; its blocks differ by launch.
+	args := slices.Clone(s.o.Argv[1:])
+	args = append(args, "--no-record=true", "--record=", "--json=-", "--seed="+strconv.FormatUint(s.o.Seed, 10))
+	var worst error
+	for i := range s.o.Launches {
+		err := s.launch(ctx, exec.Command(exe, append(args, "--"+LaunchFlag+"="+strconv.Itoa(i))...), i)
+		if err != nil && !errors.Is(err, xfer.ErrData) {
+			return fmt.Errorf("launch %d: %w", i, err)
+		}
+		worst = errors.Join(worst, err)
+	}
+	return worst
+}
+
+func (s *session) launch(ctx context.Context, cmd *exec.Cmd, i int) error {
+	var words bytes.Buffer
+	cmd.Stderr = &words
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%w: %w", ErrLaunch, err)
+	}
+	// The first signal lets it close its peer in order; its own deadlines
+	// bound how long that takes.
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	end, rerr := s.adopt(bufio.NewReader(out), i)
+	werr := cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case rerr != nil:
+		return rerr
+	case werr == nil:
+		return nil
+	case end != nil && end.ExitCode == 4:
+		return fmt.Errorf("%w: %s", xfer.ErrData, end.Error)
+	case end != nil && end.ExitCode == 3:
+		return fmt.Errorf("%w: %s", xfer.ErrUnavailable, strings.TrimPrefix(end.Error, xfer.ErrUnavailable.Error()+": "))
+	}
+	return fmt.Errorf("%w: %w: %s", ErrLaunch, werr, strings.TrimSpace(words.String()))
+}
+
+// ErrLaunch is matched by the error of a launch that ended without a reason.
+var ErrLaunch = errors.New("the launched process failed")
+
+// adopt copies a launch's lines into this record.
+func (s *session) adopt(r *bufio.Reader, launch int) (*record.End, error) {
+	var end *record.End
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			return end, nil // its exit says whether that was all
+		}
+		var head struct {
+			Type string `json:"type"`
+		}
+		if err := json.Unmarshal(line, &head); err != nil {
+			return end, fmt.Errorf("%w: its output: %w", ErrLaunch, err)
+		}
+		switch head.Type {
+		case "run":
+			if s.rec.Run.Schema == 0 {
+				err = adoptAs(line, s, func(l *record.Run) { l.Argv, l.Kind, l.Launches = redact(s.o.Argv), s.o.Kind, s.o.Launches })
+			}
+		case "condition":
+			if launch == 0 {
+				err = adoptAs(line, s, func(*record.Condition) {})
+			}
+		case "cold":
+			err = adoptAs(line, s, func(*record.Cold) {})
+		case "sample":
+			err = adoptAs(line, s, func(l *record.Sample) { l.Launch = launch })
+		case "path":
+			err = adoptAs(line, s, func(*record.Path) {})
+		case "event":
+			err = adoptAs(line, s, func(*record.Event) {})
+		case "end":
+			end = new(record.End)
+			err = json.Unmarshal(line, end)
+		}
+		if err != nil {
+			return end, err
+		}
+	}
+}
+
+func adoptAs[T record.Line](line []byte, s *session, change func(*T)) error {
+	var l T
+	if err := json.Unmarshal(line, &l); err != nil {
+		return fmt.Errorf("%w: its output: %w", ErrLaunch, err)
+	}
+	change(&l)
+	return s.write(l)
+}
