@@ -56,8 +56,22 @@ var environment = []setting{
 	// UCX's hooks rewrite libc's mmap and munmap in place, which is not safe
 	// beside Go's running threads; all memory here is registered by hand.
 	{"UCX_MEM_EVENTS", "no"},
-	// UCX logs to standard output, where results go.
-	{"UCX_LOG_FILE", "stderr"},
+}
+
+// setEnvironment prepares the process for UCX. UCX logs to standard output,
+// where results go: its lines are caught, its tables of protocols go to a file
+// in memory. A user's own UCX_LOG_FILE wins.
+func setEnvironment() error {
+	for _, s := range environment {
+		if err := dl.Setenv(s.key, s.value); err != nil {
+			return err
+		}
+	}
+	var path [64]C.char
+	if fd, err := C.xb_ucx_tables_open(&path[0], C.size_t(len(path))); fd < 0 {
+		return fmt.Errorf("memfd_create: %w", err)
+	}
+	return dl.Setenv("UCX_LOG_FILE", C.GoString(&path[0]))
 }
 
 // Load opens path, else $XFERBENCH_LIBUCP, else the loader's libucp.so.0, once
@@ -75,10 +89,8 @@ func Load(path string) (*Library, error) {
 	if l := loaded[path]; l != nil {
 		return l, nil
 	}
-	for _, s := range environment {
-		if err := dl.Setenv(s.key, s.value); err != nil {
-			return nil, err
-		}
+	if err := setEnvironment(); err != nil {
+		return nil, err
 	}
 	lib, err := dl.Open(dl.Global, path)
 	if err != nil {
@@ -95,7 +107,7 @@ func Load(path string) (*Library, error) {
 		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
 			Hint: "UCX 1.13 or newer is needed"}
 	}
-	C.xb_ucx_log_capture(l.u, passLog())
+	C.xb_ucx_log_capture(l.u, echoLog())
 	err = dl.Guarded(func() error {
 		text := C.xb_ucx_known_settings(l.u)
 		if text != nil {
@@ -113,8 +125,8 @@ func Load(path string) (*Library, error) {
 	return l, nil
 }
 
-// passLog says whether the user asked to see UCX's log.
-func passLog() C.int {
+// echoLog says whether the user asked to see UCX's log.
+func echoLog() C.int {
 	if os.Getenv("UCX_LOG_LEVEL") != "" {
 		return 1
 	}
@@ -145,6 +157,7 @@ func symbols(u *C.struct_xb_ucp) map[string]*unsafe.Pointer {
 		"ucp_ep_close_nbx":                  at(unsafe.Pointer(&u.ep_close_nbx)),
 		"ucp_ep_flush_nbx":                  at(unsafe.Pointer(&u.ep_flush_nbx)),
 		"ucp_ep_print_info":                 at(unsafe.Pointer(&u.ep_print_info)),
+		"ucs_log_flush?":                    at(unsafe.Pointer(&u.log_flush)),
 		"ucp_ep_rkey_unpack":                at(unsafe.Pointer(&u.ep_rkey_unpack)),
 		"ucp_rkey_destroy":                  at(unsafe.Pointer(&u.rkey_destroy)),
 		"ucp_put_nbx":                       at(unsafe.Pointer(&u.put_nbx)),
@@ -174,14 +187,19 @@ func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint stri
 	return &Error{Call: call, Status: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(), kind: kind, Hint: hint}
 }
 
-// opening serialises what reads UCX's log, which belongs to the process.
-var opening sync.Mutex
+// opening serialises what reads UCX's log, which belongs to the process, and
+// guards opened, the number of contexts so far.
+var (
+	opening sync.Mutex
+	opened  int
+)
 
 // Context is an instance of UCX with its settings. It is for one goroutine at
 // a time and must outlive its memory and its workers.
 type Context struct {
 	lib      *Library
 	h        C.ucp_context_h
+	name     string // UCX's tables carry it
 	plan     plan
 	types    uint64
 	children int
@@ -207,7 +225,8 @@ func (l *Library) Open(cfg Config) (*Context, error) {
 		}
 	}
 	l.takeLog()
-	c := &Context{lib: l, plan: p}
+	opened++
+	c := &Context{lib: l, plan: p, name: fmt.Sprintf("xferbench%d", opened)}
 	err = dl.Guarded(func() error { return c.init(cfg) })
 	if err != nil {
 		return nil, err
@@ -241,11 +260,13 @@ func (c *Context) init(cfg Config) error {
 		e := l.fail(fmt.Sprintf("UCX_%s=%s", s.key, s.value), st, ErrSetting, "left out")
 		c.plan.notes = append(c.plan.notes, e.Error())
 	}
+	name := C.CString(c.name)
+	defer C.free(unsafe.Pointer(name))
 	shared := C.int(0)
 	if cfg.Shared {
 		shared = 1
 	}
-	if st := C.xb_ucx_init(l.u, config, shared, &c.h); st != C.UCS_OK {
+	if st := C.xb_ucx_init(l.u, config, name, shared, &c.h); st != C.UCS_OK {
 		call := "ucp_init"
 		if cfg.TLS != "" {
 			call += " with UCX_TLS=" + cfg.TLS
@@ -424,15 +445,21 @@ func (w *Worker) Lane() engine.Lane {
 // describeWait bounds the wait for a lane's thread: an idle one polls every ms.
 const describeWait = 50 * time.Millisecond
 
-// Describe is UCX's own report of the endpoint: its lanes, and in newer
-// versions the protocols that operations chose so far. While a group runs the
-// worker its thread writes the report; if that does not poll, it is the last.
-// Wraps: ucp_ep_print_info.
+// Describe is UCX's own report of the endpoint: its lanes, and from UCX 1.15 on
+// a table for each kind of operation that was used so far. While a group runs
+// the worker (running), its thread writes the report of lanes; if that does not
+// poll, it is the last. [ParseReport] reads it.
+// Wraps: ucp_ep_print_info, UCX_PROTO_INFO.
 func (w *Worker) Describe(running bool) string {
 	if running {
 		w.keep(C.xb_ucx_lane_info(w.lane, C.int64_t(describeWait)))
 	}
-	return w.report
+	text := C.xb_ucx_tables_read(w.c.lib.u)
+	if text == nil {
+		return w.report
+	}
+	defer C.free(unsafe.Pointer(text))
+	return w.report + tablesOf(C.GoString(text), w.c.name)
 }
 
 func (w *Worker) keep(text *C.char) {

@@ -123,6 +123,9 @@ func resolve(cfg Config, v Version, efa bool, environ []string, known map[string
 			add(s)
 		}
 	}
+	if _, given := options["PROTO_INFO"]; !given && !env["PROTO_INFO"] && (known == nil || known["PROTO_INFO"]) {
+		p.set = append(p.set, setting{"PROTO_INFO", "y"}) // read by Describe; changes nothing else
+	}
 	if _, given := options["TLS"]; !given && cfg.TLS != "" {
 		add(setting{"TLS", cfg.TLS})
 	}

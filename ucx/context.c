@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* UCX's levels and its handlers' answers (ucs/debug/log_def.h). */
 enum { LOG_FATAL = 0, LOG_WARN = 2 };
@@ -16,7 +19,7 @@ enum { LOG_STOP = 0, LOG_CONTINUE = 1 };
  * process's. */
 static struct {
 	pthread_mutex_t mu;
-	int pass;
+	int echo;
 	size_t len;
 	char text[4096];
 } kept = { .mu = PTHREAD_MUTEX_INITIALIZER };
@@ -25,15 +28,18 @@ static int keep_line(const char *file, unsigned line, const char *function, int 
 		     const char *message, va_list ap)
 {
 	char words[512];
-	va_list copy;
 	size_t n;
 
-	(void)file, (void)line, (void)function, (void)component;
+	(void)component, (void)function;
+	if (level == LOG_FATAL)
+		return LOG_CONTINUE; /* UCX ends the process after this line */
+	if (level > LOG_WARN && !kept.echo)
+		return LOG_STOP;
+	vsnprintf(words, sizeof(words), message, ap);
+	if (kept.echo)
+		fprintf(stderr, "UCX %s:%u: %s\n", file, line, words);
 	if (level > LOG_WARN)
-		return kept.pass ? LOG_CONTINUE : LOG_STOP;
-	va_copy(copy, ap);
-	vsnprintf(words, sizeof(words), message, copy);
-	va_end(copy);
+		return LOG_STOP;
 	n = strlen(words) + 1;
 	pthread_mutex_lock(&kept.mu);
 	if (kept.len + n > sizeof(kept.text)) { /* the newest lines say most */
@@ -48,13 +54,12 @@ static int keep_line(const char *file, unsigned line, const char *function, int 
 	kept.text[kept.len + n - 1] = '\n';
 	kept.len += n;
 	pthread_mutex_unlock(&kept.mu);
-	/* After a fatal line UCX ends the process: it must be seen. */
-	return kept.pass || level == LOG_FATAL ? LOG_CONTINUE : LOG_STOP;
+	return LOG_STOP;
 }
 
-void xb_ucx_log_capture(const struct xb_ucp *u, int pass)
+void xb_ucx_log_capture(const struct xb_ucp *u, int echo)
 {
-	kept.pass = pass;
+	kept.echo = echo;
 	if (u->log_push_handler)
 		u->log_push_handler(keep_line);
 }
@@ -69,6 +74,34 @@ void xb_ucx_log_take(char *out, size_t n)
 	out[len] = '\0';
 	kept.len = 0;
 	pthread_mutex_unlock(&kept.mu);
+}
+
+static int tables = -1;
+
+int xb_ucx_tables_open(char *path, size_t n)
+{
+	if (tables < 0)
+		tables = memfd_create("xferbench-ucx", MFD_CLOEXEC);
+	if (tables >= 0)
+		snprintf(path, n, "/proc/self/fd/%d", tables);
+	return tables;
+}
+
+char *xb_ucx_tables_read(const struct xb_ucp *u)
+{
+	struct stat st;
+	ssize_t n;
+	char *text;
+
+	if (tables < 0)
+		return NULL;
+	if (u->log_flush)
+		u->log_flush();
+	if (fstat(tables, &st) || !(text = calloc(1, (size_t)st.st_size + 1)))
+		return NULL;
+	n = pread(tables, text, (size_t)st.st_size, 0);
+	text[n < 0 ? 0 : n] = '\0';
+	return text;
 }
 
 /* UCX's own threads must not take the signals that are for Go's. */
@@ -105,13 +138,13 @@ char *xb_ucx_known_settings(const struct xb_ucp *u)
 	return text;
 }
 
-ucs_status_t xb_ucx_init(const struct xb_ucp *u, ucp_config_t *config, int shared, ucp_context_h *out)
+ucs_status_t xb_ucx_init(const struct xb_ucp *u, ucp_config_t *config, const char *name, int shared, ucp_context_h *out)
 {
 	ucp_params_t params = {
 		.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED | UCP_PARAM_FIELD_NAME,
 		.features = UCP_FEATURE_RMA | UCP_FEATURE_TAG,
 		.mt_workers_shared = shared,
-		.name = "xferbench",
+		.name = name,
 	};
 	ucs_status_t status;
 	sigset_t old;

@@ -26,13 +26,16 @@ var (
 	laneLine = regexp.MustCompile(`^lane\[\d+\]: +\d+:(\S+)/(\S+?)(?:\.\d+)? md\[\d+\] +-> md\[(\d+)\]`)
 	rmaLine  = regexp.MustCompile(`^(put|get)\[(\d+)\]: (.*)$`)
 	sendLine = regexp.MustCompile(`^tag_send: (.*)$`)
-	// A heading of UCX 1.15 and later's protocol tables:
-	// "| ucp_context_0 intra-node cfg#1 | remote memory read by ucp_get*() into host memory … |"
-	tableHead = regexp.MustCompile(`\b(?:ucp_(get|put)\w*\*?\(|(tagged message) by ucp_tag_send\w*\*?\()`)
+	// A heading of a protocol table, UCX 1.15 and later:
+	// "| name intra-node cfg#0 | remote memory read by ucp_get*(multi) into host memory from host |"
+	tableHead = regexp.MustCompile(`\| [^|]* by ucp_(get|put|tag_send)\w*\*?(?:\(([^)]*)\))? [^|]*\|`)
 )
 
 // opOf is the operation's word on the command line.
-var opOf = map[string]string{"get": "read", "put": "write"}
+var opOf = map[string]string{"get": "read", "put": "write", "tag_send": "send"}
+
+// variantOf is how transfers post: UCX keeps a table for each way.
+var variantOf = map[string]string{"read": "multi", "write": "multi", "send": ""}
 
 // ParseReport reads the output of ucp_ep_print_info. key is the packed remote
 // key, whose head tells which of the peer's memory domains the memory is
@@ -83,34 +86,59 @@ func ParseReport(text string, key []byte) Report {
 	return r
 }
 
+// tablesOf picks the tables of one context out of UCX's log file: the lines
+// between borders whose heading begins with the context's name.
+func tablesOf(log, context string) string {
+	var out strings.Builder
+	ours := false
+	for line := range strings.Lines(log) {
+		i := strings.IndexAny(line, "|+")
+		if i < 0 {
+			continue
+		}
+		if line = line[i:]; line[0] == '+' {
+			continue
+		}
+		if cell := strings.TrimSpace(strings.Trim(line, "| \n")); tableHead.MatchString(line) {
+			ours = strings.HasPrefix(cell, context+" ")
+		}
+		if ours {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
 // registeredWith reads the map of memory domains at the head of a packed key
 // (ucp_rkey_pack: 64 bits in the packer's byte order).
 func registeredWith(key []byte, md uint64) bool {
 	return len(key) >= 8 && binary.NativeEndian.Uint64(key)&(1<<md) != 0
 }
 
-// readTables takes the rows below each heading that names an operation.
+// readTables takes the rows below each heading of an operation as transfers post
+// it. Lanes with the same table say it once.
 func (r *Report) readTables(lines []string) {
 	op := ""
+	rows := map[string][]string{}
 	for _, line := range lines {
-		if m := tableHead.FindStringSubmatch(line); m != nil {
-			if op = opOf[m[1]]; m[2] != "" {
-				op = "send"
+		if strings.Contains(line, " by ucp_") {
+			op = ""
+			if m := tableHead.FindStringSubmatch(line); m != nil && variantOf[opOf[m[1]]] == m[2] {
+				op = opOf[m[1]]
 			}
 			continue
 		}
-		cells := strings.Split(strings.Trim(line, "|"), "|")
-		if op == "" || len(cells) < 3 {
+		row := strings.Join(strings.Fields(strings.ReplaceAll(line, "|", " ")), " ")
+		if op == "" || slices.Contains(rows[op], row) {
 			continue
 		}
-		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
-		}
-		row := strings.Join(cells, " ")
-		r.Protocol[op] = join(r.Protocol[op], row)
-		if strings.Contains(row, "software emulation") && op != "send" && !slices.Contains(r.Emulated, op) {
+		rows[op] = append(rows[op], row)
+		if strings.Contains(row, "software emulation") && !slices.Contains(r.Emulated, op) {
 			r.Emulated = append(r.Emulated, op)
 		}
+	}
+	for op, r1 := range rows {
+		r.Protocol[op] = strings.Join(r1, "; ")
 	}
 	slices.Sort(r.Emulated)
 }

@@ -5,8 +5,12 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+/* UCX 1.18's own headers compare signs. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
 #include <ucp/api/ucp.h>
 #include <uct/api/uct.h>
+#pragma GCC diagnostic pop
 
 #include "../cgo/engine/engine.h"
 
@@ -52,6 +56,7 @@ struct xb_ucp {
 	__typeof__(uct_release_component_list) *release_components;
 	/* May be missing. */
 	void (*log_push_handler)(xb_ucs_log_func *);
+	void (*log_flush)(void);
 	xb_ucs_print_opts *print_all_opts;
 	void *global_list;
 };
@@ -60,9 +65,14 @@ enum { XB_UCX_ERR = 512 };
 
 /* --- context.c --- */
 
-/* Keeps UCX's log lines for xb_ucx_log_take instead of printing them; pass
- * also lets them through, since the user asked for them. */
-void xb_ucx_log_capture(const struct xb_ucp *u, int pass);
+/* Keeps UCX's log lines for xb_ucx_log_take instead of printing them; echo
+ * also prints them to standard error, since the user asked for them. */
+void xb_ucx_log_capture(const struct xb_ucp *u, int echo);
+/* UCX's tables of protocols bypass its log handlers. Makes the file that takes
+ * them, in memory, and writes its path for UCX_LOG_FILE; -1 and errno if not. */
+int xb_ucx_tables_open(char *path, size_t n);
+/* All tables so far; the caller frees the text. */
+char *xb_ucx_tables_read(const struct xb_ucp *u);
 /* Moves the lines kept so far to out, newest last, and forgets them. */
 void xb_ucx_log_take(char *out, size_t n);
 /* All settings that this build of UCX knows, as it prints them; the caller
@@ -75,7 +85,7 @@ ucs_status_t xb_ucx_config_modify(const struct xb_ucp *u, ucp_config_t *config, 
 void xb_ucx_config_release(const struct xb_ucp *u, ucp_config_t *config);
 void xb_ucx_cleanup(const struct xb_ucp *u, ucp_context_h context);
 /* Applies config, which is released whatever happens, and makes a context. */
-ucs_status_t xb_ucx_init(const struct xb_ucp *u, ucp_config_t *config, int shared, ucp_context_h *out);
+ucs_status_t xb_ucx_init(const struct xb_ucp *u, ucp_config_t *config, const char *name, int shared, ucp_context_h *out);
 uint64_t xb_ucx_memory_types(const struct xb_ucp *u, ucp_context_h context);
 
 /* CUDA's current context belongs to a thread; UCX copies device memory only on
