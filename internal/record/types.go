@@ -108,14 +108,17 @@ type Transport struct {
 	Emulated []string `json:"emulated_rma,omitempty"`
 	// Simulated is set when the device itself is a stand-in (EFA firmware
 	// 0.0.0.0): nothing here is then a measurement.
-	Simulated bool              `json:"emulated_device,omitempty"`
-	Streams   int               `json:"streams"`
-	Rails     int               `json:"rails"`
-	Depth     int               `json:"depth"`
-	Chunk     uint64            `json:"chunk_bytes"` // 0: descriptors are not split
-	Poll      string            `json:"poll"`
-	Settings  map[string]string `json:"settings,omitempty"` // that were in force: UCX_*, FI_*
-	Notes     []string          `json:"notes,omitempty"`    // for the header: "same-host peers go over shm", …
+	Simulated bool   `json:"emulated_device,omitempty"`
+	Streams   int    `json:"streams"`
+	Rails     int    `json:"rails"`
+	Depth     int    `json:"depth"`
+	Chunk     uint64 `json:"chunk_bytes"` // 0: descriptors are not split
+	// MaxPiece is how long one operation may be where that is less than Chunk,
+	// by operation.
+	MaxPiece map[string]uint64 `json:"max_piece_bytes,omitempty"`
+	Poll     string            `json:"poll"`
+	Settings map[string]string `json:"settings,omitempty"` // that were in force: UCX_*, FI_*
+	Notes    []string          `json:"notes,omitempty"`    // for the header: "same-host peers go over shm", …
 }
 
 // Device is one NIC of a transport.

@@ -145,11 +145,8 @@ func (e *fabricEndpoint) open() error {
 		}
 		e.limits = l
 	}
-	if most := e.maxPiece(); c.Chunk == 0 {
-		c.Chunk = min(fabricChunk(e.rails[0].Attributes), most)
-	} else if c.Chunk > most {
-		e.notes = append(e.notes, fmt.Sprintf("chunk %d is more than the provider takes; %d is used", c.Chunk, most))
-		c.Chunk = most
+	if c.Chunk == 0 {
+		c.Chunk = fabricChunk(e.rails[0].Attributes)
 	}
 	return nil
 }
@@ -181,17 +178,8 @@ func (e *fabricEndpoint) chooseRails() error {
 	return nil
 }
 
-// maxPiece is the longest operation that all of Config.Ops can do.
-func (e *fabricEndpoint) maxPiece() uint64 {
-	most := uint64(1) << 30
-	for _, op := range e.cfg.Ops {
-		most = min(most, e.maxPieceOf(op))
-	}
-	return most
-}
-
-// maxPieceOf is how many bytes one operation can move at most.
-func (e *fabricEndpoint) maxPieceOf(op engine.Op) uint64 {
+// maxPiece is how many bytes one operation can move at most.
+func (e *fabricEndpoint) maxPiece(op engine.Op) uint64 {
 	if op == engine.Send {
 		return e.limits.MaxMessage
 	}
@@ -326,7 +314,7 @@ func (e *fabricEndpoint) checkPlans(op engine.Op, plans []*engine.Plan) error {
 	if !slices.Contains(e.cfg.Ops, op) {
 		return fmt.Errorf("%w: the endpoint was opened for %v, not for %v", ErrUnsupported, e.cfg.Ops, op)
 	}
-	most := e.maxPieceOf(op)
+	most := e.maxPiece(op)
 	for i, p := range plans {
 		if i >= len(e.lanes) {
 			return fmt.Errorf("%d plans for %d lanes", len(plans), len(e.lanes))

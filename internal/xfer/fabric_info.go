@@ -27,7 +27,7 @@ func (e *fabricEndpoint) Info() Info {
 	a := e.rails[0].Attributes
 	info := Info{
 		Provider: a.Provider, API: "libfabric", Library: e.lib.Path(), Version: e.lib.Version().String(), Fabric: a.Fabric,
-		Landing: map[string]string{}, Protocol: map[string]string{},
+		Landing: map[string]string{}, Protocol: map[string]string{}, MaxPiece: map[string]uint64{},
 		Streams: e.cfg.Streams, Rails: e.cfg.Rails, Depth: e.cfg.Depth, Chunk: e.cfg.Chunk,
 		Poll: e.cfg.Poll.String(), Settings: fabricEnv(), Notes: slices.Clone(e.notes),
 	}
@@ -56,6 +56,9 @@ func (e *fabricEndpoint) Info() Info {
 // describe adds what proves op's landing and what the provider makes of it.
 func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
 	word := op.String()
+	if most := e.maxPiece(op); most < e.cfg.Chunk {
+		info.MaxPiece[word] = most
+	}
 	switch {
 	case op == engine.Read:
 		info.Landing[word] = "local-completion"
@@ -70,6 +73,9 @@ func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
 		return
 	}
 	switch l := e.limits; {
+	case op == engine.Write && e.lib.Version().Less(fabric.Version{Major: 1, Minor: 18}):
+		info.Protocol[word] = fmt.Sprintf("emulated: libfabric %v has no device RDMA write", e.lib.Version())
+		info.Emulated = append(info.Emulated, word)
 	case !l.Known:
 		info.Protocol[word] = fmt.Sprintf("libfabric %v cannot say", e.lib.Version())
 	case op == engine.Read && l.EmulatedRead || op == engine.Write && l.EmulatedWrite:

@@ -220,13 +220,18 @@ func (r *Run) open(ctx context.Context, i int) (*opened, error) {
 	return o, err
 }
 
-// chunk is the longest piece that both sides of a transport take.
-func (o *opened) chunk() uint64 {
-	a, b := o.local.Info.Chunk, o.peer.Info.Chunk
-	if a == 0 || b != 0 && b < a {
-		return b
+// chunk is the longest piece of op that both sides of a transport take; 0 is
+// any.
+func (o *opened) chunk(op engine.Op) uint64 {
+	least := uint64(0)
+	for _, i := range []Info{o.local.Info, o.peer.Info} {
+		for _, n := range []uint64{i.Chunk, i.MaxPiece[op.String()]} {
+			if n != 0 && (least == 0 || n < least) {
+				least = n
+			}
+		}
 	}
-	return a
+	return least
 }
 
 // pieceBytes is the length of the pieces of a contiguous transfer that is cut.
@@ -242,7 +247,7 @@ func pieceBytes(s Spec) (uint64, error) {
 func (r *Run) plan(ctx context.Context) error {
 	for id, s := range r.Specs {
 		o := r.opened[s.Transport]
-		req := PlanRequest{Plan: id, Endpoint: s.Transport, Op: s.Op, KV: s.KV, Lanes: o.local.Lanes, Chunk: o.chunk()}
+		req := PlanRequest{Plan: id, Endpoint: s.Transport, Op: s.Op, KV: s.KV, Lanes: o.local.Lanes, Chunk: o.chunk(s.Op)}
 		if s.Pieces > 0 {
 			piece, err := pieceBytes(s)
 			if err != nil {
