@@ -2,8 +2,344 @@ package report
 
 import (
 	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"maps"
+	"slices"
+	"strings"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
-func writeHTML(b *bytes.Buffer, as []*analysis.Analysis) error { return nil }
+//go:embed page.html page.css
+var assets embed.FS
+
+// pageTemplate is parsed once; a broken template is a broken build.
+var pageTemplate = template.Must(template.New("page.html").ParseFS(assets, "page.html"))
+
+type (
+	htmlPage struct {
+		Title string
+		CSS   template.CSS
+		Runs  []htmlRun
+	}
+	htmlRun struct {
+		ID, Title, When string
+		Emulated        string // the words, or ""
+		Status          string // "" for ok
+		Summary         []string
+		Verdicts        []htmlVerdict
+		Method          string
+		Guides          []htmlFact // advice and what it rests on
+		Models          []string
+		Warnings        []htmlWarning
+		Results         htmlTable
+		Figures         []htmlFigure
+		Sequences       []htmlFigure
+		Cold            *htmlFigure
+		Path            *htmlTable
+		Facts           []htmlFact
+		Argv            string
+		Details         []htmlDetail
+	}
+	htmlVerdict struct{ Class, Text string }
+	htmlWarning struct{ Class, Text string }
+	htmlFact    struct{ Title, Text string }
+	htmlTable   struct {
+		Caption string
+		Head    []htmlCell
+		Rows    []htmlRow
+		Notes   string
+	}
+	htmlRow struct {
+		Class string
+		Cells []htmlCell
+	}
+	htmlCell struct {
+		Text string
+		Left bool
+		Span int
+	}
+	htmlFigure struct {
+		Title  string
+		Text   string
+		SVG    template.HTML
+		Legend []htmlLegend
+		Data   *htmlTable
+	}
+	htmlLegend struct {
+		Swatch template.HTML
+		Name   string
+	}
+	htmlDetail struct {
+		Title string
+		Facts []htmlFact
+	}
+)
+
+// writeHTML writes one file that needs nothing else: no script, no network.
+func writeHTML(b *bytes.Buffer, as []*analysis.Analysis) error {
+	css, err := assets.ReadFile("page.css")
+	if err != nil {
+		return err
+	}
+	p := htmlPage{Title: "xferbench: " + as[0].Record.Run.ID, CSS: template.CSS(css)}
+	if len(as) > 1 {
+		p.Title = fmt.Sprintf("xferbench: %d runs", len(as))
+	}
+	for i, a := range as {
+		p.Runs = append(p.Runs, htmlRunOf(a, fmt.Sprintf("r%d", i)))
+	}
+	return pageTemplate.Execute(b, p)
+}
+
+func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
+	run := a.Record.Run
+	fs := facts(a)
+	h := htmlRun{
+		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
+		Summary: summary(a), Argv: strings.Join(run.Argv, " "),
+	}
+	if a.Emulated() {
+		h.Emulated = analysis.Emulated
+	}
+	switch end := a.Record.End; {
+	case a.Failed():
+		h.Status = "A data check failed: the rows in red have no speed."
+	case end == nil:
+		h.Status = "This run was cut off."
+	case end.Status != record.StatusOK:
+		h.Status = "This run is not complete: " + end.Status + "."
+	}
+	for _, v := range a.Pairs {
+		h.Verdicts = append(h.Verdicts, htmlVerdict{v.Outcome(), verdict(v)})
+	}
+	for _, v := range a.Brackets {
+		h.Verdicts = append(h.Verdicts, htmlVerdict{"bracket", bracket(v)})
+	}
+	if len(h.Verdicts) > 0 {
+		h.Method = method(a)
+	}
+	for _, g := range a.Guides {
+		h.Guides = append(h.Guides, htmlFact{guide(g), strings.TrimSpace(crossing(g))})
+	}
+	for _, m := range a.Models {
+		h.Models = append(h.Models, model(m))
+	}
+	for _, w := range a.Warnings {
+		class := "warning"
+		if w.Code == "data-check-failed" || w.Code == "not-complete" {
+			class = "bad"
+		}
+		h.Warnings = append(h.Warnings, htmlWarning{class, w.Text})
+	}
+	rows := ordered(a)
+	if len(rows) > 0 {
+		cols, notes := speedColumns(rows, true)
+		h.Results = table("Results", cols, len(rows), notes)
+		markRows(&h.Results, rows, len(naming(rows)))
+	}
+	h.Figures = figures(a, id)
+	h.Sequences = sequences(a, id)
+	h.Cold = coldFigure(a, id)
+	if rs := counted(rows); len(rs) > 0 {
+		cols, notes := pathColumns(rs)
+		t := table("Payload against what the NICs counted", cols, len(rs), notes)
+		h.Path = &t
+	}
+	for _, f := range fs[1:] {
+		h.Facts = append(h.Facts, htmlFact{f.title, f.text})
+	}
+	h.Details = provenance(a)
+	return h
+}
+
+// summary is the fastest transport for each operation at the largest size.
+func summary(a *analysis.Analysis) []string {
+	var out []string
+	for _, op := range unique(opsOf(a.Rows)) {
+		var best *analysis.Row
+		for _, r := range a.Rows {
+			if r.Op != op || r.Ceiling || !r.HasSpeed() {
+				continue
+			}
+			if best == nil || r.Bytes > best.Bytes || r.Bytes == best.Bytes && r.MedianNs < best.MedianNs {
+				best = r
+			}
+		}
+		if best == nil {
+			continue
+		}
+		s := fmt.Sprintf("%s of %s: fastest over %s (%s), %s", strings.ToUpper(op), units.FormatMB(int64(best.Bytes)), best.Provider, best.Shape, nanos(best.MedianNs))
+		if best.CI != nil {
+			s += fmt.Sprintf(" [%s, %s]", nanos(best.CI.Lo), nanos(best.CI.Hi))
+		}
+		s += fmt.Sprintf(", %s, %s", units.FormatGBps(best.Rate), units.FormatGbps(best.Rate*8))
+		if best.Bound != nil {
+			s += fmt.Sprintf(", %s%% of %s", percent(best.Bound.Share), map[string]string{"socket": "plain TCP", "line": "the line rate"}[best.Bound.Kind])
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func table(caption string, cols []column, n int, notes string) htmlTable {
+	t := htmlTable{Caption: caption, Notes: notes}
+	for _, c := range cols {
+		t.Head = append(t.Head, htmlCell{Text: c.head, Left: c.left})
+	}
+	for i := range n {
+		var r htmlRow
+		for _, c := range cols {
+			r.Cells = append(r.Cells, htmlCell{Text: c.cell(i), Left: c.left})
+		}
+		t.Rows = append(t.Rows, r)
+	}
+	return t
+}
+
+// markRows gives rows their classes, and emulated ones words for figures.
+func markRows(t *htmlTable, rows []*analysis.Row, names int) {
+	for i, r := range rows {
+		switch {
+		case r.Failed > 0:
+			t.Rows[i].Class = "failed"
+		case r.Emulated:
+			t.Rows[i].Class = "emulated"
+			t.Rows[i].Cells = append(t.Rows[i].Cells[:names+1:names+1], htmlCell{Text: analysis.Emulated, Left: true, Span: len(t.Head) - names - 1})
+		case r.Ceiling:
+			t.Rows[i].Class = "ceiling"
+		}
+	}
+}
+
+// provenance is everything else that the record knows of how it came about.
+func provenance(a *analysis.Analysis) []htmlDetail {
+	run := a.Record.Run
+	var out []htmlDetail
+	add := func(title string, fs []htmlFact) {
+		if len(fs) > 0 {
+			out = append(out, htmlDetail{title, fs})
+		}
+	}
+	hosts := []record.Host{run.Host}
+	names := []string{"Initiator"}
+	if run.Peer != nil {
+		hosts, names = append(hosts, *run.Peer), append(names, "Target")
+	}
+	for i, h := range hosts {
+		add(names[i]+": "+h.Hostname, hostFacts(h))
+	}
+	for _, p := range unique(providersOf(a.Rows)) {
+		for _, r := range a.Rows {
+			if r.Provider == p {
+				add("Transport: "+p, transportFacts(r.Transport))
+				break
+			}
+		}
+	}
+	var env []htmlFact
+	for _, k := range slices.Sorted(maps.Keys(run.Env)) {
+		env = append(env, htmlFact{k, run.Env[k]})
+	}
+	add("Environment", env)
+	var events []htmlFact
+	for _, e := range a.Record.Events {
+		events = append(events, htmlFact{fmt.Sprintf("%s at %s", e.Level, nanos(float64(e.TimeNs))), e.Message})
+	}
+	add("Events", events)
+	return out
+}
+
+func hostFacts(h record.Host) []htmlFact {
+	fs := []htmlFact{
+		{"system", h.OS + ", Linux " + h.Kernel + ", " + h.Arch},
+		{"processor", fmt.Sprintf("%s, %d CPUs, %d NUMA nodes", h.CPUModel, h.CPUs, h.NUMANodes)},
+		{"memory", units.FormatBytes(int64(h.MemoryBytes))},
+	}
+	if h.Instance != "" {
+		fs = append(fs, htmlFact{"instance", h.Instance})
+	}
+	memlock := "unlimited"
+	if h.MemlockSoft != ^uint64(0) {
+		memlock = units.FormatBytes(int64(h.MemlockSoft))
+	}
+	fs = append(fs, htmlFact{"locked memory", memlock}, htmlFact{"huge pages of 2 MiB", fmt.Sprint(h.HugePages)})
+	for _, g := range h.GPUs {
+		fs = append(fs, htmlFact{fmt.Sprintf("GPU %d", g.Index), fmt.Sprintf("%s, PCI %s, NUMA %d, driver %s", g.Name, g.PCI, g.NUMA, g.Driver)})
+	}
+	for _, n := range h.NICs {
+		s := n.Kind
+		if n.LinkBits > 0 {
+			s += ", " + units.FormatGbps(float64(n.LinkBits))
+		}
+		if n.MTU > 0 {
+			s += fmt.Sprintf(", MTU %d", n.MTU)
+		}
+		if n.PCI != "" {
+			s += ", PCI " + n.PCI
+		}
+		fs = append(fs, htmlFact{"NIC " + n.Name, s})
+	}
+	for _, n := range h.Notes {
+		fs = append(fs, htmlFact{"note", n})
+	}
+	return fs
+}
+
+func transportFacts(t record.Transport) []htmlFact {
+	fs := []htmlFact{{"API", t.API}, {"provider", t.Provider}}
+	for _, f := range []htmlFact{{"library", t.Library}, {"version", t.Version}, {"fabric", t.Fabric}, {"poll", t.Poll}} {
+		if f.Text != "" {
+			fs = append(fs, f)
+		}
+	}
+	fs = append(fs, htmlFact{"streams, rails, depth", fmt.Sprintf("%d, %d, %d", t.Streams, t.Rails, t.Depth)})
+	for _, d := range t.Devices {
+		s := d.Name
+		if d.Firmware != "" {
+			s += ", firmware " + d.Firmware
+		}
+		if d.LinkBits > 0 {
+			s += ", " + units.FormatGbps(float64(d.LinkBits))
+		}
+		fs = append(fs, htmlFact{"device", s})
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.Protocol)) {
+		fs = append(fs, htmlFact{"protocol of " + strings.ToUpper(k), t.Protocol[k]})
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.Settings)) {
+		fs = append(fs, htmlFact{k, t.Settings[k]})
+	}
+	for _, n := range t.Notes {
+		fs = append(fs, htmlFact{"note", n})
+	}
+	return fs
+}
+
+// dataTable is the text alternative of a figure: the estimates that it draws.
+func dataTable(rows []*analysis.Row) *htmlTable {
+	s := timeScale(rows)
+	cols := append(naming(rows),
+		column{head: "median", cell: figure(rows, func(r *analysis.Row) string { return s.time(r.MedianNs) })},
+		column{head: "ci_lo", cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, false) })},
+		column{head: "ci_hi", cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, true) })},
+		column{head: "GB/s", cell: figure(rows, func(r *analysis.Row) string { return digits(r.Rate/1e9, 3) })},
+	)
+	t := table("times in "+s.name, cols, len(rows), "")
+	return &t
+}
+
+func ciEnd(s scale, iv *stats.Interval, hi bool) string {
+	switch {
+	case iv == nil:
+		return "-"
+	case hi:
+		return s.time(iv.Hi)
+	}
+	return s.time(iv.Lo)
+}

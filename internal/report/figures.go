@@ -1,0 +1,434 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/report/plot"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+// maxDots is how many samples of a row are drawn; a record may hold millions.
+const maxDots = 600
+
+// classes give each provider its colour: 0 to 5 for transports, 6 and 7 for
+// ceilings.
+func classes(a *analysis.Analysis) map[string]int {
+	out := map[string]int{}
+	n := 0
+	for _, r := range a.Rows {
+		if _, ok := out[r.Provider]; ok {
+			continue
+		}
+		switch {
+		case r.Ceiling && r.API == "memcpy":
+			out[r.Provider] = 7
+		case r.Ceiling:
+			out[r.Provider] = 6
+		default:
+			out[r.Provider] = n % 6
+			n++
+		}
+	}
+	return out
+}
+
+func speedy(rows []*analysis.Row) []*analysis.Row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return !r.HasSpeed() })
+}
+
+func figures(a *analysis.Analysis, id string) []htmlFigure {
+	rows := speedy(ordered(a))
+	if len(rows) == 0 {
+		return nil
+	}
+	if sizes(rows) >= manySizes {
+		out := []htmlFigure{timeBySize(a, rows, id), rateBySize(a, rows, id)}
+		shown := transports(rows)
+		if len(shown) == 0 {
+			shown = rows
+		}
+		for i, p := range unique(providersOf(shown)) {
+			own := slices.DeleteFunc(slices.Clone(shown), func(r *analysis.Row) bool { return r.Provider != p })
+			out = append(out, relative(a, own, p, fmt.Sprintf("%s-v%d", id, i)))
+		}
+		return out
+	}
+	var out []htmlFigure
+	bySize := map[uint64][]*analysis.Row{}
+	var order []uint64
+	for _, r := range rows {
+		if bySize[r.Bytes] == nil {
+			order = append(order, r.Bytes)
+		}
+		bySize[r.Bytes] = append(bySize[r.Bytes], r)
+	}
+	for i, n := range order {
+		out = append(out, ladder(a, bySize[n], fmt.Sprintf("%s-l%d", id, i)))
+	}
+	for i, n := range order {
+		if rs := transports(bySize[n]); len(rs) > 0 {
+			out = append(out, distribution(a, rs, fmt.Sprintf("%s-d%d", id, i)))
+		}
+	}
+	return out
+}
+
+func transports(rows []*analysis.Row) []*analysis.Row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Ceiling })
+}
+
+// tickTime writes a time for an axis: short, without trailing zeros.
+func tickTime(ns float64) string {
+	switch a := math.Abs(ns); {
+	case a == 0:
+		return "0"
+	case a < 1e3:
+		return trimmed(ns) + " ns"
+	case a < 1e6:
+		return trimmed(ns/1e3) + " µs"
+	case a < 1e9:
+		return trimmed(ns/1e6) + " ms"
+	}
+	return trimmed(ns/1e9) + " s"
+}
+
+func trimmed(f float64) string {
+	return strconv.FormatFloat(f, 'g', 4, 64)
+}
+
+func tickBytes(f float64) string {
+	return strings.TrimSuffix(units.CompactBytes(int64(math.Round(f))), "B") + "B"
+}
+
+// ladder holds the medians of the same bytes side by side, from zero.
+func ladder(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
+	rows = slices.Clone(rows)
+	slices.SortStableFunc(rows, func(x, y *analysis.Row) int { return cmp.Compare(x.MedianNs, y.MedianNs) })
+	cl := classes(a)
+	var bars []plot.Bar
+	top := 0.0
+	var words []string
+	for _, r := range rows {
+		b := plot.Bar{Label: r.Label, Text: nanos(r.MedianNs) + " · " + units.FormatGBps(r.Rate), Parts: []plot.Part{{Value: r.MedianNs, Class: cl[r.Provider]}}}
+		top = math.Max(top, r.MedianNs)
+		if r.CI != nil {
+			b.Lo, b.Hi = r.CI.Lo, r.CI.Hi
+			top = math.Max(top, r.CI.Hi)
+		}
+		bars = append(bars, b)
+		words = append(words, r.Label+" "+nanos(r.MedianNs))
+	}
+	size := units.FormatMB(int64(rows[0].Bytes))
+	title := "The ladder: " + size + " over each transport"
+	f := htmlFigure{Title: title, Text: "Median time from zero, with its 95% interval.", Data: dataTable(rows)}
+	if len(transports(rows)) < len(rows) {
+		f.Text += " Grey rungs are the ceilings of this host: a copy in memory, plain TCP."
+	}
+	f.SVG = plot.Bars(plot.Text{ID: id, Title: title, Desc: "Median times, shortest first: " + list(words) + ".", X: "time"},
+		plot.Axis{Hi: top * 1.02, Ticks: plot.Linear(0, top*1.02, 5, tickTime)}, bars)
+	return f
+}
+
+// bounds is the range of values with a margin.
+func bounds(lo, hi, margin float64) (float64, float64) {
+	d := (hi - lo) * margin
+	if d == 0 {
+		d = math.Abs(hi) * margin
+	}
+	return lo - d, hi + d
+}
+
+func thin(r *analysis.Row) []record.Sample {
+	return plot.Thin(r.Samples, maxDots, func(x, y record.Sample) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
+}
+
+// distribution shows every sample of rows of one size.
+func distribution(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
+	cl := classes(a)
+	lo, hi := math.Inf(1), 0.0
+	var strips []plot.Strip
+	for _, r := range rows {
+		s := plot.Strip{Label: r.Label, Class: cl[r.Provider], Mid: r.MedianNs, Text: fmt.Sprintf("median %s, n %d", nanos(r.MedianNs), r.N)}
+		for _, v := range thin(r) {
+			s.Values = append(s.Values, float64(v.TotalNs))
+		}
+		if r.CI != nil {
+			s.Lo, s.Hi = r.CI.Lo, r.CI.Hi
+		}
+		lo, hi = math.Min(lo, r.MinNs), math.Max(hi, r.MaxNs)
+		strips = append(strips, s)
+	}
+	lo, hi = bounds(lo, hi, 0.03)
+	title := "Every transfer of " + units.FormatMB(int64(rows[0].Bytes))
+	f := htmlFigure{Title: title, Text: "A dot is one transfer, the bar the 95% interval of the median. The axis does not start at zero.", Data: spreadTable(rows)}
+	f.SVG = plot.Strips(plot.Text{ID: id, Title: title, Desc: "Distribution of transfer times for " + list(labels(rows)) + ". Minimum, median and maximum stand in the table below.", X: "time"},
+		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, tickTime)}, strips)
+	return f
+}
+
+func labels(rows []*analysis.Row) []string {
+	var out []string
+	for _, r := range rows {
+		out = append(out, r.Label)
+	}
+	return out
+}
+
+func spreadTable(rows []*analysis.Row) *htmlTable {
+	s := timeScale(rows)
+	cols := append(naming(rows),
+		column{head: "n", cell: func(i int) string { return fmt.Sprint(rows[i].N) }},
+		column{head: "min", cell: func(i int) string { return s.time(rows[i].MinNs) }},
+		column{head: "median", cell: func(i int) string { return s.time(rows[i].MedianNs) }},
+		column{head: "max", cell: func(i int) string { return s.time(rows[i].MaxNs) }},
+		column{head: "steady state", left: true, cell: func(i int) string { return rows[i].Steady.Class.String() }},
+	)
+	t := table("times in "+s.name, cols, len(rows), "")
+	return &t
+}
+
+// relative shows the distributions of a sweep, each against its own median.
+func relative(a *analysis.Analysis, rows []*analysis.Row, provider, id string) htmlFigure {
+	cl := classes(a)
+	lo, hi := math.Inf(1), 0.0
+	var strips []plot.Strip
+	for _, r := range rows {
+		s := plot.Strip{Label: r.Label, Class: cl[r.Provider], Mid: 1, Text: fmt.Sprintf("%s, n %d", nanos(r.MedianNs), r.N)}
+		for _, v := range thin(r) {
+			s.Values = append(s.Values, float64(v.TotalNs)/r.MedianNs)
+		}
+		if r.CI != nil {
+			s.Lo, s.Hi = r.CI.Lo/r.MedianNs, r.CI.Hi/r.MedianNs
+		}
+		lo, hi = math.Min(lo, r.MinNs/r.MedianNs), math.Max(hi, r.MaxNs/r.MedianNs)
+		strips = append(strips, s)
+	}
+	lo, hi = bounds(lo, hi, 0.03)
+	title := "Every transfer over " + provider + ", relative to its row's median"
+	f := htmlFigure{Title: title, Text: "A dot is one transfer, the bar the 95% interval of the median.", Data: spreadTable(rows)}
+	f.SVG = plot.Strips(plot.Text{ID: id, Title: title, Desc: "Spread of transfer times around the median for " + list(labels(rows)) + ".", X: "time over median"},
+		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, trimmed)}, strips)
+	return f
+}
+
+// curves sorts rows into series: what differs in size only.
+func curves(a *analysis.Analysis, rows []*analysis.Row, y func(r *analysis.Row, ns float64) float64, label func(r *analysis.Row) string, dots bool) ([]plot.Series, []htmlLegend) {
+	cl := classes(a)
+	at := map[string]int{}
+	var out []plot.Series
+	var legend []htmlLegend
+	first := map[string]string{}
+	for _, r := range rows {
+		name := strings.Join(slices.DeleteFunc(strings.Fields(r.Label), func(w string) bool { return w == analysis.Size(r.Bytes) }), " ")
+		i, ok := at[name]
+		if !ok {
+			i = len(out)
+			at[name] = i
+			variant := r.Op + r.Shape
+			if first[r.Provider] == "" {
+				first[r.Provider] = variant
+			}
+			out = append(out, plot.Series{Name: name, Class: cl[r.Provider], Dashed: r.Ceiling || first[r.Provider] != variant})
+			legend = append(legend, htmlLegend{plot.Swatch(out[i].Class, out[i].Dashed), name})
+		}
+		p := plot.Point{X: float64(r.Bytes), Y: y(r, r.MedianNs), Label: label(r)}
+		if r.CI != nil {
+			p.Lo, p.Hi = y(r, r.CI.Lo), y(r, r.CI.Hi)
+			if p.Lo > p.Hi {
+				p.Lo, p.Hi = p.Hi, p.Lo
+			}
+		}
+		out[i].Points = append(out[i].Points, p)
+		if dots {
+			for _, s := range thin(r) {
+				out[i].Dots = append(out[i].Dots, [2]float64{float64(r.Bytes), y(r, float64(s.TotalNs))})
+			}
+		}
+	}
+	for i := range out {
+		slices.SortStableFunc(out[i].Points, func(p, q plot.Point) int { return cmp.Compare(p.X, q.X) })
+	}
+	return out, legend
+}
+
+// sizeAxis is logarithmic, in powers of two when all sizes are multiples of 1 KiB.
+func sizeAxis(rows []*analysis.Row) plot.Axis {
+	lo, hi := math.Inf(1), 0.0
+	binary := true
+	for _, r := range rows {
+		lo, hi = math.Min(lo, float64(r.Bytes)), math.Max(hi, float64(r.Bytes))
+		binary = binary && r.Bytes%1024 == 0
+	}
+	if binary {
+		return plot.Axis{Lo: lo, Hi: hi, Log: true, Ticks: plot.Log(lo, hi, 4, 5, tickBytes)}
+	}
+	return plot.Axis{Lo: lo, Hi: hi, Log: true, Ticks: plot.Log(lo, hi, 10, 6, tickBytes)}
+}
+
+func timeBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
+	series, legend := curves(a, rows, func(_ *analysis.Row, ns float64) float64 { return ns },
+		func(r *analysis.Row) string { return r.Label + ": " + nanos(r.MedianNs) }, true)
+	lo, hi := math.Inf(1), 0.0
+	for _, r := range rows {
+		lo, hi = math.Min(lo, r.MinNs), math.Max(hi, r.MaxNs)
+	}
+	var bands []plot.Span
+	for _, g := range a.Guides {
+		if iv := g.Crossover.Interval; g.Crossover.Kind == stats.CrossesAt && len(a.Guides) == 1 {
+			bands = append(bands, plot.Span{From: iv.Lo, To: iv.Hi, Label: "cross at " + shortBytes(int64(g.Crossover.Bytes))})
+		}
+	}
+	title := "Time against size"
+	f := htmlFigure{Title: title, Text: "Medians with 95% intervals; every transfer as a dot, spread sideways to be seen. Both axes are logarithmic.", Legend: legend, Data: dataTable(rows)}
+	f.SVG = plot.Curves(plot.Text{ID: id + "-t", Title: title, Desc: "Median transfer time by size for " + list(names2(series)) + "; the values stand in the table below.", X: "bytes", Y: "time"},
+		sizeAxis(rows), plot.Axis{Lo: lo / 1.15, Hi: hi * 1.15, Log: true, Ticks: plot.Log(lo/1.15, hi*1.15, 10, 6, tickTime)}, series, nil, bands)
+	return f
+}
+
+func names2(series []plot.Series) []string {
+	var out []string
+	for _, s := range series {
+		out = append(out, s.Name)
+	}
+	return out
+}
+
+func rateBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
+	series, legend := curves(a, rows, func(r *analysis.Row, ns float64) float64 { return float64(r.Bytes) / ns },
+		func(r *analysis.Row) string {
+			return r.Label + ": " + units.FormatGBps(float64(r.Bytes)/r.MedianNs*1e9)
+		}, false)
+	hi := 0.0
+	var levels []plot.Level
+	for _, r := range rows {
+		hi = math.Max(hi, float64(r.Bytes)/r.MedianNs)
+		if r.CI != nil {
+			hi = math.Max(hi, float64(r.Bytes)/r.CI.Lo)
+		}
+		if b := r.Bound; b != nil && b.Kind == "line" {
+			if l := (plot.Level{Y: b.Rate / 1e9, Label: "line rate " + units.FormatGBps(b.Rate)}); !slices.Contains(levels, l) {
+				levels = append(levels, l)
+				hi = math.Max(hi, l.Y)
+			}
+		}
+	}
+	title := "Throughput against size"
+	f := htmlFigure{Title: title, Text: "Bytes over median time with its 95% interval, and the ceilings.", Legend: legend, Data: dataTable(rows)}
+	f.SVG = plot.Curves(plot.Text{ID: id + "-r", Title: title, Desc: "Throughput by size for " + list(names2(series)) + "; the values stand in the table below.", X: "bytes", Y: "GB/s"},
+		sizeAxis(rows), plot.Axis{Lo: 0, Hi: hi * 1.12, Ticks: plot.Linear(0, hi*1.12, 6, trimmed)}, series, levels, nil)
+	return f
+}
+
+// sequences draws each row in run order.
+func sequences(a *analysis.Analysis, id string) []htmlFigure {
+	cl := classes(a)
+	var out []htmlFigure
+	for i, r := range speedy(ordered(a)) {
+		lo, hi := bounds(r.MinNs, r.MaxNs, 0.06)
+		ys := make([]float64, len(r.Samples))
+		var blocks []plot.Span
+		for k, s := range r.Samples {
+			ys[k] = float64(s.TotalNs)
+			if k == 0 || s.Block != r.Samples[k-1].Block || s.Launch != r.Samples[k-1].Launch {
+				blocks = append(blocks, plot.Span{From: float64(k) - 0.5})
+			}
+			blocks[len(blocks)-1].To = float64(k) + 0.5
+		}
+		every := (len(blocks)-1)/12 + 1
+		for k := range blocks {
+			if k%every == 0 {
+				blocks[k].Label = fmt.Sprint(k + 1)
+			}
+		}
+		var changes []float64
+		words := "no change point"
+		for _, t := range r.Steady.Transitions {
+			changes = append(changes, float64(t.Iteration)-0.5)
+			words = fmt.Sprintf("a change at transfer %d, from %s to %s", t.Iteration+1, nanos(t.Before), nanos(t.After))
+		}
+		ys, blocks, changes = squeeze(ys, blocks, changes)
+		f := htmlFigure{Title: r.Label, Text: fmt.Sprintf("%s, %d transfers", r.Steady.Class, r.N)}
+		f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-s%d", id, i), Title: r.Label + " in run order", Desc: fmt.Sprintf("%d transfers in %d blocks: %s, %s; from %s to %s.",
+			r.N, r.Blocks, r.Steady.Class, words, nanos(r.MinNs), nanos(r.MaxNs)), X: "block, in run order", Y: "time"},
+			cl[r.Provider], ys, blocks, changes, []plot.Level{{Y: r.MedianNs}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, tickTime)})
+		out = append(out, f)
+	}
+	return out
+}
+
+// squeeze keeps the figure of a long series small: it draws every k-th sample.
+func squeeze(ys []float64, blocks []plot.Span, changes []float64) ([]float64, []plot.Span, []float64) {
+	k := (len(ys) + maxDots - 1) / maxDots
+	if k < 2 {
+		return ys, blocks, changes
+	}
+	var out []float64
+	for i := 0; i < len(ys); i += k {
+		out = append(out, ys[i])
+	}
+	for i := range blocks {
+		blocks[i].From, blocks[i].To = blocks[i].From/float64(k), blocks[i].To/float64(k)
+	}
+	for i := range changes {
+		changes[i] /= float64(k)
+	}
+	return out, blocks, changes
+}
+
+// coldFigure stacks the one-time costs of each provider.
+func coldFigure(a *analysis.Analysis, id string) *htmlFigure {
+	parts := []string{"open", "register", "connect", "first transfer"}
+	var bars []plot.Bar
+	var cold []record.Cold
+	hi := 0.0
+	var words []string
+	for _, c := range a.Record.Colds {
+		if c.Simulated {
+			continue
+		}
+		b := plot.Bar{Label: c.Provider}
+		sum := 0.0
+		for i, ns := range []int64{c.OpenNs, c.RegisterNs, c.ConnectNs, c.FirstNs} {
+			b.Parts = append(b.Parts, plot.Part{Value: float64(ns), Class: i})
+			sum += float64(ns)
+		}
+		b.Text = nanos(sum)
+		hi = math.Max(hi, sum)
+		bars, cold = append(bars, b), append(cold, c)
+		words = append(words, c.Provider+" "+nanos(sum))
+	}
+	if len(bars) == 0 || hi == 0 {
+		return nil
+	}
+	f := &htmlFigure{Title: "Cold costs", Text: "What a transport costs once, before the first transfer has landed. No other figure holds it."}
+	for i, p := range parts {
+		f.Legend = append(f.Legend, htmlLegend{plot.Patch(i), p})
+	}
+	cell := func(of func(c record.Cold) int64) func(int) string {
+		return func(i int) string { return nanos(float64(of(cold[i]))) }
+	}
+	t := table("One-time costs", []column{
+		{head: "provider", left: true, cell: func(i int) string { return cold[i].Provider }},
+		{head: "open", cell: cell(func(c record.Cold) int64 { return c.OpenNs })},
+		{head: "register", cell: cell(func(c record.Cold) int64 { return c.RegisterNs })},
+		{head: "registered", cell: func(i int) string { return shortBytes(int64(cold[i].RegisterBytes)) }},
+		{head: "connect", cell: cell(func(c record.Cold) int64 { return c.ConnectNs })},
+		{head: "first transfer", cell: cell(func(c record.Cold) int64 { return c.FirstNs })},
+		{head: "first bytes", cell: func(i int) string { return shortBytes(int64(cold[i].FirstBytes)) }},
+		{head: "peer open", cell: cell(func(c record.Cold) int64 { return c.PeerOpenNs })},
+		{head: "peer register", cell: cell(func(c record.Cold) int64 { return c.PeerRegisterNs })},
+		{head: "allocate", cell: cell(func(c record.Cold) int64 { return c.MemoryNs })},
+	}, len(cold), "")
+	f.Data = &t
+	f.SVG = plot.Bars(plot.Text{ID: id + "-c", Title: "Cold costs by provider", Desc: "Open, register, connect and first transfer, end to end: " + list(words) + ".", X: "time"},
+		plot.Axis{Hi: hi * 1.02, Ticks: plot.Linear(0, hi*1.02, 5, tickTime)}, bars)
+	return f
+}
