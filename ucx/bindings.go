@@ -203,6 +203,7 @@ type Context struct {
 	plan     plan
 	types    uint64
 	children int
+	closeBy  time.Time // set by the first worker that is closed
 }
 
 // Open makes a context. A transport or device that UCX lacks is an error that
@@ -469,16 +470,24 @@ func (w *Worker) keep(text *C.char) {
 	}
 }
 
-// closeWait bounds what Close waits for a peer that may be gone.
-const closeWait = 2 * time.Second
+// closeWait bounds what closing a context's workers waits for a peer that may
+// be gone; each has at least closeLeast.
+const (
+	closeWait  = time.Second
+	closeLeast = 20 * time.Millisecond
+)
 
-// Close ends the endpoint and the worker within about two seconds, whatever the
-// peer does; no group may run it. Wraps: ucp_ep_close_nbx, ucp_worker_destroy.
+// Close ends the endpoint and the worker, whatever the peer does: all workers
+// of a context take about a second at most. No group may run the worker.
+// Wraps: ucp_ep_close_nbx, ucp_worker_destroy.
 func (w *Worker) Close() error {
 	if w.lane == nil {
 		return nil
 	}
-	C.xb_ucx_lane_free(w.lane, C.int64_t(closeWait))
+	if w.c.closeBy.IsZero() {
+		w.c.closeBy = time.Now().Add(closeWait)
+	}
+	C.xb_ucx_lane_free(w.lane, C.int64_t(max(time.Until(w.c.closeBy), closeLeast)))
 	w.lane = nil
 	w.c.children--
 	return nil

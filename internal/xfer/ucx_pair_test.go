@@ -104,7 +104,14 @@ func (s *target) do(r pairRequest) (rep pairReply, err error) {
 	case "settle":
 		rep.Arrived, err = s.ep.Settle(ctx)
 	case "check":
-		err = checkAll(s.buf, s.plans, false, r.Key)
+		plans := s.plans
+		if r.Plans != nil { // in an order of the test's own
+			if plans, err = newPlans(r.Plans); err != nil {
+				return rep, err
+			}
+			defer freeAll(plans)
+		}
+		err = checkAll(s.buf, plans, false, r.Key)
 	case "info":
 		rep.Info = s.ep.Info()
 	case "close":

@@ -1,7 +1,13 @@
 package xfer
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,9 +32,178 @@ func TestUCXTransfers(t *testing.T) {
 	for _, provider := range []string{"ucx:tcp", "ucx:shm", "ucx"} {
 		for _, streams := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s/%d", provider, streams), func(t *testing.T) {
-				p := runPair(t, ucxConfig(provider, streams), engine.Read, engine.Write, engine.Send)
-				t.Logf("%+v", p.ep.Info())
+				runPair(t, ucxConfig(provider, streams), engine.Read, engine.Write, engine.Send)
 			})
 		}
 	}
+}
+
+// A peer that dies must end the transfer and the closing in bounded time.
+func TestPeerKilled(t *testing.T) {
+	needUCX(t)
+	for _, tt := range []struct {
+		provider string
+		ops      []engine.Op
+	}{
+		{"ucx:tcp", []engine.Op{engine.Read, engine.Write, engine.Send}},
+		{"ucx:shm", []engine.Op{engine.Read, engine.Write, engine.Send}},
+		{"socket", []engine.Op{engine.Read, engine.Write}},
+	} {
+		for _, op := range tt.ops {
+			t.Run(tt.provider+"/"+op.String(), func(t *testing.T) {
+				shared := sharedMemoryFiles(t)
+				cfg := ucxConfig(tt.provider, 2)
+				cfg.Timeout = time.Second
+				p, err := startPair(t, cfg, pairBytes)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lanes := deal(pairCases()[2].pieces, 2)
+				const iters = 1_000_000
+				p.ask(pairRequest{Do: "arm", Op: op, Plans: lanes, Iters: iters})
+				plans, err := newPlans(lanes)
+				p.must(err)
+				defer freeAll(plans)
+				time.AfterFunc(200*time.Millisecond, func() { p.cmd.Process.Kill() })
+				start := time.Now()
+				ss, err := p.ep.Transfer(context.Background(), op, plans, iters)
+				if err == nil {
+					t.Fatalf("%d transfers with a killed peer", len(ss))
+				}
+				t.Logf("%v after %d transfers: %v", time.Since(start).Round(time.Millisecond), len(ss), err)
+				if d := time.Since(start); d > 10*time.Second {
+					t.Errorf("the transfer ended after %v", d)
+				}
+				if tt.provider == "ucx:tcp" && !strings.Contains(err.Error(), "reset") && !strings.Contains(err.Error(), "UCX") {
+					t.Errorf("error %q says nothing of the connection", err)
+				}
+				start = time.Now()
+				p.close()
+				if d := time.Since(start); d > 6*time.Second {
+					t.Errorf("closing took %v", d)
+				}
+				for f := range sharedMemoryFiles(t) {
+					if !shared[f] {
+						t.Errorf("left behind: /dev/shm/%s", f)
+					}
+				}
+			})
+		}
+	}
+}
+
+// sharedMemoryFiles are UCX's in /dev/shm.
+func sharedMemoryFiles(t *testing.T) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob("/dev/shm/ucx*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]bool{}
+	for _, f := range files {
+		m[filepath.Base(f)] = true
+	}
+	return m
+}
+
+// A transport that this host lacks never falls back to another.
+func TestUCXUnavailable(t *testing.T) {
+	needUCX(t)
+	for _, provider := range []string{"ucx:warp", "ucx:warp,warp2"} {
+		ep, err := Open(context.Background(), ucxConfig(provider, 1))
+		if err == nil {
+			ep.Close()
+		}
+		if !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: error %v, want ErrUnavailable", provider, err)
+		}
+	}
+	cfg := ucxConfig("ucx:tcp", 1)
+	cfg.Library = "/nonexistent/libucp.so"
+	if _, err := Open(context.Background(), cfg); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("without a library: %v, want ErrUnavailable", err)
+	}
+	for _, provider := range []string{"ucx:", "ucx:,"} {
+		if ep, err := Open(context.Background(), ucxConfig(provider, 1)); err == nil {
+			ep.Close()
+			t.Errorf("provider %q was taken", provider)
+		}
+	}
+}
+
+func TestUCXInfo(t *testing.T) {
+	lib := needUCX(t)
+	cfg := ucxConfig("ucx:tcp", 1)
+	cfg.Bind, cfg.Options = "127.0.0.1", map[string]string{"RNDV_THRESH": "64k"}
+	p, err := startPair(t, cfg, pairBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []engine.Op{engine.Read, engine.Write, engine.Send} {
+		p.run(op, deal(pairCases()[2].pieces, 1), 1, 5)
+	}
+	info := p.ep.Info()
+	if info.API != "ucx" || info.Library != lib.Path() || info.Version != lib.Version() || info.Streams != 1 || info.Depth != 64 {
+		t.Errorf("info %+v", info)
+	}
+	for k, want := range map[string]string{"UCX_TLS": "tcp", "UCX_NET_DEVICES": "lo", "UCX_RNDV_THRESH": "64k", "ERR_HANDLING": "peer"} {
+		if info.Settings[k] != want {
+			t.Errorf("%s is %q, want %q", k, info.Settings[k], want)
+		}
+	}
+	if len(info.Devices) != 1 || info.Devices[0].Name != "tcp/lo" {
+		t.Errorf("devices %+v, want tcp/lo alone", info.Devices)
+	}
+	for _, op := range []string{"read", "write"} {
+		if !strings.Contains(info.Protocol[op], "software emulation") || !slices.Contains(info.Emulated, op) {
+			t.Errorf("%s over tcp is software emulation; protocol %q, emulated %v", op, info.Protocol[op], info.Emulated)
+		}
+	}
+	if !strings.Contains(info.Protocol["lanes"], "tcp/lo") || info.Protocol["send"] == "" {
+		t.Errorf("protocol %v", info.Protocol)
+	}
+	p.close()
+	if p.stdout.String() != "" && !strings.HasPrefix(p.stdout.String(), "PASS") {
+		t.Errorf("the target wrote to standard output: %q", p.stdout.String())
+	}
+}
+
+func TestUCXDevices(t *testing.T) {
+	for _, tt := range []struct{ tls, bind, want string }{
+		{"tcp", "127.0.0.1", "lo"},
+		{"tcp", "127.0.0.2", "lo"},
+		{"tcp,cuda_copy", "127.0.0.1", "lo"},
+		{"self,tcp,sm", "127.0.0.1", "lo"},
+		{"tcp,rc", "127.0.0.1", ""}, // would hide the RDMA devices
+		{"", "127.0.0.1", ""},
+		{"^tcp", "127.0.0.1", ""},
+		{"shm", "127.0.0.1", ""},
+		{"tcp", "", ""},
+	} {
+		if got, err := ucxDevices(tt.tls, tt.bind); err != nil || got != tt.want {
+			t.Errorf("ucxDevices(%q, %q) = %q, %v; want %q", tt.tls, tt.bind, got, err, tt.want)
+		}
+	}
+	if _, err := ucxDevices("tcp", "192.0.2.1"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("an address of no interface: %v, want ErrUnavailable", err)
+	}
+	if _, err := ucxDevices("tcp", "lo"); err == nil {
+		t.Error("an interface's name was taken for an address")
+	}
+}
+
+func FuzzUCXAddress(f *testing.F) {
+	good, err := json.Marshal(ucxAddress{API: "ucx", Version: "1.13.1", Workers: [][]byte{{1}, {2}}, Key: []byte{3}, Base: 4096, Length: 10})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"api":"ucx","workers":[""],"key":"AA==","base":18446744073709551615,"length_bytes":2}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := parseUCXAddress(b, 2)
+		if err == nil && (len(a.Workers) != 2 || len(a.Workers[0]) == 0 || len(a.Workers[1]) == 0 || len(a.Key) == 0 || a.Base+a.Length < a.Base) {
+			t.Errorf("%q was read as %+v", b, a)
+		}
+	})
 }

@@ -1,0 +1,197 @@
+package ucx
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/xferbench/xferbench/cgo/dl"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/testenv"
+)
+
+func load(t *testing.T) *Library {
+	t.Helper()
+	l, err := Load("")
+	testenv.Need(t, "ucx", err)
+	return l
+}
+
+func TestLoad(t *testing.T) {
+	l := load(t)
+	if !strings.Contains(l.Path(), "libucp.so") {
+		t.Errorf("path %q", l.Path())
+	}
+	if l.Release().Major < 1 || !strings.HasPrefix(l.Version(), "1.") {
+		t.Errorf("version %q, %+v", l.Version(), l.Release())
+	}
+	for _, k := range []string{"TLS", "NET_DEVICES", "RNDV_THRESH", "TCP_TX_SEG_SIZE"} {
+		if !l.known[k] {
+			t.Errorf("UCX_%s is not among the %d settings that UCX knows", k, len(l.known))
+		}
+	}
+	if again, err := Load(""); err != nil || again != l {
+		t.Errorf("a second Load gave %v, %v", again, err)
+	}
+}
+
+func TestLoadSaysWhatIsMissing(t *testing.T) {
+	_, err := Load("/nonexistent/libucp.so.0")
+	if !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("error %v, want ErrUnavailable", err)
+	}
+	for _, want := range []string{"/nonexistent/libucp.so.0", "cannot open shared object file", "--libucp"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q lacks %q", err, want)
+		}
+	}
+	if _, err := Load("libm.so.6"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "ucp_init_version") {
+		t.Errorf("libm as libucp: %v", err)
+	}
+}
+
+// UCX before 1.20 takes over signals when it is loaded and initialised; they
+// must be as Go left them.
+func TestSignalActionsStay(t *testing.T) {
+	actions := func() map[int][2]uintptr {
+		m := map[int][2]uintptr{}
+		for s := 1; s < 32; s++ {
+			if h, flags, err := dl.SignalHandler(s); err == nil {
+				m[s] = [2]uintptr{h, uintptr(flags)}
+			}
+		}
+		return m
+	}
+	before := actions()
+	c, err := load(t).Open(Config{TLS: "tcp"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for s, a := range actions() {
+		if a != before[s] {
+			t.Errorf("%v: action %x, was %x", syscall.Signal(s), a, before[s])
+		}
+	}
+}
+
+func TestOpenSaysWhichTransportIsMissing(t *testing.T) {
+	_, err := load(t).Open(Config{TLS: "warp"})
+	if !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("error %v, want ErrUnavailable", err)
+	}
+	for _, want := range []string{"UCX_TLS=warp", "'warp' is not available", "tcp", "no usable transports/devices", "ucx_info -d"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q lacks %q", err, want)
+		}
+	}
+}
+
+func TestOpenRefusesSettings(t *testing.T) {
+	l := load(t)
+	for name, tt := range map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"no such setting": {Config{TLS: "tcp", Options: map[string]string{"RNDV_TRESH": "8k"}}, "UCX_RNDV_TRESH=8k"},
+		"no such value":   {Config{TLS: "tcp", Options: map[string]string{"RNDV_THRESH": "much"}}, "UCX_RNDV_THRESH=much"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := l.Open(tt.cfg)
+			if err == nil {
+				c.Close()
+			}
+			if !errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want ErrSetting that names %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestContext(t *testing.T) {
+	c, err := load(t).Open(Config{TLS: "tcp", Options: map[string]string{"UCX_TCP_TX_SEG_SIZE": "16k"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Settings(); s["UCX_TLS"] != "tcp" || s["UCX_RNDV_THRESH"] != "inf" || s["UCX_TCP_TX_SEG_SIZE"] != "16k" || s["UCX_HANDLE_ERRORS"] != "none" {
+		t.Errorf("settings %v", s)
+	}
+	if !c.Supports(HostMemory) {
+		t.Error("UCX does not support host memory")
+	}
+	buf, err := mem.New(mem.Host, 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer buf.Free()
+	if !c.Supports(CUDAMemory) {
+		_, err := c.Register(buf.Address(), 1<<20, CUDAMemory, 0)
+		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "cuda_copy") {
+			t.Errorf("registering CUDA memory: %v", err)
+		}
+	}
+	m, err := c.Register(buf.Address(), 1<<20, HostMemory, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := c.NewWorker(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := w.Address(); err != nil || len(a) == 0 || len(m.Key()) == 0 {
+		t.Errorf("address of %d bytes, key of %d, %v", len(a), len(m.Key()), err)
+	}
+	if err := w.Connect(nil, m.Key(), 0, 0); err == nil {
+		t.Error("an empty address was taken")
+	}
+	if err := c.Close(); err == nil {
+		t.Error("a context with open children was closed")
+	}
+	for range 2 {
+		if err := errors.Join(w.Close(), m.Close(), c.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What UCX says must not reach standard output, where results go: neither its
+// warnings nor, at a user's UCX_LOG_LEVEL, its chatter.
+func TestStandardOutputStaysClean(t *testing.T) {
+	load(t)
+	if os.Getenv("XFERBENCH_TEST_CHATTER") != "" {
+		l, err := Load("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Open(Config{TLS: "warp"}); err == nil {
+			t.Error("transport warp exists")
+		}
+		c, err := l.Open(Config{TLS: "tcp"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		return
+	}
+	for _, level := range []string{"", "debug"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestStandardOutputStaysClean$")
+		cmd.Env = append(os.Environ(), "XFERBENCH_TEST_CHATTER=1", "UCX_PROTO_INFO=y", "UCX_BOGUS=1")
+		if level != "" {
+			cmd.Env = append(cmd.Env, "UCX_LOG_LEVEL="+level)
+		}
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v\n%s%s", err, out.String(), errs.String())
+		}
+		if out.String() != "PASS\n" {
+			t.Errorf("UCX_LOG_LEVEL=%q: standard output holds %q", level, out.String())
+		}
+		if heard := strings.Contains(errs.String(), "warp"); heard != (level != "") {
+			t.Errorf("UCX_LOG_LEVEL=%q: standard error holds %q", level, errs.String())
+		}
+	}
+}
