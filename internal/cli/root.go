@@ -35,9 +35,10 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 		Example: `  xferbench --provider tcp --size 438MB
   xferbench --provider efa,ucx:tcp --tokens 8000 node2:18517#TOKEN
   xferbench --provider verbs --op read,write ssh://node2`,
-		Args:          usageArgs(peerArg),
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Args:                       usageArgs(peerArg),
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				f.o.Peer = args[0]

@@ -5,6 +5,7 @@ package raw
 import (
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/xfer"
 )
@@ -79,6 +81,40 @@ type plan struct {
 	specs      []xfer.Spec
 	memory     xfer.MemoryRequest
 	peerMemory xfer.MemoryRequest
+	where      where
+}
+
+// where is how the peer is reached; all zero for a child on this host.
+type where struct {
+	ssh     *peer.SSH
+	address string
+	secret  peer.Secret
+}
+
+func (o *Options) where() (w where, err error) {
+	if o.Peer == "" {
+		return w, nil
+	}
+	if strings.HasPrefix(o.Peer, "ssh://") {
+		s, err := peer.ParseSSH(o.Peer)
+		if err != nil {
+			return w, usage("%w", err)
+		}
+		s.Program, s.Push = o.Program, o.PushBinary
+		return where{ssh: &s}, nil
+	}
+	var shared *peer.Secret
+	if o.SecretFile != "" {
+		f, err := peer.ReadSecret(o.SecretFile)
+		if err != nil {
+			return w, usage("--secret-file: %w", err)
+		}
+		shared = &f
+	}
+	if w.address, w.secret, err = peer.ParseLine(o.Peer, shared); err != nil {
+		return w, usage("%w", err)
+	}
+	return w, nil
 }
 
 // describe is what condition i will be; the options have been validated.
@@ -152,6 +188,9 @@ func (o *Options) plan() (*plan, error) {
 		o.PeerMemory = o.Memory
 	}
 	if p.peerMemory, err = memory(o.PeerMemory); err != nil {
+		return nil, err
+	}
+	if p.where, err = o.where(); err != nil {
 		return nil, err
 	}
 	pollMode, err := poll(o.Poll)
@@ -384,6 +423,8 @@ func (o *Options) check() error {
 		return usage("--op: name at least one of read, write, send")
 	case o.Chunk < 0:
 		return usage("--chunk: negative")
+	case o.Bind != "" && net.ParseIP(o.Bind) == nil:
+		return usage("--bind %q: want an IP address", o.Bind)
 	case o.Blocks < 1 || o.Blocks > 1<<20:
 		return usage("--blocks %d: want at least 1", o.Blocks)
 	case o.MinBlocks < 1 || o.MinBlocks > o.Blocks:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -244,44 +243,22 @@ func redact(argv []string) []string {
 
 // connect reaches the peer, starting it if need be.
 func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error) {
-	var args []string
 	var child *peer.Child
-	var address string
-	var secret peer.Secret
 	var err error
+	w := s.p.where
 	switch {
-	case s.o.Peer == "":
-		child, err = peer.StartLocal(ctx, s.o.Timeout, args...)
-	case strings.HasPrefix(s.o.Peer, "ssh://"):
-		var ssh peer.SSH
-		if ssh, err = peer.ParseSSH(s.o.Peer); err != nil {
-			return nil, nil, usage("%w", err)
-		}
-		ssh.Program, ssh.Push = s.o.Program, s.o.PushBinary
-		child, err = peer.StartSSH(ctx, ssh, s.o.Timeout, args...)
-	default:
-		var shared *peer.Secret
-		if s.o.SecretFile != "" {
-			f, err := peer.ReadSecret(s.o.SecretFile)
-			if err != nil {
-				return nil, nil, usage("--secret-file: %w", err)
-			}
-			shared = &f
-		}
-		if address, secret, err = peer.ParseLine(s.o.Peer, shared); err != nil {
-			return nil, nil, usage("%w", err)
-		}
+	case w.ssh != nil:
+		child, err = peer.StartSSH(ctx, *w.ssh, s.o.Timeout)
+	case w.address == "":
+		child, err = peer.StartLocal(ctx, s.o.Timeout)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	if child != nil {
-		address, secret = child.Address, child.Secret
+		w.address, w.secret = child.Address, child.Secret
 	}
-	if s.o.Bind != "" && net.ParseIP(s.o.Bind) == nil {
-		return nil, nil, usage("--bind %q: want an IP address", s.o.Bind)
-	}
-	c, err := peer.Dial(ctx, address, secret, s.o.Timeout)
+	c, err := peer.Dial(ctx, w.address, w.secret, s.o.Timeout)
 	if err != nil && child != nil {
 		err = errors.Join(err, child.Stop())
 	}

@@ -92,6 +92,9 @@ func (r *Record) add(line []byte, n int) error {
 		Schema int    `json:"schema"`
 	}
 	if err := json.Unmarshal(line, &head); err != nil {
+		if n == 1 {
+			return fmt.Errorf("%w: this is not a record of xferbench", err)
+		}
 		return err
 	}
 	if n == 1 && head.Type != "run" {
