@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Captures real engines for the fast tests: writes testdata/engines/<vLLM version>/ (docs/e2e.md says what is in it).
 
-    build/e2e/<newest|0.15>/bin/python scripts/e2e/capture.py <newest|0.15>
+    build/e2e/<newest|0.15>/bin/python scripts/e2e/capture.py <newest|0.15> [--fresh]
 
 Starts the engines of the launch spec twice (prefix caching off, then on), runs each scenario once on otherwise idle
-engines, and ends by killing a decoder in the middle of a stream. It takes about ten minutes on two cores.
+engines, and ends by killing a decoder in the middle of a stream. It takes about ten minutes on two idle cores. Scenarios
+that are there already are kept, so that a run that broke off can go on; --fresh captures all anew.
 """
 import concurrent.futures
 import datetime
@@ -26,6 +27,7 @@ import engines
 
 ROOT = engines.ROOT
 MAX_TOKENS = 4
+EXPIRY_WAIT_S = 45
 SETTLE_S = 2.5  # the engines publish a finished request's series with their next step: wait longer than the stats interval
 KV_REQUEST = {"do_remote_decode": True, "do_remote_prefill": False, "remote_engine_id": None,
               "remote_block_ids": None, "remote_host": None, "remote_port": None}
@@ -118,6 +120,7 @@ def dump(path, value):
 
 def save_response(folder, stem, result, stream):
     status, headers, raw, times = result
+    raw = raw.replace(str(ROOT).encode() + b"/", b"")  # some error messages name source files
     (folder / f"{stem}.{'sse' if stream else 'json'}").write_bytes(raw)
     return {"status": status, "headers": headers, **times}
 
@@ -125,6 +128,9 @@ def save_response(folder, stem, result, stream):
 def scenario(cap, name, tokens, seed, mode="two-leg", full=False, headers_same=True, tweak=None, **more):
     """Runs one request and keeps everything: bodies, answers, metric pages before and after, deltas, client times."""
     folder = cap.out / name
+    if (folder / "meta.json").exists():
+        return None
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     roles = {"two-leg": ("prefill", "decode"), "unified": ("unified",), "decode-only": ("decode",),
              "prefill-only": ("prefill",)}[mode]
@@ -198,7 +204,9 @@ def sequence(cap, tokens, count, base):
 def parallel(cap, tokens, count, base):
     """count two-leg requests at once: the deltas add up."""
     folder = cap.out / f"two-leg-{tokens}-concurrency-{count}"
-    folder.mkdir()
+    if (folder / "meta.json").exists():
+        return
+    folder.mkdir(exist_ok=True)
     before = cap.pages(("prefill", "decode"))
 
     def one(i):
@@ -225,6 +233,8 @@ def parallel(cap, tokens, count, base):
 def errors(cap):
     """Requests that engines refuse: status and body of each."""
     folder = cap.out / "errors"
+    if (folder / "meta.json").exists():
+        return
     folder.mkdir(exist_ok=True)
     good = prompt_body(32, 900)
     cases = {
@@ -233,7 +243,6 @@ def errors(cap):
         "prompt-too-long": prompt_body(2304, 901),
         "text-prompt-without-tokenizer": good | {"prompt": "hello"},
         "negative-max-tokens": good | {"max_tokens": -1, "min_tokens": 0},
-        "token-id-out-of-range": good | {"prompt": [3, 4, 100000]},
     }
     table = {}
     for name, body in cases.items():
@@ -248,7 +257,9 @@ def errors(cap):
 def dying_decoder(cap, rundir):
     """A stream whose engine core is killed after some tokens: what the client gets."""
     folder = cap.out / "engine-dies-mid-stream"
-    folder.mkdir()
+    if (folder / "meta.json").exists():
+        return
+    folder.mkdir(exist_ok=True)
     pgid = int((rundir / "decode.pid").read_text())
     parts = urllib.parse.urlsplit(cap.url["decode"])
     conn = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
@@ -318,83 +329,121 @@ def save_log(rundir, out, tag):
             (out / f"log-{tag}-{role}.txt").write_text(text + "\n")
 
 
+class Facts(dict):
+    """facts.json, written after each entry; an entry that is there already is kept."""
+
+    def __init__(self, path):
+        super().__init__(json.loads(path.read_text()) if path.exists() else {})
+        self.path = path
+
+    def add(self, key, make):
+        if key not in self:
+            self[key] = make()
+            dump(self.path, dict(self))
+
+
+def plain_phase(cap, facts, rundir):
+    for path in ("/version", "/v1/models", "/health"):
+        status, headers, raw, _ = cap.call("decode", "GET", path)
+        (cap.out / f"{path.strip('/').replace('/', '-')}.json").write_bytes(raw)
+        facts.add(path, lambda: {"status": status, "bytes": len(raw), "content_type": headers.get("content-type")})
+    scenario(cap, "two-leg-256-first-contact", 256, 1)
+    for n in (256, 1000, 2000):
+        scenario(cap, f"two-leg-{n}", n, 10 + n, full=n == 1000)
+        scenario(cap, f"unified-{n}", n, 20 + n, mode="unified", full=n == 1000)
+    scenario(cap, "two-leg-256-token-ids", 256, 30, return_token_ids=True)
+    scenario(cap, "two-leg-32", 32, 31)
+    scenario(cap, "two-leg-33", 33, 32)
+    scenario(cap, "local-recompute-256", 256, 40, mode="decode-only")
+    facts.add("sequence_256", lambda: sequence(cap, 256, 6, 100))
+    facts.add("sequence_1000", lambda: sequence(cap, 1000, 4, 200))
+    parallel(cap, 256, 4, 300)
+    errors(cap)
+    facts.add("rss_after_load", lambda: rss(rundir))
+
+    def wrong_peer(body):
+        body["kv_transfer_params"] = body["kv_transfer_params"] | {
+            "remote_port": 9, "remote_engine_id": str(uuid.uuid4())}
+
+    scenario(cap, "load-failure-256", 256, 50, tweak=wrong_peer)
+    meta = scenario(cap, "expired-256", 256, 60, mode="prefill-only")
+    if meta:
+        time.sleep(EXPIRY_WAIT_S)
+        # An idle engine neither frees nor counts: give it a step.
+        cap.call("prefill", "POST", "/v1/completions", prompt_body(32, 61))
+        time.sleep(SETTLE_S)
+        page = cap.page("prefill")
+        meta["waited_s"] = EXPIRY_WAIT_S
+        meta["prefill_delta"] = delta((cap.out / "expired-256/prefill-before.prom").read_text(), page)
+        (cap.out / "expired-256/prefill-after.prom").write_text(slim(page))
+        dump(cap.out / "expired-256/meta.json", meta)
+    # Last: vLLM 0.15.1 does not check token ids, and this one takes its engine down.
+    may_kill(cap, facts, "token-id-out-of-range", prompt=[3, 4, 100000])
+
+
+def caching_phase(cap, facts, rundir):
+    scenario(cap, "caching-two-leg-256-cold", 256, 70)
+    scenario(cap, "caching-two-leg-256-hit", 256, 70)
+    scenario(cap, "caching-unified-256-cold", 256, 71, mode="unified")
+    scenario(cap, "caching-unified-256-hit", 256, 71, mode="unified")
+    facts.add("caching_sequence_256", lambda: sequence(cap, 256, 4, 400))
+    dying_decoder(cap, rundir)
+
+
+def incomplete_phase(cap, facts, rundir):
+    may_kill(cap, facts, "params-incomplete", kv_transfer_params={"do_remote_prefill": True, "do_remote_decode": False})
+
+
+def may_kill(cap, facts, name, **more):
+    """A request that some releases do not survive: what it answers, and whether the engine still does."""
+
+    def make():
+        try:
+            scenario(cap, name, 32, 80, mode="decode-only", **more)
+        except (OSError, http.client.HTTPException) as err:
+            print(f"  {name}: {err!r}", flush=True)
+        try:
+            return {"health_after": cap.call("decode", "GET", "/health")[0]}
+        except OSError as err:
+            return {"health_after": repr(err)}
+
+    facts.add(name, make)
+
+
 def main():
-    name = sys.argv[1] if len(sys.argv) == 2 else sys.exit(__doc__)
-    spec_file = ROOT / f"testdata/engines/launch-{name}.yaml"
-    spec = engines.load(spec_file)
+    args = sys.argv[1:]
+    if not args or args[1:] not in ([], ["--fresh"]):
+        sys.exit(__doc__)
+    spec = engines.load(ROOT / f"testdata/engines/launch-{args[0]}.yaml")
     out = ROOT / "testdata/engines" / spec["vllm"]
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    cap = Capture(spec, out)
+    if args[1:]:
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    cap, facts = Capture(spec, out), Facts(out / "facts.json")
+    facts.add("captured", lambda: datetime.date.today().isoformat())
+    for key in ("vllm", "nixl", "block_size_tokens"):
+        facts.add(key, lambda: spec[key])
     # Old engines keep unread blocks 480 s and newer ones lease them for 30 s: shorten the former for the expiry scenario.
     lease = [(r, "VLLM_NIXL_ABORT_REQUEST_TIMEOUT", "20") for r in ("prefill", "decode")]
-    facts = {"captured": datetime.date.today().isoformat(), "vllm": spec["vllm"], "nixl": spec["nixl"],
-             "block_size_tokens": spec["block_size_tokens"]}
-    with tempfile.TemporaryDirectory(prefix="xferbench-capture-") as tmp:
-        rundir = pathlib.Path(tmp) / "plain"
-        facts["ready_s"] = engines.start(spec, rundir, ["prefill", "decode", "unified"], lease)
-        try:
-            facts["rss_after_start"] = rss(rundir)
-            for path in ("/version", "/v1/models", "/health"):
-                status, headers, raw, _ = cap.call("decode", "GET", path)
-                stem = path.strip("/").replace("/", "-")
-                (out / f"{stem}.json").write_bytes(raw)
-                facts[path] = {"status": status, "bytes": len(raw), "content_type": headers.get("content-type")}
-            scenario(cap, "two-leg-256-first-contact", 256, 1)
-            for n in (256, 1000, 2000):
-                scenario(cap, f"two-leg-{n}", n, 10 + n, full=n == 1000)
-                scenario(cap, f"unified-{n}", n, 20 + n, mode="unified", full=n == 1000)
-            scenario(cap, "two-leg-256-token-ids", 256, 30, return_token_ids=True)
-            scenario(cap, "two-leg-32", 32, 31)
-            scenario(cap, "two-leg-33", 33, 32)
-            scenario(cap, "local-recompute-256", 256, 40, mode="decode-only")
-            facts["sequence_256"] = sequence(cap, 256, 6, 100)
-            facts["sequence_1000"] = sequence(cap, 1000, 4, 200)
-            parallel(cap, 256, 4, 300)
-            errors(cap)
-            facts["rss_after_load"] = rss(rundir)
-
-            def wrong_port(body):
-                body["kv_transfer_params"] = body["kv_transfer_params"] | {
-                    "remote_port": 9, "remote_engine_id": str(uuid.uuid4())}
-
-            scenario(cap, "load-failure-256", 256, 50, tweak=wrong_port)
-            meta = scenario(cap, "expired-256", 256, 60, mode="prefill-only")
-            time.sleep(45)
-            page = cap.page("prefill")
-            meta["waited_s"] = 45
-            before = (out / "expired-256/prefill-before.prom").read_text()
-            (out / "expired-256/prefill-after.prom").write_text(slim(page))
-            meta["prefill_delta"] = delta(before, page)
-            dump(out / "expired-256/meta.json", meta)
-            dying_decoder(cap, rundir)
-        finally:
-            engines.stop(rundir)
-            save_log(rundir, out, "plain")
-        rundir = pathlib.Path(tmp) / "caching"
-        roles = ["prefill", "decode", "unified"]
-        engines.start(spec, rundir, roles, lease, [(r, "--enable-prefix-caching") for r in roles],
-                      {(r, "--no-enable-prefix-caching") for r in roles})
-        try:
-            scenario(cap, "caching-two-leg-256-cold", 256, 70)
-            scenario(cap, "caching-two-leg-256-hit", 256, 70)
-            scenario(cap, "caching-unified-256-cold", 256, 71, mode="unified")
-            scenario(cap, "caching-unified-256-hit", 256, 71, mode="unified")
-            facts["caching_sequence_256"] = sequence(cap, 256, 4, 400)
-
-            def incomplete(body):
-                body["kv_transfer_params"] = {"do_remote_prefill": True, "do_remote_decode": False}
-
+    caching_on = ([(r, "--enable-prefix-caching") for r in spec["engines"]],
+                  {(r, "--no-enable-prefix-caching") for r in spec["engines"]})
+    for name, phase, roles, flags, last in (
+            ("plain", plain_phase, ["prefill", "decode", "unified"], ((), ()), "token-id-out-of-range"),
+            ("caching", caching_phase, ["prefill", "decode", "unified"], caching_on, "caching_sequence_256"),
+            ("incomplete", incomplete_phase, ["decode"], ((), ()), "params-incomplete")):
+        if last in facts:
+            continue
+        with tempfile.TemporaryDirectory(prefix="xferbench-capture-") as tmp:
+            rundir = pathlib.Path(tmp) / name
+            print(f"{name}: starting {roles}", flush=True)
+            ready = engines.start(spec, rundir, roles, lease, *flags)
             try:
-                scenario(cap, "params-incomplete-256", 256, 80, mode="decode-only", tweak=incomplete)
-                facts["params_incomplete"] = "decoder survived"
-            except (OSError, http.client.HTTPException) as err:
-                facts["params_incomplete"] = f"decoder gone afterwards: {err!r}"
-                print("  params-incomplete-256:", facts["params_incomplete"], flush=True)
-        finally:
-            engines.stop(rundir)
-            save_log(rundir, out, "caching")
-    dump(out / "facts.json", facts)
+                facts.add(f"ready_s_{name}", lambda: ready)
+                facts.add(f"rss_after_start_{name}", lambda: rss(rundir))
+                phase(cap, facts, rundir)
+            finally:
+                engines.stop(rundir)
+                save_log(rundir, out, name)
 
 
 if __name__ == "__main__":
