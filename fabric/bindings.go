@@ -54,6 +54,7 @@ const (
 	errNotSys    = C.FI_ENOSYS
 	errAccess    = C.FI_EACCES
 	errForbidden = C.FI_EPERM
+	errNoAddress = C.FI_EADDRNOTAVAIL
 )
 
 // Library is a loaded libfabric. It stays loaded until the process ends and may

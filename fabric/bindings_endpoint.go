@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/xferbench/xferbench/cgo/dl"
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
 )
@@ -69,8 +70,13 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 	}
 	var limits C.struct_xb_ofi_limits
 	var e C.struct_xb_ofi_error
-	ep := C.xb_ofi_open(f.lib.table, i.info, &how, &limits, &e)
-	if ep == nil {
+	var ep *C.struct_xb_ofi_ep
+	// shm takes over SIGINT and others when an endpoint is enabled.
+	err := dl.Guarded(func() error {
+		ep = C.xb_ofi_open(f.lib.table, i.info, &how, &limits, &e)
+		return nil
+	})
+	if err != nil || ep == nil {
 		return nil, hinted(failure(f.Provider.Name, &e))
 	}
 	return &Endpoint{lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
@@ -96,6 +102,9 @@ func hinted(e *Error) *Error {
 	case e.Errno == errAccess || e.Errno == errForbidden:
 		e.Kind = ErrPermission
 		e.Hint = "check who may open the device (/dev/infiniband, /dev/shm) and ptrace_scope"
+	case e.Errno == errNoAddress:
+		e.Kind = ErrUnavailable
+		e.Hint = "choose a local IP address (see `ip address`)"
 	case e.Errno == errNotSupp || e.Errno == errNotSys:
 		e.Kind = ErrUnsupported
 	}
@@ -196,7 +205,8 @@ func (e *Endpoint) Lane() engine.Lane {
 }
 
 // Close closes the endpoint, its registrations, queues and domain. All closes
-// are tried; the first that failed is reported. It may be called twice.
+// are tried; the first that failed is reported. The shared-memory file of a peer
+// over shm that was killed is removed. It may be called twice.
 // Wraps: fi_close(3).
 func (e *Endpoint) Close() error {
 	if e.ep == nil {
@@ -205,8 +215,12 @@ func (e *Endpoint) Close() error {
 	var fe C.struct_xb_ofi_error
 	rc := C.xb_ofi_close(e.ep, &fe)
 	e.ep, e.region = nil, nil
+	var errs []error
 	if rc != 0 {
-		return failure(e.provider, &fe)
+		errs = append(errs, failure(e.provider, &fe))
 	}
-	return nil
+	if e.attr.Provider == "shm" {
+		errs = append(errs, sweepShared("/dev/shm", e.peer.Name))
+	}
+	return errors.Join(errs...)
 }

@@ -32,14 +32,17 @@ static int fail_cq(struct xb_ofi_ep *e, struct fid_cq *cq)
 	char room[128] = "";
 	const char *words;
 	ssize_t rc;
+	int code;
 
 	memset(&err, 0, sizeof(err));
 	rc = fi_cq_readerr(cq, &err.entry, 0);
 	if (rc < 0)
 		return fail(e, "fi_cq_readerr", rc);
+	/* Some providers give the code negated. */
+	code = err.entry.err < 0 ? -err.entry.err : err.entry.err;
 	words = fi_cq_strerror(cq, err.entry.prov_errno, err.entry.err_data, room, sizeof(room));
 	snprintf(e->words, sizeof(e->words), "a %s failed: %s (%d), provider: %s (%d)",
-		 cq == e->tx_cq ? "posted operation" : "receive", xb_ofi_strerror(e->lib, err.entry.err), err.entry.err,
+		 cq == e->tx_cq ? "posted operation" : "receive", xb_ofi_strerror(e->lib, code), code,
 		 words ? words : "no words", err.entry.prov_errno);
 	return XB_FAIL;
 }

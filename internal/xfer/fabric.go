@@ -79,6 +79,9 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	}
 	e.notes = slices.Clone(e.found.Notes)
 	if err := e.open(); err != nil {
+		if cfg.Bind != "" {
+			err = fmt.Errorf("on local address %s: %w", cfg.Bind, err)
+		}
 		return nil, errors.Join(fabricError(err), e.Close())
 	}
 	return e, nil

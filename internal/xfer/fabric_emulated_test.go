@@ -40,8 +40,7 @@ func TestFabricInner(t *testing.T) {
 			if f[1] != "auto" {
 				cfg.Options = map[string]string{FabricLanding: f[1]}
 			}
-			cfg.Chunk = 8192
-			p := runPair(t, cfg, ops...)
+			p := runFabric(t, cfg, ops...)
 			info := p.ep.Info()
 			fmt.Printf("inner: %s fabric %s landing %v protocol %v emulated %v simulated %v\n",
 				info.Version, info.Fabric, info.Landing, info.Protocol, info.Emulated, info.Simulated)
@@ -100,48 +99,67 @@ func debian13(t *testing.T) []string {
 	return []string{script, "exec"}
 }
 
-// libfabric's own efa provider, on emulated devices of each generation.
-func TestFabricEmulatedEFA(t *testing.T) {
-	for name, o := range map[string]efaemu.Options{
-		"p5":                {Profile: efaemu.P5},
-		"p4d":               {Profile: efaemu.P4d},
-		"g5":                {Profile: efaemu.G5},
-		"p5 shuffled":       {Profile: efaemu.P5, Shuffle: 3},
-		"p5 short queue":    {Profile: efaemu.P5, SendQueue: 8},
-		"p5 no receives":    {Profile: efaemu.P5, RNREvery: 5},
-		"p5 small max RDMA": {Profile: efaemu.P5, MaxRDMASize: 8192},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for _, l := range inner(t, nil, emulated(t, o), "efa dc read,write", "efa count write", "efa auto read,write,send") {
-				t.Log(l)
+// emulatedCase is a device and what its endpoints must say, a pattern a case.
+type emulatedCase struct {
+	name    string
+	options efaemu.Options
+	cases   []string
+	want    []string
+}
+
+func runEmulated(t *testing.T, wrap []string, all []emulatedCase) {
+	for _, c := range all {
+		t.Run(c.name, func(t *testing.T) {
+			for i, l := range inner(t, wrap, emulated(t, c.options), c.cases...) {
+				if !strings.HasSuffix(l, c.want[i]+" simulated true") {
+					t.Errorf("case %q says\n%s\nwant at its end\n%s", c.cases[i], l, c.want[i])
+				}
 			}
 		})
 	}
 }
 
-func TestFabricEmulatedEFADebian13(t *testing.T) {
-	for name, o := range map[string]efaemu.Options{
-		"p5":          {Profile: efaemu.P5},
-		"p5 shuffled": {Profile: efaemu.P5, Shuffle: 5},
-		"g5":          {Profile: efaemu.G5},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cases := []string{"efa auto read,write,send", "efa count write", "efa-direct auto send"}
-			if o.Profile == efaemu.P5 {
-				cases = append(cases, "efa-direct auto read,write,send", "efa-direct count write")
-			}
-			for _, l := range inner(t, debian13(t), emulated(t, o), cases...) {
-				t.Log(l)
-			}
-		})
+// libfabric 1.17's efa provider, unmodified, on emulated devices of each
+// generation and temper.
+func TestFabricEmulatedEFA(t *testing.T) {
+	const write = "emulated: libfabric 1.17 has no device RDMA write"
+	all := "fabric efa landing map[read:local-completion send:target-ack write:delivery-complete] " +
+		"protocol map[read:libfabric 1.17 cannot say send:tagged messages write:" + write + "] emulated [write]"
+	count := "fabric efa landing map[write:remote-cq-count] protocol map[write:" + write + "] emulated [write]"
+	if v := needFabric(t).Version(); v.String() != "1.17" {
+		testenv.Declare(t, "the expected words are those of libfabric 1.17, this host has "+v.String())
 	}
+	every := []string{"efa dc read,write,send"}
+	runEmulated(t, nil, []emulatedCase{
+		{"p5", efaemu.Options{Profile: efaemu.P5}, append(every, "efa count write"), []string{all, count}},
+		{"p4d, shuffled", efaemu.Options{Profile: efaemu.P4d, Shuffle: 3}, every, []string{all}},
+		{"g5, short queue", efaemu.Options{Profile: efaemu.G5, SendQueue: 8}, every, []string{all}},
+		{"p5, receivers not ready, short RDMA", efaemu.Options{Profile: efaemu.P5, RNREvery: 5, MaxRDMASize: 8192}, every, []string{all}},
+	})
+}
+
+// Both fabrics of libfabric 2.1's efa provider.
+func TestFabricEmulatedEFADebian13(t *testing.T) {
+	const landing = "landing map[read:local-completion send:target-ack write:delivery-complete] "
+	all := "fabric efa " + landing + "protocol map[read:device RDMA send:tagged messages write:device RDMA] emulated []"
+	direct := "fabric efa-direct " + landing + "protocol map[read:device RDMA send:messages, copied from receive slots write:device RDMA] emulated []"
+	runEmulated(t, debian13(t), []emulatedCase{
+		{"p5, shuffled", efaemu.Options{Profile: efaemu.P5, Shuffle: 5},
+			[]string{"efa auto read,write,send", "efa-direct auto read,write,send", "efa-direct count write"},
+			[]string{all, direct, "fabric efa-direct landing map[write:remote-cq-count] protocol map[write:device RDMA] emulated []"}},
+		{"g5", efaemu.Options{Profile: efaemu.G5}, []string{"efa auto read,write", "efa-direct auto send"},
+			[]string{"fabric efa landing map[read:local-completion write:delivery-complete] protocol map[read:emulated write:emulated] emulated [read write]",
+				"fabric efa-direct landing map[send:target-ack] protocol map[send:messages, copied from receive slots] emulated []"}},
+	})
 }
 
 // The same binary with the library of Debian 13.
 func TestFabricDebian13(t *testing.T) {
 	needFabric(t)
 	for _, l := range inner(t, debian13(t), nil, "tcp auto read,write,send", "tcp count write", "tcp;ofi_rxm auto read,write,send",
-		"shm auto read,write,send", "shm count write", "sockets auto read,write,send") {
-		t.Log(l)
+		"shm auto read,write,send", "shm count write") {
+		if !strings.HasPrefix(l, "inner: 2.1 ") {
+			t.Errorf("%q is not of libfabric 2.1", l)
+		}
 	}
 }

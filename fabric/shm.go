@@ -1,0 +1,66 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// shmName is a region's file name as the shm provider makes it from its
+// process: process id, user id, and the endpoint's number.
+var shmName = regexp.MustCompile(`^([1-9][0-9]{0,9}):([0-9]{1,10}):[0-9]{1,10}$`)
+
+// sweepShared removes the shared-memory file of a peer of the shm provider that
+// was killed before it could. name is the peer's address, so it proves nothing
+// but what is checked: it must have the provider's form, the process must be
+// gone, and the file must be a regular one of this user in dir.
+func sweepShared(dir string, name []byte) error {
+	s := strings.TrimRight(string(name), "\x00")
+	if _, after, ok := strings.Cut(s, "://"); ok {
+		s = after
+	}
+	m := shmName.FindStringSubmatch(s)
+	if m == nil {
+		return nil
+	}
+	pid, err := strconv.Atoi(m[1])
+	if err != nil || !gone(pid) {
+		return nil
+	}
+	path := filepath.Join(dir, s)
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("shared memory of process %d, which is gone: %w", pid, err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !info.Mode().IsRegular() || !ok || int(st.Uid) != os.Geteuid() {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("shared memory of process %d, which is gone: %w", pid, err)
+	}
+	return nil
+}
+
+// gone reports whether a process has ended, be it unreaped.
+func gone(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return true
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	// The state follows the command's name, which is in parentheses.
+	_, after, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
+	return strings.HasPrefix(after, "Z") || strings.HasPrefix(after, "X")
+}
