@@ -29,16 +29,19 @@ static void fill_devices(void)
 
 	for (uint32_t i = 0; i < cfg->devices; i++) {
 		struct ibv_device *d = &devices[i];
+		char name[32];
+
 		/* What libibverbs reports for an EFA device: neither InfiniBand nor Ethernet. */
 		d->node_type = IBV_NODE_UNSPECIFIED;
 		d->transport_type = IBV_TRANSPORT_UNSPECIFIED;
-		emu_device_name(i, d->name, sizeof(d->name));
+		emu_device_name(i, name, sizeof(name));
+		snprintf(d->name, sizeof(d->name), "%s", name);
 		snprintf(d->dev_name, sizeof(d->dev_name), "uverbs%u", i);
 		/* libfabric reads the driver's name and the PCI address under ibdev_path. Both fields hold 256
 		 * bytes; a longer scratch path would name nothing, so say so. */
-		int n = snprintf(d->dev_path, sizeof(d->dev_path), "%.200s/class/infiniband_verbs/uverbs%u", cfg->sysfs, i);
-		int m = snprintf(d->ibdev_path, sizeof(d->ibdev_path), "%.200s/class/infiniband/%s", cfg->sysfs, d->name);
-		if (strlen(cfg->sysfs) > 200 || n < 0 || m < 0)
+		snprintf(d->dev_path, sizeof(d->dev_path), "%.200s/class/infiniband_verbs/uverbs%u", cfg->sysfs, i);
+		snprintf(d->ibdev_path, sizeof(d->ibdev_path), "%.200s/class/infiniband/%s", cfg->sysfs, name);
+		if (strlen(cfg->sysfs) > 200)
 			emu_warn("SYSFS_PATH is longer than 200 bytes: libfabric will not find the device");
 	}
 }
