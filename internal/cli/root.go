@@ -48,7 +48,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 	}
 	f.bind(cmd.Flags())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
-	cmd.AddCommand(newServeCommand(), newSweepCommand(), newKVCommand(), newVersionCommand())
+	cmd.AddCommand(newServeCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(), newSweepCommand(), newKVCommand(), newVersionCommand())
 	return cmd
 }
 

@@ -45,6 +45,7 @@ type Row struct {
 	// TTFT is nil without a valid request.
 	TTFT     *stats.Summary
 	P95, P99 *stats.QuantileResult
+	maxTTFT  float64
 	// Medians over valid requests; 0 if there are none.
 	ITL, E2E float64
 	Split    *SplitMedians
@@ -161,7 +162,7 @@ func newRow(c record.Condition, lines []Line) (Row, []stats.Unit, error) {
 	if err != nil {
 		return row, nil, err
 	}
-	row.TTFT = &sum
+	row.TTFT, row.maxTTFT = &sum, slices.Max(ttft)
 	for p, q := range map[float64]**stats.QuantileResult{0.95: &row.P95, 0.99: &row.P99} {
 		v, err := stats.Quantile(ttft, p)
 		if err != nil {

@@ -98,7 +98,8 @@ const (
 	maxIterations  = 1 << 24
 )
 
-func (c *Config) check() error {
+// Check reports the first thing for which the configuration cannot be run.
+func (c *Config) Check() error {
 	if len(c.Arms) == 0 {
 		return errors.New("nothing to measure: no engine is named")
 	}
@@ -205,7 +206,7 @@ type runner struct {
 // been cut, and returns what there is together with ctx's error. A failure of
 // the record ends it too.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	widest := 1

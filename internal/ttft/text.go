@@ -1,0 +1,284 @@
+package ttft
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/xferbench/xferbench/internal/stats"
+)
+
+// Text writes the result as the terminal shows it. Lines that begin with # are
+// for people, the others are tables whose cells hold no space.
+func (r *Result) Text(w io.Writer) error {
+	var b strings.Builder
+	if r.Simulated {
+		b.WriteString("# SIMULATED: rows marked so come from xferbench's own stand-in for the engines\n")
+	}
+	fmt.Fprintf(&b, "# %d requests, %d invalid (%s %%)%s\n\n", r.Requests, r.Invalid, digits(100*r.InvalidShare(), 3), reasons(r.Reasons))
+	r.mainTable(&b)
+	r.splitTable(&b)
+	r.movedTable(&b)
+	for _, c := range r.Comparisons {
+		fmt.Fprintf(&b, "%s, %d tokens %s: %s\n", c.Name, c.Tokens, c.Level, c.sentence())
+	}
+	if len(r.Comparisons) > 0 {
+		b.WriteString("# paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test\n\n")
+	}
+	for _, s := range r.Series {
+		s.text(&b)
+	}
+	r.notes(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// table writes lines of cells, the first line the head; the first left columns
+// are left-aligned.
+func table(b *strings.Builder, left int, rows [][]string) {
+	width := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, c := range r {
+			width[i] = max(width[i], utf8.RuneCountInString(c))
+		}
+	}
+	for _, r := range rows {
+		var line strings.Builder
+		for i, c := range r {
+			if i > 0 {
+				line.WriteByte(' ')
+			}
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))
+			if i < left {
+				line.WriteString(c + pad)
+			} else {
+				line.WriteString(pad + c)
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+}
+
+// digits writes f with n significant digits and no exponent.
+func digits(f float64, n int) string {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return "-"
+	}
+	if f == 0 {
+		return "0"
+	}
+	decimals := n - 1 - int(math.Floor(math.Log10(math.Abs(f))))
+	return strconv.FormatFloat(f, 'f', max(decimals, 0), 64)
+}
+
+func ms(ns float64) string { return digits(ns/1e6, 4) }
+
+func reasons(m map[Reason]int) string {
+	var list []string
+	for r, n := range m {
+		list = append(list, fmt.Sprintf("%s %d", r, n))
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	slices.Sort(list)
+	return ": " + strings.Join(list, ", ")
+}
+
+func quantile(q *stats.QuantileResult) string {
+	if q == nil || q.Guarded {
+		return "-"
+	}
+	return ms(q.Value)
+}
+
+func (r *Result) mainTable(b *strings.Builder) {
+	head := []string{"arm", "path", "load", "tokens", "n", "invalid", "ttft", "ci_lo", "ci_hi", "p95", "p99", "max", "itl", "e2e"}
+	offline := false
+	for _, row := range r.Rows {
+		offline = offline || row.Makespan != nil
+	}
+	if offline {
+		head = append(head, "makespan", "tokens/s")
+	}
+	if r.Simulated {
+		head = append(head, "")
+	}
+	rows := [][]string{head}
+	for _, row := range r.Rows {
+		cells := []string{row.Arm, dash(row.Path), dash(row.Level), strconv.Itoa(row.Tokens), "0x0", strconv.Itoa(row.Invalid), "-", "-", "-", "-", "-", "-", "-", "-"}
+		if t := row.TTFT; t != nil {
+			cells[4] = fmt.Sprintf("%dx%s", t.N, digits(float64(row.N)/float64(t.N), 2))
+			cells[6] = ms(t.Median)
+			if t.CI != nil {
+				cells[7], cells[8] = ms(t.CI.Lo), ms(t.CI.Hi)
+			}
+			cells[9], cells[10], cells[11] = quantile(row.P95), quantile(row.P99), ms(row.maxTTFT)
+			cells[12], cells[13] = ms(row.ITL), ms(row.E2E)
+		}
+		if offline {
+			span, rate := "-", "-"
+			if row.Makespan != nil {
+				span, rate = ms(row.Makespan.Median), digits(row.Throughput, 3)
+			}
+			cells = append(cells, span, rate)
+		}
+		if r.Simulated {
+			cells = append(cells, map[bool]string{true: "simulated"}[row.Condition.Simulated])
+		}
+		rows = append(rows, cells)
+	}
+	table(b, 3, rows)
+	b.WriteString("# times in ms; n: blocks x valid requests of a block; ttft: median of block medians, ci: its 95% interval;\n" +
+		"#   p95 and p99 over requests where there are 100 and 500; itl, e2e: medians\n\n")
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (r *Result) splitTable(b *strings.Builder) {
+	rows := [][]string{{"arm", "load", "tokens", "wait", "prefill", "handover", "dec_queue", "one_token", "network", "by"}}
+	legs := false
+	for _, row := range r.Rows {
+		s := row.Split
+		if s == nil {
+			continue
+		}
+		by := "engines"
+		if s.Engine == 0 {
+			by, legs = "legs", true
+		}
+		rows = append(rows, []string{row.Arm, row.Level, strconv.Itoa(row.Tokens), ms(s.Wait), ms(s.Prefill), ms(s.HandOver), ms(s.DecodeQueue), ms(s.OneToken), ms(s.Network), by})
+	}
+	if len(rows) == 1 {
+		return
+	}
+	table(b, 2, rows)
+	b.WriteString("# where the TTFT went, medians in ms; dec_queue: the decode engine's queue, which holds handshake and transfer;\n" +
+		"#   one_token: its forward pass over the last prompt token; network: HTTP and the API servers\n")
+	if legs {
+		b.WriteString("# by legs: several requests in flight, so that prefill and dec_queue are whole legs with their HTTP, by this side's clock\n")
+	}
+	b.WriteString("\n")
+}
+
+func (r *Result) movedTable(b *strings.Builder) {
+	rows := [][]string{{"arm", "load", "tokens", "transfers", "bytes", "descs", "xfer", "post", "%ttft"}}
+	for _, row := range r.Rows {
+		m := row.Moved
+		if m == nil {
+			continue
+		}
+		descs := "-"
+		if m.MaxDesc > 0 {
+			descs = strconv.FormatInt(m.MinDesc, 10)
+			if m.MaxDesc != m.MinDesc {
+				descs += "-" + strconv.FormatInt(m.MaxDesc, 10)
+			}
+		}
+		rows = append(rows, []string{row.Arm, row.Level, strconv.Itoa(row.Tokens), strconv.FormatInt(m.Transfers, 10),
+			strconv.FormatFloat(m.Bytes, 'f', 0, 64), descs, ms(m.Xfer), ms(m.Post), digits(100*m.Share, 2)})
+	}
+	if len(rows) == 1 {
+		return
+	}
+	table(b, 2, rows)
+	b.WriteString("# what NIXL counted, a transfer: bytes and descriptors after merging; xfer and post: medians in ms; %ttft: xfer of ttft\n\n")
+}
+
+// sentence is a comparison in words.
+func (c ArmComparison) sentence() string {
+	v := c.Verdict
+	switch v.Kind {
+	case stats.Different:
+		word := "slower"
+		f := v.Ratio
+		lo, hi := 0.0, 0.0
+		if v.Interval != nil {
+			lo, hi = v.Interval.Lo, v.Interval.Hi
+		}
+		if f < 1 {
+			word, f, lo, hi = "faster", 1/f, 1/hi, 1/lo
+		}
+		s := fmt.Sprintf("%s times as long to the first token as %s", digits(f, 3), c.Base)
+		if word == "faster" {
+			s = fmt.Sprintf("%s takes %s times as long to the first token", c.Base, digits(f, 3))
+		}
+		if v.Interval != nil {
+			s += fmt.Sprintf(" [%s, %s]", digits(lo, 3), digits(hi, 3))
+		}
+		return s + fmt.Sprintf(", p = %s, n = %d", digits(v.PAdjusted, 2), v.NA)
+	case stats.NoDifference:
+		return fmt.Sprintf("no difference to %s; one of %s %% or more would have been seen (ratio %s, p = %s, n = %d)",
+			c.Base, digits(100*v.MDE, 2), digits(v.Ratio, 3), digits(v.PAdjusted, 2), v.NA)
+	}
+	return fmt.Sprintf("too few blocks for a verdict against %s: %d, and %d are needed", c.Base, v.NA, v.Need)
+}
+
+func (s Series) text(b *strings.Builder) {
+	if s.N < 2 {
+		return
+	}
+	var classes []string
+	for _, c := range components {
+		if k, ok := s.Classes[c.name]; ok {
+			classes = append(classes, c.name+" "+k.String())
+		}
+	}
+	fmt.Fprintf(b, "%s, %d tokens, %d requests one at a time: %s\n", s.Arm, s.Tokens, s.N, strings.Join(classes, ", "))
+	for _, c := range s.Changes {
+		before, after, unit := ms(c.Before), ms(c.After), " ms"
+		if c.Component == "descriptors" {
+			before, after, unit = digits(c.Before, 4), digits(c.After, 4), ""
+		}
+		fmt.Fprintf(b, "  %s changes at request %d: %s to %s%s\n", c.Component, c.Sequence+1, before, after, unit)
+	}
+	if l := s.Lap; l != nil {
+		fmt.Fprintf(b, "  block pool: %d blocks, %d a request: the free list of a fresh engine wraps around at request %d",
+			l.PoolBlocks, l.PerRequest, l.Sequence+1)
+		if l.DecodeSequence != l.Sequence {
+			fmt.Fprintf(b, " (decode engine, which holds the output too: %d)", l.DecodeSequence+1)
+		}
+		if !l.Reached {
+			fmt.Fprintf(b, ", after the last of these")
+		}
+		b.WriteString("\n")
+		if l.Model != "" {
+			fmt.Fprintf(b, "  descriptors follow a free list in %s order in %d of %d requests\n", l.Model, l.Agree, l.Of)
+		}
+	}
+	b.WriteString("\n")
+}
+
+// notes are what a reader must know beside the numbers.
+func (r *Result) notes(b *strings.Builder) {
+	for _, row := range r.Rows {
+		if row.Cold > 0 {
+			fmt.Fprintf(b, "# %s: %d of %d requests had to open a connection\n", row.Condition.Name, row.Cold, row.N)
+		}
+		if row.Mismatch > 0 {
+			fmt.Fprintf(b, "# %s: the decode engine's first token differs from the prefill engine's in %d of %d requests\n", row.Condition.Name, row.Mismatch, row.Matched)
+		}
+		if row.Path == PathDirect {
+			fmt.Fprintf(b, "# %s: ends at the prefill engine and contains no transfer of KV cache\n", row.Condition.Name)
+		}
+		if row.TTFT != nil {
+			for _, w := range row.TTFT.Warnings {
+				fmt.Fprintf(b, "# %s: %s\n", row.Condition.Name, w.Text)
+			}
+		}
+	}
+	for _, c := range r.Comparisons {
+		for _, w := range c.Verdict.Warnings {
+			fmt.Fprintf(b, "# %s against %s, %d tokens %s: %s\n", c.Name, c.Base, c.Tokens, c.Level, w.Text)
+		}
+	}
+}
