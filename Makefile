@@ -18,7 +18,7 @@ EFA_INCLUDE := $(wildcard /opt/amazon/efa/include)
 export CGO_ENABLED := 1
 export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) $(addprefix -I,$(EFA_INCLUDE))
 
-.PHONY: help deps build demo test check bench verify-stats e2e test-rdma dist clean
+.PHONY: help deps build demo test check bench verify-stats e2e test-rdma dist archives clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -33,9 +33,9 @@ build: deps ## build bin/xferbench
 demo: build ## install, build and measure a KV cache of 438 MB over libfabric's tcp
 	$(BIN) --provider tcp --size 438MB
 
-test: ## install what the tests need and run all of them; prints what was skipped
-	@scripts/deps.sh build test dist
-	scripts/test.sh
+test: archives ## install what the tests need and run all of them; prints what was skipped
+	@scripts/deps.sh test
+	XFERBENCH_DIST=$(CURDIR)/dist scripts/test.sh
 
 check: ## gofmt, go vet, staticcheck, shellcheck, and every C file under -Wall -Wextra -Werror
 	@scripts/deps.sh build test
@@ -55,7 +55,11 @@ test-rdma: build ## verbs and UCX rc over Soft-RoCE in a virtual machine
 	@scripts/deps.sh rdma
 	scripts/rdma/run.sh
 
-dist: ## archives for linux/amd64 and linux/arm64 that need no glibc newer than 2.34
+dist: archives ## archives for linux/amd64 and linux/arm64 that need no glibc newer than 2.34
+	XFERBENCH_DIST=$(CURDIR)/dist XFERBENCH_REQUIRE=dist,qemu-user,readelf,cc \
+		$(GO) test -count=1 -run '^(TestDist[A-Z]|TestGlibc)' ./internal/buildtest
+
+archives:
 	@scripts/deps.sh build dist
 	VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/dist.sh
 

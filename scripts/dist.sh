@@ -23,6 +23,7 @@ trap 'rm -rf "$work"' EXIT
 # At the same path each time, or the cgo packages would be compiled anew.
 stage=$(scripts/cache.sh)/dist
 mkdir -p "$stage/include" "$DIST"
+rm -f "$DIST"/xferbench-*-linux-*.tar.gz "$DIST/SHA256SUMS"
 
 # Only these libraries' headers: the C library's come with zig, and are those of 2.34.
 for name in rdma infiniband ucp uct ucs ucm; do
@@ -52,4 +53,4 @@ for arch in $ARCHES; do
 		--mode=u+rwX,go+rX,go-w -cf - "$name" | gzip -9n >"$work/$name.tar.gz"
 	mv "$work/$name.tar.gz" "$DIST/"
 done
-(cd "$DIST" && sha256sum -- *"-$VERSION-"*.tar.gz >SHA256SUMS && cat SHA256SUMS)
+(cd "$DIST" && sha256sum -- *.tar.gz >SHA256SUMS && cat SHA256SUMS)

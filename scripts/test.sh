@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ -z ${XFERBENCH_REQUIRE+set} ]]; then
-	XFERBENCH_REQUIRE=cc,libfabric,ucx,fi_info,ucx_info,readelf,iperf3,ssh
+	XFERBENCH_REQUIRE=cc,libfabric,ucx,fi_info,ucx_info,readelf,iperf3,ssh,dist,qemu-user,hadolint
 	((EUID != 0)) || XFERBENCH_REQUIRE+=,root
 fi
 export XFERBENCH_REQUIRE

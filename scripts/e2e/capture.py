@@ -324,7 +324,7 @@ def save_log(rundir, out, tag):
     for role in ("prefill", "decode", "unified"):
         file = rundir / f"{role}.log"
         if file.exists():
-            lines = [l for l in file.read_text(errors="replace").splitlines() if LOG_LINES.search(l) and len(l) < 1500]
+            lines = [l for l in file.read_text(errors="replace").splitlines() if LOG_LINES.search(l) and len(l) < 1500 and "Avg prompt throughput" not in l]
             text = "\n".join(lines).replace(str(ROOT) + "/", "").replace(str(ROOT), ".")
             (out / f"log-{tag}-{role}.txt").write_text(text + "\n")
 

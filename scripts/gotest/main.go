@@ -2,7 +2,8 @@
 // passes of `go test`:
 //
 //  1. every package
-//  2. packages without C in them or below them, under the race detector
+//  2. packages without C in them or below them, under the race detector, but
+//     for internal/buildtest, which tests programs and files and no Go code
 //  3. packages with C in them, under the address sanitizer
 //
 // It prints the result line of each package and the whole output of each test
@@ -164,7 +165,8 @@ func selectPass(pass string, pkgs []pkg) (paths, flags []string, err error) {
 	case "all":
 		want = func(pkg) bool { return true }
 	case "race":
-		want, flags = func(p pkg) bool { return !native(p) }, []string{"-race"}
+		want = func(p pkg) bool { return !native(p) && !strings.HasSuffix(p.ImportPath, "/internal/buildtest") }
+		flags = []string{"-race"}
 	case "asan":
 		want, flags = func(p pkg) bool { return len(p.CgoFiles) > 0 }, []string{"-asan"}
 	default:

@@ -99,10 +99,11 @@ func TestSelectPass(t *testing.T) {
 		{ImportPath: "above", XTestGoFiles: tested, Deps: []string{"native"}},
 		{ImportPath: "testAbove", XTestGoFiles: tested, XTestImports: []string{"above"}},
 		{ImportPath: "untested"},
+		{ImportPath: "m/internal/buildtest", TestGoFiles: tested},
 	}
 	// above, as `go list` has it, names its dependency's dependencies too.
 	tests := map[string][]string{
-		"all":  {"pure", "native", "above", "testAbove"},
+		"all":  {"pure", "native", "above", "testAbove", "m/internal/buildtest"},
 		"race": {"pure"},
 		"asan": {"native"},
 	}
