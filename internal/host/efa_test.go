@@ -1,0 +1,98 @@
+package host_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/host/hosttest"
+)
+
+// Line rates and interface counts are those of EC2's pages for the types.
+func TestLookupEFA(t *testing.T) {
+	for _, want := range []host.EFAType{
+		{Type: "g5.12xlarge", Generation: 1, Interfaces: 1, LineBits: 40e9, Read: host.No, Write: host.No, GPUDirect: host.No},
+		{Type: "p4d.24xlarge", Generation: 1, Interfaces: 4, LineBits: 400e9, Read: host.Yes, Write: host.No, GPUDirect: host.Yes},
+		{Type: "p5.48xlarge", Generation: 2, Interfaces: 32, LineBits: 3200e9, Read: host.Yes, Write: host.Yes, GPUDirect: host.Yes},
+		{Type: "p5en.48xlarge", Generation: 3, Interfaces: 16, LineBits: 3200e9, Read: host.Yes, Write: host.Yes, GPUDirect: host.Yes},
+	} {
+		if got, ok := host.LookupEFA(want.Type); !ok || got != want {
+			t.Errorf("%+v", got)
+		}
+	}
+	// Smaller ones of the family have none.
+	for _, none := range []string{"g5.xlarge", "g5.4xlarge", "t3.micro", ""} {
+		if got, ok := host.LookupEFA(none); ok {
+			t.Errorf("%s: %+v", none, got)
+		}
+	}
+}
+
+func TestTrees(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		first             host.EFADevice
+		efas, gpus, nodes int
+		memlock           uint64
+		huge              int
+		peermem           bool
+	}{
+		{"g5", host.EFADevice{Name: "rdmap0s6", PCI: "0000:00:06.0", Device: "0xefa0", NUMA: -1, LinkBits: 40e9, Verbs: "uverbs0"}, 1, 4, 1, 8 << 20, 0, false},
+		{"g5-noefa", host.EFADevice{}, 0, 4, 1, 8 << 20, 0, false},
+		{"p4d", host.EFADevice{Name: "rdmap144s27", PCI: "0000:90:1b.0", Device: "0xefa1", NUMA: 1, LinkBits: 100e9, Verbs: "uverbs2"}, 4, 8, 2, ^uint64(0), 5128, false},
+		{"p5", host.EFADevice{Name: "rdmap112s23", PCI: "0000:70:17.0", Device: "0xefa2", NUMA: 0, LinkBits: 100e9, Verbs: "uverbs8"}, 32, 8, 2, ^uint64(0), 5128, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := hosttest.Unpack(t, c.name)
+			devices := r.EFADevices()
+			if len(devices) != c.efas || len(r.EFAOnBus()) != c.efas || len(r.GPUsOnBus()) != c.gpus {
+				t.Fatalf("%d EFAs (%d on the bus), %d GPUs", len(devices), len(r.EFAOnBus()), len(r.GPUsOnBus()))
+			}
+			if c.efas > 0 {
+				if d := cmp.Diff(c.first, devices[0]); d != "" {
+					t.Error(d)
+				}
+				for _, d := range r.EFAOnBus() {
+					if d.Driver != "efa" || d.Device != c.first.Device {
+						t.Errorf("%+v", d)
+					}
+				}
+			}
+			if m, ok := r.LockedMemory(); !ok || m != c.memlock {
+				t.Errorf("locked memory %d, %t", m, ok)
+			}
+			if total, free := r.HugePages(); total != c.huge || free != c.huge {
+				t.Errorf("huge pages %d, %d", total, free)
+			}
+			if r.HasModule("efa_nv_peermem") != c.peermem || !r.HasModule("ena") || r.HasModule("en") {
+				t.Error("modules")
+			}
+			if names, denied := r.VerbsFiles(); len(names) != c.efas || len(denied) != 0 {
+				t.Errorf("%v, %v", names, denied)
+			}
+			h := r.Inventory()
+			if h.NUMANodes != c.nodes || h.OS != "Amazon Linux 2023.6.20241010" {
+				t.Errorf("%+v", h)
+			}
+			if _, ok := host.LookupEFA(h.Instance); !ok {
+				t.Errorf("instance %q", h.Instance)
+			}
+		})
+	}
+}
+
+func TestLockedMemoryOfThisHost(t *testing.T) {
+	soft, ok := host.Root("").LockedMemory()
+	want, _ := host.Memlock()
+	if !ok || soft != want {
+		t.Errorf("%d, %t; getrlimit says %d", soft, ok, want)
+	}
+}
+
+func ExampleLookupEFA() {
+	e, _ := host.LookupEFA("g5.12xlarge")
+	fmt.Println(e.LineBits/1e9, "Gbit/s, RDMA write:", e.Write)
+	// Output: 40 Gbit/s, RDMA write: no
+}
