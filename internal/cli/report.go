@@ -3,12 +3,10 @@ package cli
 import (
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/xferbench/xferbench/internal/report"
 )
@@ -50,7 +48,7 @@ without references to the network.`,
 			}
 			if out == "" || out == "-" {
 				w := cmd.OutOrStdout()
-				return report.Write(w, as, format, report.Options{Wide: wide, Color: colored(w)})
+				return report.Write(w, as, format, report.Options{Wide: wide, Color: color(w)})
 			}
 			err = report.Create(out, force, func(w io.Writer) error {
 				return report.Write(w, as, format, report.Options{Wide: wide})
@@ -67,11 +65,4 @@ without references to the network.`,
 	f.BoolVar(&force, "force", false, "replace the file of --output if it exists")
 	f.BoolVar(&wide, "wide", false, "all columns, however long the lines")
 	return cmd
-}
-
-// colored tells whether text to w may hold colours: on a terminal, unless
-// NO_COLOR is set (https://no-color.org) or the terminal is dumb.
-func colored(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }

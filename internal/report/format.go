@@ -75,6 +75,25 @@ func pvalue(p float64) string {
 	return "p = " + digits(p, 2)
 }
 
+// pcell is a p-value for a cell of a table.
+func pcell(p float64) string {
+	if p < 0.001 {
+		return "<0.001"
+	}
+	return digits(p, 2)
+}
+
+// rcell is a ratio for a cell of a table.
+func rcell(f float64) string {
+	if math.IsNaN(f) || math.IsInf(f, 0) || math.Abs(f) >= 10 {
+		return digits(f, 4)
+	}
+	return strconv.FormatFloat(f, 'f', 3, 64)
+}
+
+// limit writes a threshold as it was asked for: "5%".
+func limit(f float64) string { return strconv.FormatFloat(f*100, 'g', 4, 64) + "%" }
+
 // ratio writes a ratio of times.
 func ratio(f float64) string {
 	if f >= 10 {

@@ -196,15 +196,15 @@ func pairColumns(pairs []analysis.Pair) ([]column, string) {
 			if v.Verdict.Interval == nil {
 				return "-"
 			}
-			return digits(f(v.Verdict.Interval), 4)
+			return rcell(f(v.Verdict.Interval))
 		})
 	}
 	cols := append(naming(rows),
 		column{head: "than", left: true, cell: func(i int) string { return pairs[i].B.Provider }},
-		column{head: "ratio", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.Ratio, 4) })},
+		column{head: "ratio", cell: val(func(v analysis.Pair) string { return rcell(v.Verdict.Ratio) })},
 		column{head: "ci_lo", cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
 		column{head: "ci_hi", cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
-		column{head: "p", cell: val(func(v analysis.Pair) string { return digits(v.Verdict.PAdjusted, 2) })},
+		column{head: "p", cell: val(func(v analysis.Pair) string { return pcell(v.Verdict.PAdjusted) })},
 		column{head: "n", cell: val(func(v analysis.Pair) string { return fmt.Sprint(v.Verdict.NA) })},
 		column{head: "seen", cell: val(func(v analysis.Pair) string { return effect(v.Verdict.MDE) })},
 		column{head: "verdict", left: true, cell: func(i int) string {
@@ -215,7 +215,7 @@ func pairColumns(pairs []analysis.Pair) ([]column, string) {
 				}
 				return "slower"
 			default:
-				return v.Outcome()
+				return brief(v.Outcome())
 			}
 		}},
 	)

@@ -163,15 +163,7 @@ func (p *Pair) decide(seed uint64) error {
 	if p.A.Shape == "fragmented" && p.B.Shape == "merged" {
 		p.A, p.B = p.B, p.A
 	}
-	switch {
-	case p.A.Emulated || p.B.Emulated:
-		p.Refused = Emulated
-	case p.A.Failed > 0 || p.B.Failed > 0:
-		p.Refused = "a data check failed, so there is no speed to compare"
-	case p.A.N == 0 || p.B.N == 0:
-		p.Refused = "one side has no samples"
-	}
-	if p.Refused != "" {
+	if p.refuse(); p.Refused != "" {
 		return nil
 	}
 	as, bs, dropped, err := stats.PairUnits(p.A.Units, p.B.Units)

@@ -68,7 +68,7 @@ func (a *Analysis) warn(live bool) {
 		}
 	}
 	a.events()
-	a.once()
+	a.Warnings = once(a.Warnings)
 }
 
 // few warns of rows without an interval, all in one sentence.
@@ -142,16 +142,6 @@ func (a *Analysis) events() {
 		}
 		a.Warnings = append(a.Warnings, Warning{"run-" + e.Level, text})
 	}
-}
-
-// once drops repetitions, keeping the first.
-func (a *Analysis) once() {
-	seen := map[Warning]bool{}
-	a.Warnings = slices.DeleteFunc(a.Warnings, func(w Warning) bool {
-		twice := seen[w]
-		seen[w] = true
-		return twice
-	})
 }
 
 func ns(f float64) string { return units.FormatDuration(time.Duration(round(f))) }

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xferbench/xferbench/internal/report"
+	"github.com/xferbench/xferbench/internal/stats"
+)
+
+// newCompareCommand returns "xferbench compare".
+func newCompareCommand() *cobra.Command {
+	var (
+		o         report.CompareOptions
+		threshold string
+	)
+	cmd := &cobra.Command{
+		Use:   "compare A B",
+		Short: "Compare two records: two days, two hosts, or raw transfers with TTFT",
+		Long: `Compare two records, each a file or "last".
+
+Two raw records are matched condition by condition; B is held against A. They
+were not interleaved, so a change of the host or the network between them looks
+the same as a difference. To compare transports, name them in one run instead.
+
+A raw record and one of xferbench ttft, in either order, tell where the time to
+first token went and which share of it the wire explains.
+
+Exit code 5: some row of B is slower than A by more than --threshold, with the
+whole interval of the ratio. 6: too little data for a verdict. 2: records that
+may not be compared, such as those of emulated devices. 4: a data check failed.`,
+		Example: `  xferbench compare monday.jsonl last
+  xferbench compare main.jsonl branch.jsonl --threshold 5%
+  xferbench compare raw.jsonl ttft.jsonl`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usagef(`compare needs two records and got %d; "last" names the newest`, len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(report.CompareFormats(), o.Format) {
+				return usagef("--format %q is not known; use %s", o.Format, strings.Join(report.CompareFormats(), ", "))
+			}
+			if threshold != "" {
+				var err error
+				if o.Threshold, err = stats.ParseFraction(threshold); err != nil {
+					return usagef("--threshold: %w", err)
+				}
+			}
+			w := cmd.OutOrStdout()
+			o.Color = color(w)
+			err := report.Compare(w, args[0], args[1], o)
+			for target, code := range map[error]int{
+				report.ErrRefused: 2, report.ErrCheck: 4, report.ErrThreshold: 5, report.ErrTooFew: 6,
+			} {
+				if errors.Is(err, target) {
+					return &exitError{code: code, err: err}
+				}
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&threshold, "threshold", "", "slowdown that is accepted, such as `5%`; beyond it the exit code is 5")
+	f.StringVar(&o.Format, "format", "text", "`format` of the output: "+strings.Join(report.CompareFormats(), ", "))
+	f.BoolVar(&o.Wide, "wide", false, "all columns, however long the lines")
+	return cmd
+}
