@@ -55,6 +55,10 @@ type session struct {
 // handshakeTimeout ends a connection that does not say hello.
 const handshakeTimeout = 10 * time.Second
 
+// stopTimeout is how long an ending server waits for its connections: a client
+// whose link is cut cannot close its own.
+const stopTimeout = 2 * time.Second
+
 // maxTimeout bounds what a client can ask for as its timeout.
 const maxTimeout = time.Hour
 
@@ -87,7 +91,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	go func() { g.GracefulStop(); close(stopped) }()
 	select {
 	case <-stopped:
-	case <-time.After(handshakeTimeout):
+	case <-time.After(stopTimeout):
 		g.Stop()
 		<-stopped
 	}

@@ -64,9 +64,34 @@ func Hosts(t testing.TB, links ...Link) (a, b *NetNS, made []Link) {
 			must(t, "ip", "-n", end.ns, "link", "set", end.dev, "up")
 			l.shape(t, end.ns, end.dev)
 		}
+		l.await(t)
 		made = append(made, l)
 	}
 	return a, b, made
+}
+
+// await waits until the kernel calls both ends running: it does so some time
+// after they are up, and UCX passes over a device that is not.
+func (l Link) await(t testing.TB) {
+	t.Helper()
+	if l.Delay > 0 {
+		return // a tun has no such state
+	}
+	for _, end := range []struct{ ns, dev string }{{l.A.Name, l.DevA}, {l.B.Name, l.DevB}} {
+		var out []byte
+		for late := time.Now().Add(10 * time.Second); !strings.Contains(string(out), "state UP"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(late) {
+				t.Fatalf("%s is not up within 10 s: %s", end.dev, out)
+			}
+			var err error
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			out, err = exec.CommandContext(ctx, "ip", "-n", end.ns, "-o", "link", "show", end.dev).CombinedOutput()
+			cancel()
+			if err != nil {
+				t.Fatalf("ip link show %s: %v: %s", end.dev, err, out)
+			}
+		}
+	}
 }
 
 // shape limits what leaves dev.
