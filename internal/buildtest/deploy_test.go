@@ -122,7 +122,7 @@ type (
 func manifests(content []byte) (objects []object, err error) {
 	for i, document := range bytes.Split(content, []byte("\n---\n")) {
 		var o object
-		dec := yaml.NewDecoder(bytes.NewReader(document), yaml.Strict(), yaml.DisallowUnknownField())
+		dec := yaml.NewDecoder(bytes.NewReader(document), yaml.Strict())
 		if err := dec.Decode(&o); err != nil {
 			return nil, fmt.Errorf("document %d: %w", i+1, err)
 		}
@@ -337,5 +337,36 @@ func TestDockerfile(t *testing.T) {
 	}
 	if err := exec.CommandContext(within(t, time.Minute), program, bad).Run(); err == nil {
 		t.Error("hadolint accepts an untagged base and a pipe without pipefail: this test sees nothing")
+	}
+}
+
+// TestWorkflow holds that the workflow is sound YAML and runs what .ci/run does.
+func TestWorkflow(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(checkout(t), ".github/workflows/ci.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var workflow struct {
+		Jobs map[string]struct {
+			Steps []struct {
+				Uses string `yaml:"uses"`
+				Run  string `yaml:"run"`
+			} `yaml:"steps"`
+		} `yaml:"jobs"`
+	}
+	if err := yaml.Unmarshal(content, &workflow); err != nil {
+		t.Fatal(err)
+	}
+	runs := false
+	for name, job := range workflow.Jobs {
+		for i, step := range job.Steps {
+			if (step.Uses == "") == (step.Run == "") {
+				t.Errorf("job %s, step %d: want one of uses and run", name, i+1)
+			}
+			runs = runs || step.Run == ".ci/run"
+		}
+	}
+	if !runs {
+		t.Error("no step runs .ci/run")
 	}
 }
