@@ -26,9 +26,12 @@ var (
 	laneLine = regexp.MustCompile(`^lane\[\d+\]: +\d+:(\S+)/(\S+?)(?:\.\d+)? md\[\d+\] +-> md\[(\d+)\]`)
 	rmaLine  = regexp.MustCompile(`^(put|get)\[(\d+)\]: (.*)$`)
 	sendLine = regexp.MustCompile(`^tag_send: (.*)$`)
-	// A heading of a protocol table, UCX 1.15 and later:
-	// "| name intra-node cfg#0 | remote memory read by ucp_get*(multi) into host memory from host |"
-	tableHead = regexp.MustCompile(`\| [^|]* by ucp_(get|put|tag_send)\w*\*?(?:\(([^)]*)\))? [^|]*\|`)
+	// A protocol table, UCX 1.15 and later, says whose it is and what of: in one
+	// row "| name intra-node cfg#0 | remote memory read by ucp_get*(multi) into
+	// host memory from host |", or from 1.21 on in two.
+	tableOwner = regexp.MustCompile(`^\| *(\S+) (?:\w+-node|self) cfg#\d+`)
+	tableOf    = regexp.MustCompile(` by ucp_(get|put|tag_send)\w*\*?(?:\(([^)]*)\))? `)
+	tableTitle = regexp.MustCompile(`^\| *Range *\| *Description *\|`)
 )
 
 // opOf is the operation's word on the command line.
@@ -87,7 +90,7 @@ func ParseReport(text string, key []byte) Report {
 }
 
 // tablesOf picks the tables of one context out of UCX's log file: the lines
-// between borders whose heading begins with the context's name.
+// from the one that names it to the one that names another.
 func tablesOf(log, context string) string {
 	var out strings.Builder
 	ours := false
@@ -99,8 +102,8 @@ func tablesOf(log, context string) string {
 		if line = line[i:]; line[0] == '+' {
 			continue
 		}
-		if cell := strings.TrimSpace(strings.Trim(line, "| \n")); tableHead.MatchString(line) {
-			ours = strings.HasPrefix(cell, context+" ")
+		if m := tableOwner.FindStringSubmatch(line); m != nil {
+			ours = m[1] == context
 		}
 		if ours {
 			out.WriteString(line)
@@ -121,11 +124,17 @@ func (r *Report) readTables(lines []string) {
 	op := ""
 	rows := map[string][]string{}
 	for _, line := range lines {
-		if strings.Contains(line, " by ucp_") {
-			op = ""
-			if m := tableHead.FindStringSubmatch(line); m != nil && variantOf[opOf[m[1]]] == m[2] {
-				op = opOf[m[1]]
+		if tableTitle.MatchString(line) {
+			continue
+		}
+		if m := tableOf.FindStringSubmatch(line); m != nil {
+			if op = opOf[m[1]]; variantOf[op] != m[2] {
+				op = ""
 			}
+			continue
+		}
+		if tableOwner.MatchString(line) || strings.Contains(line, " by ucp_") {
+			op = "" // of something that transfers do not use
 			continue
 		}
 		row := strings.Join(strings.Fields(strings.ReplaceAll(line, "|", " ")), " ")

@@ -80,6 +80,30 @@ func TestParseReport(t *testing.T) {
 			},
 		},
 	}
+	// Its tables have one more row, and its tcp has put: over two interfaces, but
+	// read stays emulated.
+	tests["report-1.22.0-tcp.txt"] = Report{
+		Lanes: []string{
+			"lane[0]: 1:tcp/lo.0 md[0] -> md[0]/tcp/sysdev[255] seg 4294967295 rma_bw#0 am keepalive",
+			"lane[1]: 0:tcp/eth0.0 md[0] -> md[0]/tcp/sysdev[255] seg 4294967295 rma_bw#1 wireup",
+		},
+		Devices: []string{"tcp/lo", "tcp/eth0"},
+		Protocol: map[string]string{
+			"lanes": "lane[0]: 1:tcp/lo.0 md[0] -> md[0]/tcp/sysdev[255] seg 4294967295 rma_bw#0 am keepalive; " +
+				"lane[1]: 0:tcp/eth0.0 md[0] -> md[0]/tcp/sysdev[255] seg 4294967295 rma_bw#1 wireup",
+			"read": "0..inf software emulation tcp/lo", "write": "0..inf zero-copy 52% on tcp/lo and 48% on tcp/eth0",
+			"send": "0 eager short tcp/lo; 1..16483 eager zero-copy copy-out tcp/lo; 16484..inf multi-frag eager copy-in copy-out tcp/lo",
+		},
+		Emulated: []string{"read"},
+	}
+	shm := tests["report-1.18.1-shm.txt"]
+	shm.Lanes = []string{
+		"lane[0]: 0:sysv/memory.0 md[0] -> md[0]/sysv/sysdev[255] seg 4294967295 am",
+		shm.Lanes[1], shm.Lanes[2],
+	}
+	shm.Protocol = map[string]string{"lanes": strings.Join(shm.Lanes, "; "),
+		"read": shm.Protocol["read"], "write": shm.Protocol["write"], "send": shm.Protocol["send"]}
+	tests["report-1.22.0-shm.txt"] = shm
 	for name, want := range tests {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(want, ParseReport(readReport(t, name))); diff != "" {
@@ -125,8 +149,22 @@ func TestTablesOf(t *testing.T) {
 	}
 }
 
+func TestTablesOfNewerUCX(t *testing.T) {
+	b, err := os.ReadFile("testdata/tables-1.22.0-tcp.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := tablesOf(string(b), "xferbench1")
+	if n := strings.Count(got, "xferbench1 intra-node"); n != 6 || strings.Contains(got, "+---") || strings.Contains(got, "[vm:") {
+		t.Errorf("%d tables of 6:\n%s", n, got)
+	}
+	if got := tablesOf(string(b), "xferbench"); got != "" {
+		t.Errorf("tables of another context: %q", got)
+	}
+}
+
 func FuzzParseReport(f *testing.F) {
-	for _, name := range []string{"report-1.13.1-shm.txt", "report-1.18.1-shm.txt"} {
+	for _, name := range []string{"report-1.13.1-shm.txt", "report-1.18.1-shm.txt", "report-1.22.0-tcp.txt"} {
 		text, key := readReport(f, name)
 		f.Add(text, key)
 	}

@@ -23,6 +23,7 @@ import (
 type pairRequest struct {
 	Do      string // open, connect, fill, poison, arm, settle, check, close
 	Config  Config
+	Kind    mem.Kind // open: of the target's buffer
 	Bytes   int
 	Address []byte
 	Op      engine.Op
@@ -80,7 +81,7 @@ func (s *target) do(r pairRequest) (rep pairReply, err error) {
 	defer cancel()
 	switch r.Do {
 	case "open":
-		if s.buf, err = mem.New(mem.Host, 0, r.Bytes); err != nil {
+		if s.buf, err = mem.New(r.Kind, 0, r.Bytes); err != nil {
 			return rep, err
 		}
 		if s.ep, err = Open(ctx, r.Config); err != nil {
@@ -173,13 +174,17 @@ type pair struct {
 	closed bool
 }
 
-// startPair opens cfg on both sides with buffers of n bytes and connects them.
-// An error is that of opening this side.
+// startPair opens cfg on both sides with buffers of n bytes of host memory and
+// connects them. An error is that of opening this side.
 func startPair(t testing.TB, cfg Config, n int) (*pair, error) {
+	return startPairOf(t, cfg, mem.Host, n)
+}
+
+func startPairOf(t testing.TB, cfg Config, kind mem.Kind, n int) (*pair, error) {
 	t.Helper()
 	p := &pair{t: t}
 	var err error
-	if p.buf, err = mem.New(mem.Host, 0, n); err != nil {
+	if p.buf, err = mem.New(kind, 0, n); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.buf.Free() })
@@ -196,7 +201,7 @@ func startPair(t testing.TB, cfg Config, n int) (*pair, error) {
 
 	p.spawn()
 	cfg.Role = Target
-	theirs := p.ask(pairRequest{Do: "open", Config: cfg, Bytes: n}).Address
+	theirs := p.ask(pairRequest{Do: "open", Config: cfg, Kind: kind, Bytes: n}).Address
 	p.ask(pairRequest{Do: "connect", Address: mine})
 	p.must(p.ep.Connect(ctx, theirs))
 	return p, nil
@@ -345,7 +350,12 @@ func deal(pieces []engine.Piece, lanes int) [][]engine.Piece {
 // runPair is the matrix of ops and cases over one provider.
 func runPair(t *testing.T, cfg Config, ops ...engine.Op) *pair {
 	t.Helper()
-	p, err := startPair(t, cfg, pairBytes)
+	return runPairOf(t, cfg, mem.Host, ops...)
+}
+
+func runPairOf(t *testing.T, cfg Config, kind mem.Kind, ops ...engine.Op) *pair {
+	t.Helper()
+	p, err := startPairOf(t, cfg, kind, pairBytes)
 	if err != nil {
 		t.Fatal(err)
 	}

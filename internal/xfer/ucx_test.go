@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/ucx"
 )
@@ -35,6 +36,42 @@ func TestUCXTransfers(t *testing.T) {
 				runPair(t, ucxConfig(provider, streams), engine.Read, engine.Write, engine.Send)
 			})
 		}
+	}
+}
+
+// GPU memory needs a UCX built with CUDA (XFERBENCH_LIBUCP names it). Over
+// cuda_ipc the data goes from one process's GPU memory to the other's; without
+// it, through host memory.
+func TestUCXCUDA(t *testing.T) {
+	needUCX(t)
+	buf, err := mem.New(mem.CUDA, 0, 4096)
+	testenv.Need(t, "cuda", err)
+	if err := buf.Free(); err != nil {
+		t.Fatal(err)
+	}
+	for _, provider := range []string{"ucx:cuda_ipc,cuda_copy,tcp", "ucx:cuda_copy,tcp", "ucx"} {
+		t.Run(provider, func(t *testing.T) {
+			p := runPairOf(t, ucxConfig(provider, 2), mem.CUDA, engine.Read, engine.Write, engine.Send)
+			info := p.ep.Info()
+			t.Logf("%v", info.Protocol)
+			if strings.Contains(provider, "cuda_ipc") && !strings.Contains(info.Protocol["read"], "cuda_ipc") {
+				t.Errorf("READ does not use cuda_ipc: %q", info.Protocol["read"])
+			}
+		})
+	}
+	// Without cuda_copy UCX cannot tell GPU memory from host memory, and would
+	// read it with the CPU.
+	ep, err := Open(context.Background(), ucxConfig("ucx:tcp", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.Close()
+	if buf, err = mem.New(mem.CUDA, 0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	defer buf.Free()
+	if err := ep.Register(buf); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("GPU memory over tcp alone: %v, want ErrUnsupported", err)
 	}
 }
 
@@ -154,9 +191,13 @@ func TestUCXInfo(t *testing.T) {
 	if len(info.Devices) != 1 || info.Devices[0].Name != "tcp/lo" {
 		t.Errorf("devices %+v, want tcp/lo alone", info.Devices)
 	}
+	// No UCX has a get over tcp; put has been there since 1.19 or so.
+	if !slices.Contains(info.Emulated, "read") {
+		t.Errorf("read over tcp is software emulation; protocol %q, emulated %v", info.Protocol["read"], info.Emulated)
+	}
 	for _, op := range []string{"read", "write"} {
-		if !strings.Contains(info.Protocol[op], "software emulation") || !slices.Contains(info.Emulated, op) {
-			t.Errorf("%s over tcp is software emulation; protocol %q, emulated %v", op, info.Protocol[op], info.Emulated)
+		if info.Protocol[op] == "" || strings.Contains(info.Protocol[op], "software emulation") != slices.Contains(info.Emulated, op) {
+			t.Errorf("%s: protocol %q, emulated %v", op, info.Protocol[op], info.Emulated)
 		}
 	}
 	if !strings.Contains(info.Protocol["lanes"], "tcp/lo") || info.Protocol["send"] == "" {
