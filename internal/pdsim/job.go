@@ -371,8 +371,14 @@ func (j *job) body(i int, reason any) map[string]any {
 }
 
 func (j *job) usage() map[string]any {
+	// Loaded tokens were cached ones in 0.15.1, all but the last, and are not in
+	// 0.32.0.
+	cached := j.cached
+	if j.e.cfg.before(32) {
+		cached = max(j.cached+j.external-min(j.external, 1), 0)
+	}
 	return map[string]any{"prompt_tokens": j.q.tokens, "completion_tokens": j.made, "total_tokens": j.q.tokens + j.made,
-		"prompt_tokens_details": map[string]any{"cached_tokens": max(j.cached+j.external-min(j.external, 1), 0)},
+		"prompt_tokens_details": map[string]any{"cached_tokens": cached},
 		// The truth to which a client's clock can be held: arrival to first token.
 		"sim_first_token_ns": j.first.Sub(j.arrived).Nanoseconds()}
 }
@@ -393,8 +399,13 @@ func (j *job) finish() {
 			t.externalQueries += int64(j.q.tokens - j.cached)
 			t.externalHits += int64(j.external)
 		}
-		// As in vLLM, what was loaded counts as cached, all but the last token.
-		t.kvComputed.add(float64(max(j.local, 1)))
+		// The same with the tokens that were computed: 1 of a loaded prompt in
+		// 0.15.1, all of it in 0.32.0.
+		computed := max(j.local, 1)
+		if !j.e.cfg.before(32) {
+			computed = j.q.tokens - j.cached
+		}
+		t.kvComputed.add(float64(computed))
 		t.ttft.addTime(j.first.Sub(j.arrived))
 		t.e2e.addTime(done.Sub(j.arrived))
 		t.queue.addTime(j.scheduled.Sub(j.arrived))

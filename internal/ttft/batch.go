@@ -170,8 +170,8 @@ func (ev *evidence) complete() bool {
 		return true
 	}
 	d := ev.decode
-	return get(d, metrics.Requests) >= decoded &&
-		(get(d, metrics.Transfers) >= decoded || !d.Has(metrics.Transfers) || max(get(d, metrics.LocalCompute), get(d, metrics.KVComputed)) > decoded)
+	local, _ := computed(d)
+	return get(d, metrics.Requests) >= decoded && (get(d, metrics.Transfers) >= decoded || !d.Has(metrics.Transfers) || local > decoded)
 }
 
 // fault ends the run after this batch.

@@ -61,26 +61,47 @@ func judge(ev evidence) []verdict {
 			out[i] = verdict{r.failure.reason, r.failure.detail, "none"}
 		case r.prefillCached > 0:
 			out[i] = verdict{PrefixHit, fmt.Sprintf("%s found %d of %d prompt tokens in its cache, by its own usage", ev.first(), r.prefillCached, r.tokens), "none"}
-		case ev.disaggregated() && r.decodeCached >= 0 && r.decodeCached < r.tokens-1:
-			out[i] = verdict{LocalRecompute, fmt.Sprintf("the decode engine loaded %d of %d prompt tokens, by its own usage", r.decodeCached, r.tokens), "none"}
-			// An engine that counts less than the cache transfer says so too.
-			if cause.reason != "" {
-				out[i] = verdict{cause.reason, cause.detail + "; " + out[i].detail, scope}
-			}
 		default:
 			open = append(open, i)
-			continue
 		}
 	}
 	if len(open) == 0 {
 		return out
 	}
 	v := ev.counts(open)
+	if own, others := ev.confessed(open); v.reason != "" && len(own) > 0 && len(others) > 0 {
+		// Some answers say that their prompt was loaded and some that it was not. If
+		// the counts add up for the former, it is the latter that do not count.
+		if w := ev.counts(others); w.reason == "" {
+			for _, i := range own {
+				out[i] = verdict{v.reason, v.detail + "; by their own usage these are the requests", scope}
+			}
+			v, open = w, others
+		}
+	}
 	v.proof = scope
 	for _, i := range open {
 		out[i] = v
 	}
 	return out
+}
+
+// confessed parts requests into those whose answer says that the decode engine
+// did not load the prompt and those whose answer says that it did. Not every
+// release counts loaded tokens as cached (0.15 does, 0.32 does not), so that
+// this never decides alone.
+func (ev evidence) confessed(open []int) (own, others []int) {
+	if !ev.disaggregated() {
+		return nil, nil
+	}
+	for _, i := range open {
+		if r := ev.reqs[i]; r.decodeCached < r.tokens-1 {
+			own = append(own, i)
+		} else {
+			others = append(others, i)
+		}
+	}
+	return own, others
 }
 
 func (ev evidence) disaggregated() bool { return ev.path == PathTwoLeg || ev.path == PathProxy }
@@ -199,6 +220,16 @@ func get(r metrics.Reading, c metrics.Count) int64 {
 	return v
 }
 
+// computed is how many prompt tokens an engine computed, and the count that says
+// so. Where there is a count by source it is the one: the other histogram holds
+// loaded tokens too in later releases (seen in 0.32.0).
+func computed(r metrics.Reading) (int64, metrics.Count) {
+	if v, ok := r.Get(metrics.LocalCompute); ok {
+		return v, metrics.LocalCompute
+	}
+	return get(r, metrics.KVComputed), metrics.KVComputed
+}
+
 func (ev evidence) prefillSide(need, sent total) verdict {
 	p := ev.prefill
 	if got := get(p, metrics.PromptTokens); got > sent.tokens {
@@ -237,10 +268,8 @@ func (ev evidence) decodeSide(need, decoded total) verdict {
 	// The last prompt token of each request is computed again for its logits;
 	// releases differ in whether they count it as loaded.
 	other := decoded.tokens - need.tokens
-	for _, c := range []metrics.Count{metrics.LocalCompute, metrics.KVComputed} {
-		if got, ok := d.Get(c); ok && got > need.reqs+other {
-			return verdict{reason: LocalRecompute, detail: fmt.Sprintf("the decode engine computed %d prompt tokens itself (%s), more than one a request", got, c.Name())}
-		}
+	if got, c := computed(d); got > need.reqs+other {
+		return verdict{reason: LocalRecompute, detail: fmt.Sprintf("the decode engine computed %d prompt tokens itself (%s), more than one a request", got, c.Name())}
 	}
 	for _, c := range []metrics.Count{metrics.ExternalKV, metrics.ExternalHits} {
 		if got, ok := d.Get(c); ok && got < need.tokens-need.reqs {

@@ -17,14 +17,15 @@ import (
 func (r *Result) Text(w io.Writer) error {
 	var b strings.Builder
 	if r.Simulated {
-		b.WriteString("# SIMULATED: rows marked so come from xferbench's own stand-in for the engines\n")
+		b.WriteString("# SIMULATED: rows marked so come from xferbench's own stand-in for engines\n")
 	}
-	fmt.Fprintf(&b, "# %d requests, %d invalid (%s %%)%s\n\n", r.Requests, r.Invalid, digits(100*r.InvalidShare(), 3), reasons(r.Reasons))
+	wrapped(&b, "#   ", fmt.Sprintf("# %d requests, %d invalid (%s %%)%s", r.Requests, r.Invalid, digits(100*r.InvalidShare(), 3), reasons(r.Reasons)))
+	b.WriteString("\n")
 	r.mainTable(&b)
 	r.splitTable(&b)
 	r.movedTable(&b)
 	for _, c := range r.Comparisons {
-		fmt.Fprintf(&b, "%s, %d tokens %s: %s\n", c.Name, c.Tokens, c.Level, c.sentence())
+		wrapped(&b, "  ", fmt.Sprintf("%s, %d tokens %s: %s", c.Name, c.Tokens, c.Level, c.sentence()))
 	}
 	if len(r.Comparisons) > 0 {
 		b.WriteString("# paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test\n\n")
@@ -38,8 +39,15 @@ func (r *Result) Text(w io.Writer) error {
 }
 
 // table writes lines of cells, the first line the head; the first left columns
-// are left-aligned.
+// are left-aligned. A column in which no row has anything is left out.
 func table(b *strings.Builder, left int, rows [][]string) {
+	for i := len(rows[0]) - 1; i >= 0; i-- {
+		if !slices.ContainsFunc(rows[1:], func(r []string) bool { return r[i] != "-" && r[i] != "" }) {
+			for k := range rows {
+				rows[k] = slices.Delete(rows[k], i, i+1)
+			}
+		}
+	}
 	width := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, c := range r {
@@ -133,8 +141,9 @@ func (r *Result) mainTable(b *strings.Builder) {
 		rows = append(rows, cells)
 	}
 	table(b, 3, rows)
-	b.WriteString("# times in ms; n: blocks x valid requests of a block; ttft: median of block medians, ci: its 95% interval;\n" +
-		"#   p95 and p99 over requests where there are 100 and 500; itl, e2e: medians\n\n")
+	b.WriteString("# times in ms; n: blocks x valid requests of a block; ttft: median of block\n" +
+		"#   medians, ci: its 95% interval; p95 and p99 over all requests, from 100 and\n" +
+		"#   500 on; itl, e2e: medians\n\n")
 }
 
 func dash(s string) string {
@@ -162,10 +171,12 @@ func (r *Result) splitTable(b *strings.Builder) {
 		return
 	}
 	table(b, 2, rows)
-	b.WriteString("# where the TTFT went, medians in ms; dec_queue: the decode engine's queue, which holds handshake and transfer;\n" +
-		"#   one_token: its forward pass over the last prompt token; network: HTTP and the API servers\n")
+	b.WriteString("# where the TTFT went, medians in ms; dec_queue: the decode engine's queue,\n" +
+		"#   which holds handshake and transfer; one_token: its forward pass over the last\n" +
+		"#   prompt token; network: HTTP and the API servers\n")
 	if legs {
-		b.WriteString("# by legs: several requests in flight, so that prefill and dec_queue are whole legs with their HTTP, by this side's clock\n")
+		b.WriteString("# by legs: with several requests in flight, prefill and dec_queue are whole legs\n" +
+			"#   with their HTTP, by this side's clock\n")
 	}
 	b.WriteString("\n")
 }
@@ -191,7 +202,8 @@ func (r *Result) movedTable(b *strings.Builder) {
 		return
 	}
 	table(b, 2, rows)
-	b.WriteString("# what NIXL counted, a transfer: bytes and descriptors after merging; xfer and post: medians in ms; %ttft: xfer of ttft\n\n")
+	b.WriteString("# what NIXL counted for a transfer: bytes, and descriptors after merging; xfer and\n" +
+		"#   post: medians in ms; %ttft: xfer of ttft\n\n")
 }
 
 // sentence is a comparison in words.
@@ -233,7 +245,7 @@ func (s Series) text(b *strings.Builder) {
 			classes = append(classes, c.name+" "+k.String())
 		}
 	}
-	fmt.Fprintf(b, "%s, %d tokens, %d requests one at a time: %s\n", s.Arm, s.Tokens, s.N, strings.Join(classes, ", "))
+	wrapped(b, "  ", fmt.Sprintf("%s, %d tokens, %d requests one at a time: %s", s.Arm, s.Tokens, s.N, strings.Join(classes, ", ")))
 	for _, c := range s.Changes {
 		before, after, unit := ms(c.Before), ms(c.After), " ms"
 		if c.Component == "descriptors" {
@@ -242,43 +254,62 @@ func (s Series) text(b *strings.Builder) {
 		fmt.Fprintf(b, "  %s changes at request %d: %s to %s%s\n", c.Component, c.Sequence+1, before, after, unit)
 	}
 	if l := s.Lap; l != nil {
-		fmt.Fprintf(b, "  block pool: %d blocks, %d a request: the free list of a fresh engine wraps around at request %d",
-			l.PoolBlocks, l.PerRequest, l.Sequence+1)
+		t := fmt.Sprintf("  block pool: %d blocks, %d a request: the free list of a fresh engine wraps around at request %d", l.PoolBlocks, l.PerRequest, l.Sequence+1)
 		if l.DecodeSequence != l.Sequence {
-			fmt.Fprintf(b, " (decode engine, which holds the output too: %d)", l.DecodeSequence+1)
+			t += fmt.Sprintf(" (decode engine, which holds the output too: %d)", l.DecodeSequence+1)
 		}
 		if !l.Reached {
-			fmt.Fprintf(b, ", after the last of these")
+			t += ", after the last of these"
 		}
-		b.WriteString("\n")
+		wrapped(b, "    ", t)
 		if l.Model != "" {
-			fmt.Fprintf(b, "  descriptors follow a free list in %s order in %d of %d requests\n", l.Model, l.Agree, l.Of)
+			wrapped(b, "    ", fmt.Sprintf("  descriptors follow a free list in %s order in %d of %d requests", l.Model, l.Agree, l.Of))
 		}
 	}
 	b.WriteString("\n")
+}
+
+// columns is the width of the text.
+const columns = 80
+
+// wrapped writes text in lines of at most columns, the later ones indented.
+func wrapped(b *strings.Builder, indent, text string) {
+	for utf8.RuneCountInString(text) > columns {
+		r := []rune(text)
+		at := columns
+		for at > len(indent)+1 && r[at] != ' ' {
+			at--
+		}
+		if at <= len(indent)+1 {
+			break // a word as long as a line
+		}
+		b.WriteString(string(r[:at]) + "\n")
+		text = indent + strings.TrimLeft(string(r[at:]), " ")
+	}
+	b.WriteString(text + "\n")
 }
 
 // notes are what a reader must know beside the numbers.
 func (r *Result) notes(b *strings.Builder) {
 	for _, row := range r.Rows {
 		if row.Cold > 0 {
-			fmt.Fprintf(b, "# %s: %d of %d requests had to open a connection\n", row.Condition.Name, row.Cold, row.N)
+			wrapped(b, "#   ", fmt.Sprintf("# %s: %d of %d requests had to open a connection", row.Condition.Name, row.Cold, row.N))
 		}
 		if row.Mismatch > 0 {
-			fmt.Fprintf(b, "# %s: the decode engine's first token differs from the prefill engine's in %d of %d requests\n", row.Condition.Name, row.Mismatch, row.Matched)
+			wrapped(b, "#   ", fmt.Sprintf("# %s: the decode engine's first token differs from the prefill engine's in %d of %d requests", row.Condition.Name, row.Mismatch, row.Matched))
 		}
 		if row.Path == PathDirect {
-			fmt.Fprintf(b, "# %s: ends at the prefill engine and contains no transfer of KV cache\n", row.Condition.Name)
+			wrapped(b, "#   ", fmt.Sprintf("# %s: ends at the prefill engine and contains no transfer of KV cache", row.Condition.Name))
 		}
 		if row.TTFT != nil {
 			for _, w := range row.TTFT.Warnings {
-				fmt.Fprintf(b, "# %s: %s\n", row.Condition.Name, w.Text)
+				wrapped(b, "#   ", fmt.Sprintf("# %s: %s", row.Condition.Name, w.Text))
 			}
 		}
 	}
 	for _, c := range r.Comparisons {
 		for _, w := range c.Verdict.Warnings {
-			fmt.Fprintf(b, "# %s against %s, %d tokens %s: %s\n", c.Name, c.Base, c.Tokens, c.Level, w.Text)
+			wrapped(b, "#   ", fmt.Sprintf("# %s against %s, %d tokens %s: %s", c.Name, c.Base, c.Tokens, c.Level, w.Text))
 		}
 	}
 }

@@ -82,7 +82,7 @@ func TestStreamsThroughBothLegs(t *testing.T) {
 }
 
 func TestPlainAnswerAndChat(t *testing.T) {
-	set := simulate(t, pdsim.Config{})
+	set := simulate(t, pdsim.Config{Release: "0.15.1"}) // which counts loaded tokens as cached
 	_, url := start(t, Config{Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}})
 	for path, body := range map[string]string{
 		"/v1/completions":      `{"prompt":"hello there","max_tokens":2}`,
