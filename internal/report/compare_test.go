@@ -96,3 +96,17 @@ func TestCompareBadFormat(t *testing.T) {
 		t.Errorf("%v", fmt.Errorf("format xml: %w", err))
 	}
 }
+
+func TestCompareTTFTGolden(t *testing.T) {
+	for _, format := range CompareFormats() {
+		out, err := compare(t, "two-providers", "ttft", CompareOptions{Format: format})
+		if err != nil {
+			t.Error(err)
+		}
+		golden(t, "where."+map[string]string{"text": "txt", "markdown": "md", "json": "json"}[format], []byte(out))
+		// The order of the two does not matter.
+		if again, err := compare(t, "ttft", "two-providers", CompareOptions{Format: format}); err != nil || again != out {
+			t.Errorf("%s: the other order differs (%v)", format, err)
+		}
+	}
+}

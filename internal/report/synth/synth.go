@@ -4,7 +4,6 @@
 package synth
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -114,8 +113,6 @@ func KV(provider, op string, shape kv.Shape, hosts int, asked int64) record.Cond
 
 // Make returns the record as the bytes of its file.
 func (s Spec) Make() ([]byte, error) {
-	var buf bytes.Buffer
-	w := record.NewWriter(&buf)
 	a, b := host("synthetic-a"), host("synthetic-b")
 	run := record.Run{
 		Schema: record.Schema, ID: s.Name, Kind: s.Kind, StartUnixNs: startNs, ToolVersion: "0.1.0", ToolCommit: "synthetic",
@@ -139,12 +136,7 @@ func (s Spec) Make() ([]byte, error) {
 	if s.End != nil {
 		lines = append(lines, *s.End)
 	}
-	for _, l := range lines {
-		if err := w.Write(l); err != nil {
-			return nil, err
-		}
-	}
-	return buf.Bytes(), nil
+	return encode(lines)
 }
 
 func (s Spec) measure() []record.Line {
@@ -228,7 +220,22 @@ func (c Cell) time(rng *rand.Rand, effect float64) float64 {
 	return t * effect * (1 + c.Truth.Noise*math.Abs(rng.NormFloat64()))
 }
 
-// Specs are the records in testdata/records, by file name.
+// Files are the records in testdata/records, by file name.
+func Files() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	var err error
+	for name, s := range Specs() {
+		if out[name], err = s.Make(); err != nil {
+			return nil, err
+		}
+	}
+	if out["ttft.jsonl"], err = MakeTTFT("ttft", 21, 8, 3, 7648, 438_566_912); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Specs are the raw records in testdata/records, by file name.
 func Specs() map[string]Spec {
 	ok := &record.End{Status: record.StatusOK, EndUnixNs: startNs + 30e9}
 	out := map[string]Spec{}

@@ -1,0 +1,80 @@
+package synth
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/ttft"
+)
+
+// MakeTTFT returns a synthetic record of a TTFT run: a unified engine and a pair
+// whose KV cache of bytes moves, one request in flight, in randomised blocks.
+// The truth, in ms: prefill 420, one token 9, network 3, unified in all 432;
+// the pair hands over in 4 and waits 330 for a transfer of 300.
+func MakeTTFT(name string, seed uint64, blocks, iters, tokens int, bytes int64) ([]byte, error) {
+	rng := rand.New(rand.NewPCG(seed, 0x77f7))
+	noisy := func(ms, effect float64) int64 {
+		return int64(ms * 1e6 * effect * (1 + 0.02*math.Abs(rng.NormFloat64())))
+	}
+	a, b := host("synthetic-a"), host("synthetic-a")
+	lines := []record.Line{record.Run{
+		Schema: record.Schema, ID: name, Kind: "ttft", StartUnixNs: startNs + 3600e9, ToolVersion: "0.1.0", ToolCommit: "synthetic",
+		Argv: []string{"xferbench", "ttft", "--arm", "…"}, Seed: seed, Host: a, Peer: &b, Env: map[string]string{"XFERBENCH_NOTE": Note},
+		Design: &record.Design{Blocks: blocks, MinBlocks: 6, Order: "random"},
+	}}
+	arms := []string{"unified", "ucx-pair"}
+	for i, arm := range arms {
+		c := record.Condition{ID: i, Name: fmt.Sprintf("%s %d tokens c1", arm, tokens), Provider: arm, API: "http", Op: "ttft", Model: "synthetic", Tokens: int64(tokens), Block: 16}
+		c.Asked, c.Bytes = uint64(bytes), uint64(bytes)
+		lines = append(lines, c)
+	}
+	now, batch := int64(1e9), 0
+	seq := make([]int, len(arms))
+	for blk := range blocks {
+		for place, i := range stats.Order(seed, blk, len(arms)) {
+			effect := math.Exp(0.01 * rng.NormFloat64())
+			for range iters {
+				s := &ttft.Split{Prefill: noisy(420, effect), Network: noisy(3, 1), Engine: true}
+				l := ttft.Line{
+					Condition: i, Arm: arms[i], Mode: ttft.ModeUnified, Path: ttft.PathUnified, Block: blk, Order: place, Iteration: seq[i], Sequence: seq[i],
+					Phase: record.PhaseMeasure, Batch: batch, RequestID: fmt.Sprintf("synthetic-%d", batch), PromptTokens: tokens, MaxTokens: 2, Completion: 2,
+					Load: ttft.LoadClosed, Concurrency: 1, IntendedAtNs: now, BeginAtNs: now, ConnReused: true, Valid: true, Proof: "sample", BlockTokens: 16,
+				}
+				if i == 0 {
+					s.OneToken = noisy(9, effect)
+				} else {
+					l.Mode, l.Path = ttft.ModeDisaggregated, ttft.PathTwoLeg
+					s.HandOver, s.OneToken = noisy(4, 1), noisy(9, effect)
+					xfer := noisy(300, effect)
+					s.DecodeQueue = xfer + noisy(30, 1)
+					l.Moved = &ttft.Moved{Scope: "sample", Transfers: 1, Bytes: bytes, Descriptors: 28, XferNs: xfer, PostNs: noisy(1.5, 1)}
+				}
+				l.Split = s
+				l.TTFTNs = s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network
+				l.E2ENs = l.TTFTNs + noisy(9, 1)
+				l.ITLNs = []int64{l.E2ENs - l.TTFTNs}
+				lines = append(lines, record.Request{Value: l})
+				now += l.E2ENs + 20_000_000
+				seq[i]++
+				batch++
+			}
+		}
+	}
+	lines = append(lines, record.End{Status: record.StatusOK, EndUnixNs: startNs + 3700e9})
+	return encode(lines)
+}
+
+func encode(lines []record.Line) ([]byte, error) {
+	var buf bytes.Buffer
+	w := record.NewWriter(&buf)
+	for _, l := range lines {
+		if err := w.Write(l); err != nil {
+			return nil, err
+		}
+	}
+	return buf.Bytes(), nil
+}
