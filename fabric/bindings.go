@@ -176,6 +176,9 @@ func (f *Found) Free() {
 	f.lists, f.Interfaces = nil, nil
 }
 
+// Addressed reports whether the provider is given its NIC by a local IP address.
+func (f *Found) Addressed() bool { return f.Provider.candidates[0].addressed }
+
 // Striped reports whether transfers are spread over NICs by default: those of
 // EFA each carry a share, while IP interfaces are given by an address.
 func (f *Found) Striped() bool { return f.efa }

@@ -109,5 +109,7 @@ int xb_ofi_register(struct xb_ofi_ep *e, uint64_t addr, uint64_t len, int cuda, 
 /* What the peer adds offsets to, and the key. */
 void xb_ofi_remote(const struct xb_ofi_ep *e, uint64_t *base, uint64_t *key);
 int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, struct xb_ofi_error *error);
+/* The words of the last failure of a call of the table, owned by e. */
+const char *xb_ofi_words(const struct xb_ofi_ep *e);
 
 #endif

@@ -1,0 +1,295 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/internal/testenv"
+)
+
+func need(t testing.TB) *Library {
+	t.Helper()
+	lib, err := Load("")
+	testenv.Need(t, "libfabric", err)
+	return lib
+}
+
+func TestParseProvider(t *testing.T) {
+	for name, want := range map[string][]string{
+		"efa": {"efa"}, "efa-direct": {"efa"}, "tcp": {"tcp", "net"}, "net": {"net"}, "tcp;ofi_rxm": {"tcp;ofi_rxm"},
+		"tcp-rxm": {"tcp;ofi_rxm"}, "shm": {"shm"}, "sockets": {"sockets"}, "verbs": {"verbs;ofi_rxm"},
+		"fabric:udp;ofi_rxd": {"udp;ofi_rxd"}, "fabric:cxi": {"cxi"},
+	} {
+		p, err := ParseProvider(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		var got []string
+		for _, c := range p.candidates {
+			got = append(got, c.provider)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+	for _, name := range []string{"", "fabric:", "EFA", "tcp ", "ucx"} {
+		if _, err := ParseProvider(name); err == nil || !strings.Contains(err.Error(), "efa-direct") {
+			t.Errorf("%q: %v, want an error that lists the names", name, err)
+		}
+	}
+}
+
+func FuzzParseProvider(f *testing.F) {
+	f.Add("tcp")
+	f.Add("fabric:udp;ofi_rxd")
+	f.Fuzz(func(t *testing.T, name string) {
+		p, err := ParseProvider(name)
+		if err == nil && (p.Name != name || len(p.candidates) == 0 || p.candidates[0].provider == "") {
+			t.Errorf("%q was read as %+v", name, p)
+		}
+	})
+}
+
+// The hints of NIXL's plugin for efa; research: nixl libfabric_common.cpp.
+func TestQuery(t *testing.T) {
+	efa, direct, tcp := providers["efa"][0], providers["efa-direct"][0], providers["tcp"][0]
+	want := Want{Ops: []engine.Op{engine.Read}, Bind: "127.0.0.1"}
+	q := efa.query(want)
+	if q.mode != modeContext || q.mrMode != mrLocal|mrVirtAddr|mrAllocated|mrProvKey|mrHMEM || q.node != "" || q.manual {
+		t.Errorf("efa: %+v", q)
+	}
+	if q.caps&(capLocalComm|capRemoteComm) != capLocalComm|capRemoteComm || q.caps&capTagged != 0 || q.caps&capRMA == 0 {
+		t.Errorf("efa: capabilities %#x", q.caps)
+	}
+	want.NoShared = true
+	if q := direct.query(want); q.mode != modeContext|modeContext2 || q.caps&capLocalComm != 0 || q.caps&capRemoteComm == 0 {
+		t.Errorf("efa-direct without shared memory: %+v", q)
+	}
+	want.Ops = []engine.Op{engine.Send}
+	if q := tcp.query(want); q.node != "127.0.0.1" || q.caps&capRMA != 0 || q.caps&capHMEM != 0 || !q.manual {
+		t.Errorf("tcp for send: %+v", q)
+	}
+	want.CUDA = true
+	if q := tcp.query(want); q.caps&capHMEM == 0 || q.mrMode&mrHMEM == 0 {
+		t.Errorf("tcp for GPU memory: %+v", q)
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	for _, c := range []struct {
+		list, provider string
+		want           bool
+	}{
+		{"efa", "efa", true}, {"efa", "tcp", false}, {"^efa", "efa", false}, {"^efa", "tcp", true}, {"tcp,efa", "efa", true},
+		{"tcp", "tcp;ofi_rxm", true}, {"tcp;ofi_rxm", "tcp;ofi_rxm", true}, {"verbs", "tcp;ofi_rxm", false}, {"EFA", "efa", true},
+		{"^ofi_rxm", "tcp;ofi_rxm", false},
+	} {
+		if got := allowed(c.list, c.provider); got != c.want {
+			t.Errorf("FI_PROVIDER=%s lets %s through: %v, want %v", c.list, c.provider, got, c.want)
+		}
+	}
+}
+
+// pciTree is a sysfs tree with a GPU, a NIC below its switch, one below its
+// root port's sibling, and one on another root complex.
+func pciTree(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "bus/pci/devices"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for bdf, path := range map[string]string{
+		"0000:03:00.0": "devices/pci0000:00/0000:00:01.0/0000:01:00.0/0000:03:00.0", // the GPU
+		"0000:04:00.0": "devices/pci0000:00/0000:00:01.0/0000:01:00.0/0000:04:00.0",
+		"0000:05:00.0": "devices/pci0000:00/0000:00:02.0/0000:05:00.0",
+		"0000:80:00.0": "devices/pci0000:80/0000:80:00.0",
+	} {
+		if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join("../../..", path), filepath.Join(root, "bus/pci/devices", bdf)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestSortByDistance(t *testing.T) {
+	root := pciTree(t)
+	for _, c := range []struct {
+		nics    []string
+		want    []string
+		nearest int
+	}{
+		{[]string{"0000:80:00.0", "0000:05:00.0", "0000:04:00.0"}, []string{"0000:04:00.0", "0000:05:00.0", "0000:80:00.0"}, 1},
+		{[]string{"", "0000:05:00.0"}, []string{"0000:05:00.0", ""}, 1},
+		{[]string{"", "0000:99:00.0"}, []string{"", "0000:99:00.0"}, 0},
+		{nil, nil, 0},
+	} {
+		var all []Interface
+		for _, n := range c.nics {
+			all = append(all, Interface{Attributes: Attributes{NIC: NIC{PCI: n}}})
+		}
+		nearest := sortByDistance(root, all, "0000:03:00.0")
+		var got []string
+		for _, i := range all {
+			got = append(got, i.NIC.PCI)
+		}
+		if d := cmp.Diff(c.want, got); d != "" || nearest != c.nearest {
+			t.Errorf("%v: %d nearest, want %d; %s", c.nics, nearest, c.nearest, d)
+		}
+	}
+}
+
+func TestSweepShared(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead, alive := cmd.Process.Pid, os.Getpid()
+	for name, c := range map[string]struct {
+		peer, file string
+		removed    bool
+	}{
+		"dead":          {fmt.Sprintf("fi_shm://%d:0:1\x00", dead), fmt.Sprintf("%d:0:1", dead), true},
+		"without":       {fmt.Sprintf("%d:0:0", dead), fmt.Sprintf("%d:0:0", dead), true},
+		"alive":         {fmt.Sprintf("fi_shm://%d:0:1", alive), fmt.Sprintf("%d:0:1", alive), false},
+		"another name":  {"fi_ns://somebody", "somebody", false},
+		"a path":        {fmt.Sprintf("fi_shm://../x/%d:0:1", dead), fmt.Sprintf("%d:0:1", dead), false},
+		"more after it": {fmt.Sprintf("fi_shm://%d:0:1/..", dead), fmt.Sprintf("%d:0:1", dead), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, c.file)
+			if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := sweepShared(dir, []byte(c.peer)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(path); os.IsNotExist(err) != c.removed {
+				t.Errorf("removed: %v, want %v", os.IsNotExist(err), c.removed)
+			}
+		})
+	}
+	t.Run("a link", func(t *testing.T) {
+		dir := t.TempDir()
+		name := fmt.Sprintf("%d:0:1", dead)
+		if err := os.Symlink("/dev/null", filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := sweepShared(dir, []byte(name)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestErrorWords(t *testing.T) {
+	e := &Error{Op: "fi_mr_regattr", Provider: "efa", Errno: errNoMemory, Detail: "438566912 bytes of host memory: Cannot allocate memory"}
+	got := hinted(e).Error()
+	for _, w := range []string{"efa: fi_mr_regattr: 438566912 bytes of host memory: Cannot allocate memory (12); raise the limit of locked memory", "ulimit -l"} {
+		if !strings.Contains(got, w) {
+			t.Errorf("%q does not say %q", got, w)
+		}
+	}
+	if !errors.Is(e, ErrMemlock) || errors.Is(e, ErrNoDevice) {
+		t.Errorf("%v is of kind %v", e, e.Kind)
+	}
+}
+
+// A variable hides the provider: said so, with the way out.
+func TestFindHidden(t *testing.T) {
+	need(t)
+	if os.Getenv("FI_PROVIDER") == "" {
+		// libfabric reads the variable once, so a process of its own is needed.
+		cmd := exec.Command(os.Args[0], "-test.run=^TestFindHidden$")
+		cmd.Env = append(os.Environ(), "FI_PROVIDER=shm")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	_, err := need(t).Find(Want{Provider: "sockets", Ops: []engine.Op{engine.Read}, Bind: "127.0.0.1"})
+	if !errors.Is(err, ErrHidden) || !strings.Contains(err.Error(), "FI_PROVIDER=shm") || !strings.Contains(err.Error(), "unset FI_PROVIDER") {
+		t.Errorf("%v, want one that names FI_PROVIDER", err)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	lib := need(t)
+	again, err := Load("")
+	if err != nil || again != lib {
+		t.Errorf("a second Load: %v %v", again, err)
+	}
+	if !strings.Contains(lib.Path(), "libfabric.so") || lib.Version().Less(Version{1, 10}) || APIVersion.Less(lib.API()) {
+		t.Errorf("%s is %v, asked for %v", lib.Path(), lib.Version(), lib.API())
+	}
+	for path, want := range map[string]string{"/nonexistent/libfabric.so.1": "/nonexistent", "libm.so.6": "fi_getinfo"} {
+		_, err := Load(path)
+		if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--libfabric") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// Each libfabric function that the C files call is named by a doc comment.
+func TestWrapsAreNamed(t *testing.T) {
+	var code, docs strings.Builder
+	for pattern, into := range map[string]*strings.Builder{"*.c": &code, "*.go": &docs} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v %v", pattern, files, err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			into.Write(b)
+		}
+	}
+	seen := 0
+	for _, f := range calledFunctions(code.String()) {
+		seen++
+		if !strings.Contains(docs.String(), f) {
+			t.Errorf("%s is called and not named in any Go file", f)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d functions found", seen)
+	}
+}
+
+// calledFunctions are the distinct fi_ names before a parenthesis.
+func calledFunctions(code string) []string {
+	seen := map[string]bool{}
+	var out []string
+	for i := 0; i < len(code); {
+		at := strings.Index(code[i:], "fi_")
+		if at < 0 {
+			break
+		}
+		at += i
+		end := at
+		for end < len(code) && (code[end] == '_' || code[end] >= 'a' && code[end] <= 'z' || code[end] >= '0' && code[end] <= '9') {
+			end++
+		}
+		if name := code[at:end]; end < len(code) && code[end] == '(' && (at == 0 || !strings.ContainsAny(code[at-1:at], "_abcdefghijklmnopqrstuvwxyz")) && !seen[name] {
+			seen[name] = true
+			out = append(out, name)
+		}
+		i = end
+	}
+	return out
+}
