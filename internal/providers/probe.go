@@ -1,0 +1,446 @@
+package providers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/nvml"
+	"github.com/xferbench/xferbench/ucx"
+)
+
+// Names are the providers that are probed, in the order of the table.
+func Names() []string {
+	return []string{"efa", "efa-direct", "tcp", "net", "tcp;ofi_rxm", "shm", "sockets", "verbs",
+		"ucx", "ucx:tcp", "ucx:shm", "ucx:rc", "ucx:srd", "ucx:cuda_ipc", "socket", "memcpy"}
+}
+
+// libraryPrefix marks the names of probes of libraries.
+const libraryPrefix = "library:"
+
+var libraryNames = []string{"libfabric", "UCX", "libcuda", "NVML"}
+
+// ErrUnknown: no probe has that name.
+var ErrUnknown = errors.New("no such probe")
+
+// Libraries are the files to load instead of the loader's.
+type Libraries struct{ Fabric, UCP string }
+
+// answer is what a probe's process prints.
+type answer struct {
+	Row     *Row     `json:"row,omitempty"`
+	Library *Library `json:"library,omitempty"`
+	GPUs    []GPU    `json:"gpus,omitempty"`
+}
+
+// probe runs the probe name in this process, which may crash or hang in it.
+func probe(ctx context.Context, name string, libs Libraries) (answer, error) {
+	begin := time.Now()
+	if lib, ok := strings.CutPrefix(name, libraryPrefix); ok {
+		return probeLibrary(lib, libs)
+	}
+	if err := xfer.CheckConfig(xfer.Config{Provider: name}); err != nil {
+		return answer{}, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	row := Row{Provider: name, API: apiOf(name), Outcome: Absent}
+	err := open(ctx, &row, libs)
+	if err != nil {
+		row.Why, row.Next = words(err)
+	} else {
+		row.Outcome = Runs
+	}
+	row.TookNs = time.Since(begin).Nanoseconds()
+	return answer{Row: &row}, nil
+}
+
+func apiOf(name string) string {
+	switch api, _, _ := strings.Cut(name, ":"); api {
+	case "socket", "memcpy", "ucx":
+		return api
+	}
+	return "libfabric"
+}
+
+// words takes an error apart: why, and the next step where the library's
+// binding knows one.
+func words(err error) (why, next string) {
+	var f *fabric.Error
+	var u *ucx.Error
+	switch {
+	case errors.As(err, &f):
+		c := *f
+		c.Hint, c.Provider = "", ""
+		return c.Error(), f.Hint
+	case errors.As(err, &u):
+		c := *u
+		c.Hint = ""
+		return c.Error(), u.Hint
+	}
+	why = strings.TrimPrefix(err.Error(), xfer.ErrUnavailable.Error()+": ")
+	return strings.TrimPrefix(why, xfer.ErrUnsupported.Error()+": "), ""
+}
+
+// tries are the sets of operations that a provider is opened with: the first
+// that it takes is the answer.
+var tries = [][]engine.Op{{engine.Read, engine.Write, engine.Send}, {engine.Read, engine.Write}, {engine.Send}}
+
+// open opens the provider as a run would, with a small registered region, and
+// fills the row.
+func open(ctx context.Context, row *Row, libs Libraries) error {
+	cfg := xfer.Config{Provider: row.Provider, Role: xfer.Initiator, Bind: []string{"127.0.0.1"}, Rails: 1, Streams: 1, SameHost: true,
+		Device: -1, Timeout: 5 * time.Second, Library: libs.Fabric, Options: map[string]string{}}
+	switch row.API {
+	case "libfabric":
+		// As the default of a raw run, so that an efa row says what that does.
+		cfg.Options[xfer.FabricShared] = "off"
+	case "ucx":
+		cfg.Library = libs.UCP
+	}
+	var first error
+	for _, ops := range tries {
+		cfg.Ops = ops
+		info, err := openWith(ctx, cfg)
+		if err == nil {
+			describe(row, info, ops)
+			if first != nil {
+				why, next := words(first)
+				row.Notes = append(row.Notes, "not every operation: "+why)
+				row.Next = next
+			}
+			return detail(row, libs)
+		}
+		first = cmp.Or(first, err)
+		if !errors.Is(err, xfer.ErrUnsupported) {
+			return first
+		}
+	}
+	return first
+}
+
+// openWith opens, registers and closes; what the endpoint said in between is
+// the answer.
+func openWith(ctx context.Context, cfg xfer.Config) (info xfer.Info, err error) {
+	ep, err := xfer.Open(ctx, cfg)
+	if err != nil {
+		return info, err
+	}
+	buf, err := mem.New(mem.Host, 0, 1<<20)
+	if err != nil {
+		return info, errors.Join(err, ep.Close())
+	}
+	defer func() { err = errors.Join(err, ep.Close(), buf.Free()) }()
+	if err := ep.Register(buf); err != nil {
+		return info, err
+	}
+	if apiOf(cfg.Provider) == "ucx" {
+		// UCX chooses its transports for an endpoint: one to itself shows them.
+		address, err := ep.Address()
+		if err != nil {
+			return info, err
+		}
+		if err := ep.Connect(ctx, address); err != nil {
+			return info, err
+		}
+	}
+	return ep.Info(), nil
+}
+
+func describe(row *Row, info xfer.Info, ops []engine.Op) {
+	row.Library, row.Version, row.Fabric, row.Carrier = info.Library, info.Version, info.Fabric, info.Provider
+	row.Landing, row.Emulated, row.Protocol = info.Landing, info.Simulated, info.Protocol
+	for _, n := range info.Notes {
+		// Some begin with the provider's name, as the row does.
+		row.Notes = append(row.Notes, strings.TrimPrefix(n, row.Provider+": "))
+	}
+	for _, op := range ops {
+		row.Ops = append(row.Ops, op.String())
+	}
+	for op := range row.Landing {
+		if !slices.Contains(row.Ops, op) {
+			delete(row.Landing, op)
+		}
+	}
+	for _, d := range info.Devices {
+		row.Devices = append(row.Devices, Device{Name: d.Name, Firmware: d.Firmware, PCI: d.PCI, NUMA: d.NUMA, LinkBits: d.LinkBits})
+	}
+	row.RMA = rma(row, info)
+}
+
+// rma says what makes READ and WRITE.
+func rma(row *Row, info xfer.Info) string {
+	if !slices.Contains(row.Ops, "read") {
+		return "none"
+	}
+	of := func(op string) string {
+		switch p := info.Protocol[op]; {
+		case slices.Contains(info.Emulated, op):
+			return "emulated"
+		case strings.HasPrefix(p, "device"):
+			return "device"
+		case row.API == "ucx" || strings.HasPrefix(row.Carrier, "verbs"):
+			return hardware(info)
+		case row.Carrier == "efa":
+			return "unknown"
+		case row.API == "memcpy":
+			return "copy"
+		}
+		return "software"
+	}
+	read, write := of("read"), of("write")
+	if read == write {
+		return read
+	}
+	return "read " + read + ", write " + write
+}
+
+// hardware tells RDMA devices from sockets and shared memory.
+func hardware(info xfer.Info) string {
+	if strings.HasPrefix(info.Provider, "verbs") {
+		return "device"
+	}
+	for _, d := range info.Devices {
+		t, _, _ := strings.Cut(d.Name, "/")
+		if strings.HasPrefix(t, "rc") || strings.HasPrefix(t, "dc") || strings.HasPrefix(t, "srd") || strings.HasPrefix(t, "cuda_ipc") {
+			return "device"
+		}
+	}
+	return "software"
+}
+
+// detail adds what an open endpoint does not say: all NICs, and GPU memory.
+func detail(row *Row, libs Libraries) error {
+	gpu := len(host.Root("").GPUsOnBus()) > 0
+	switch row.API {
+	case "libfabric":
+		return fabricDetail(row, libs, gpu)
+	case "ucx":
+		if !gpu {
+			return nil
+		}
+		lib, err := ucx.Load(libs.UCP)
+		if err != nil {
+			return err
+		}
+		_, tls, _ := strings.Cut(row.Provider, ":")
+		c, err := lib.Open(ucx.Config{TLS: tls})
+		if err != nil {
+			return err
+		}
+		row.GPUMemory = "no"
+		if c.Supports(ucx.CUDAMemory) {
+			row.GPUMemory = "yes"
+		} else {
+			row.GPUMemoryWhy = "these transports of UCX cannot reach CUDA memory; add cuda_copy, as in ucx:tcp,cuda_copy, or use a UCX built with CUDA"
+		}
+		return c.Close()
+	}
+	return nil
+}
+
+func fabricDetail(row *Row, libs Libraries, gpu bool) error {
+	lib, err := fabric.Load(libs.Fabric)
+	if err != nil {
+		return err
+	}
+	want := fabric.Want{Provider: row.Provider, NoShared: true}
+	for _, o := range row.Ops {
+		op, err := engine.ParseOp(o)
+		if err != nil {
+			return err
+		}
+		want.Ops = append(want.Ops, op)
+	}
+	found, err := lib.Find(want)
+	if err != nil {
+		return err
+	}
+	defer found.Free()
+	row.Devices = devices(found.Interfaces)
+	if row.Carrier == "efa" {
+		ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{Initiator: true, Depth: 16})
+		if err != nil {
+			return err
+		}
+		row.SharedOff = ep.Limits().SharedForbidden || os.Getenv("FI_EFA_ENABLE_SHM_TRANSFER") == "0"
+		if err := ep.Close(); err != nil {
+			return err
+		}
+	}
+	if gpu {
+		want.CUDA = true
+		row.GPUMemory = "yes"
+		if f, err := lib.Find(want); err != nil {
+			row.GPUMemory = "no"
+			why, next := words(err)
+			row.GPUMemoryWhy = strings.Join(slices.DeleteFunc([]string{why, next}, func(s string) bool { return s == "" }), "; ")
+		} else {
+			f.Free()
+		}
+	}
+	return nil
+}
+
+// devices lists the NICs of interfaces once each, the loopback last.
+func devices(all []fabric.Interface) []Device {
+	var out []Device
+	seen := map[string]bool{}
+	for _, i := range all {
+		n := i.NIC
+		name := cmp.Or(n.Name, i.Domain)
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		out = append(out, Device{Name: name, Firmware: n.Firmware, Driver: n.Driver, PCI: n.PCI, NUMA: n.NUMA, LinkBits: n.LinkBits})
+	}
+	slices.SortStableFunc(out, func(a, b Device) int {
+		return cmp.Compare(boolInt(a.Name == "lo"), boolInt(b.Name == "lo"))
+	})
+	return out
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// probeLibrary loads a library and says which file that was.
+func probeLibrary(name string, libs Libraries) (answer, error) {
+	l := Library{Name: name, Outcome: Runs}
+	var gpus []GPU
+	var err error
+	switch name {
+	case "libfabric":
+		var lib *fabric.Library
+		if lib, err = fabric.Load(libs.Fabric); err == nil {
+			l.Path, l.Version = lib.Path(), lib.Version().String()
+		}
+	case "UCX":
+		var lib *ucx.Library
+		if lib, err = ucx.Load(libs.UCP); err == nil {
+			l.Path, l.Version = lib.Path(), lib.Version()
+		}
+	case "libcuda":
+		var info mem.CUDAInfo
+		if info, err = mem.ProbeCUDA(); err == nil {
+			l.Path, l.Version = info.Library, info.Driver
+			gpus = cudaGPUs(info)
+		}
+	case "NVML":
+		var lib *nvml.Library
+		if lib, err = nvml.New(""); err == nil {
+			l.Path = lib.Path()
+			l.Version, gpus, err = nvmlGPUs(lib)
+			err = errors.Join(err, lib.Close())
+		}
+	default:
+		return answer{}, fmt.Errorf("%w: library %q", ErrUnknown, name)
+	}
+	if err != nil {
+		l.Outcome = Absent
+		l.Why, l.Next = libraryWords(err)
+	}
+	return answer{Library: &l, GPUs: gpus}, nil
+}
+
+// libraryWords is the loader's part of a load error, and the next step.
+func libraryWords(err error) (why, next string) {
+	why, next = words(err)
+	if next == "" {
+		// cgo/mem and nvml write "kind: loader's words; next step".
+		if i := strings.LastIndex(why, "; "); i > 0 {
+			why, next = why[:i], why[i+2:]
+		}
+	}
+	for _, kind := range []error{mem.ErrNoCUDA, nvml.ErrUnavailable} {
+		why = strings.TrimPrefix(why, kind.Error()+": ")
+	}
+	return strings.ReplaceAll(why, "\n", "; "), next
+}
+
+// GPUs lists the host's GPUs for a record: NVML's list where that loads, else
+// libcuda's, else none. It never fails a run. It loads those libraries into this
+// process.
+func GPUs() []record.GPU {
+	var all []GPU
+	if lib, err := nvml.New(""); err == nil {
+		_, all, err = nvmlGPUs(lib)
+		if err = errors.Join(err, lib.Close()); err != nil {
+			all = nil
+		}
+	}
+	if len(all) == 0 {
+		if info, err := mem.ProbeCUDA(); err == nil {
+			all = cudaGPUs(info)
+		}
+	}
+	out := make([]record.GPU, len(all))
+	for i, g := range all {
+		out[i] = g.GPU
+	}
+	return out
+}
+
+// nvmlGPUs lists GPUs and NVML's version.
+func nvmlGPUs(lib nvml.Interface) (version string, out []GPU, err error) {
+	sys, err := lib.System()
+	if err != nil {
+		return "", nil, err
+	}
+	list, err := lib.GPUs()
+	if err != nil {
+		return "", nil, err
+	}
+	for _, g := range list {
+		out = append(out, GPU{
+			GPU:     record.GPU{Index: g.Index, Name: g.Name, PCI: g.PCI, NUMA: g.NUMA, MemoryBytes: g.MemoryBytes, Driver: sys.Driver},
+			PCIeGen: g.PCIeMaxGen, PCIeWidth: g.PCIeMaxWidth, NVLinks: len(g.NVLinks),
+		})
+	}
+	return sys.Library, out, nil
+}
+
+func cudaGPUs(info mem.CUDAInfo) []GPU {
+	known := map[string]int{}
+	for _, d := range host.Root("").GPUsOnBus() {
+		known[d.Address] = d.NUMA
+	}
+	var out []GPU
+	for _, d := range info.Devices {
+		g := record.GPU{Index: d.Ordinal, Name: d.Name, PCI: d.PCI, NUMA: -1, Driver: "CUDA " + info.Driver}
+		if n, ok := known[strings.ToLower(d.PCI)]; ok {
+			g.NUMA = n
+		}
+		out = append(out, GPU{GPU: g})
+	}
+	return out
+}
+
+// landing is a row's landing in words, operations with the same proof together.
+func landing(m map[string]string) string {
+	by := map[string][]string{}
+	for _, op := range []string{"read", "write", "send"} {
+		if p := m[op]; p != "" {
+			by[p] = append(by[p], op)
+		}
+	}
+	var parts []string
+	for _, p := range slices.Sorted(maps.Keys(by)) {
+		parts = append(parts, strings.Join(by[p], ",")+" "+p)
+	}
+	return strings.Join(parts, ", ")
+}

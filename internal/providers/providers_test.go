@@ -1,0 +1,427 @@
+package providers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/fabric/efaemu"
+	"github.com/xferbench/xferbench/internal/host/hosttest"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/testenv"
+	"github.com/xferbench/xferbench/nvml"
+	"github.com/xferbench/xferbench/ucx"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// misbehave makes the child of one probe go wrong: "crash:NAME", "hang:NAME",
+// "garbage:NAME", "noise:NAME".
+const misbehave = "XFERBENCH_TEST_PROBE"
+
+// TestMain is the child, too: Child starts this binary as `providers --probe
+// NAME --json`.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 4 || os.Args[1] != "providers" {
+		os.Exit(m.Run())
+	}
+	name := os.Args[3]
+	how, who, _ := strings.Cut(os.Getenv(misbehave), ":")
+	if who == name {
+		switch how {
+		case "crash":
+			_, _ = os.Stderr.WriteString("some library: assertion failed\n")
+			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+				os.Exit(1)
+			}
+			select {}
+		case "hang":
+			time.Sleep(time.Minute)
+		case "garbage":
+			_, _ = os.Stdout.WriteString("what?\n")
+			os.Exit(0)
+		case "noise":
+			_, _ = os.Stdout.WriteString("[1] WARN a library that talks on stdout\n")
+		}
+	}
+	if err := Main(context.Background(), os.Stdout, name, Libraries{}, time.Minute); err != nil {
+		_, _ = os.Stderr.WriteString(err.Error() + "\n")
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// self is the Prober of this host, in real child processes.
+func self(t *testing.T) Prober {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Child(exe, Libraries{})
+}
+
+func collect(t *testing.T, o Options) Report {
+	t.Helper()
+	if o.Limit == 0 {
+		o.Limit = 30 * time.Second
+	}
+	r, err := Collect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// recorded is a Prober with fixed answers, as the hosts of the trees give them.
+func recorded(t *testing.T, answers map[string]answer) Prober {
+	return func(_ context.Context, name string) ([]byte, error) {
+		a, ok := answers[name]
+		if !ok {
+			why := "no answer was recorded"
+			if lib, isLib := strings.CutPrefix(name, libraryPrefix); isLib {
+				a = answer{Library: &Library{Name: lib, Outcome: Absent, Why: why}}
+			} else {
+				a = answer{Row: &Row{Provider: name, API: apiOf(name), Outcome: Absent, Why: why}}
+			}
+		}
+		out, err := json.Marshal(a)
+		if err != nil {
+			t.Error(err)
+		}
+		return out, nil
+	}
+}
+
+// libfabricAnswer is a loaded libfabric.
+func libfabricAnswer(version string) answer {
+	return answer{Library: &Library{Name: "libfabric", Outcome: Runs, Path: "/opt/amazon/efa/lib64/libfabric.so.1", Version: version}}
+}
+
+func efaRow(rma string, devices ...Device) answer {
+	return answer{Row: &Row{Provider: "efa", API: "libfabric", Outcome: Runs, Devices: devices, Fabric: "efa", Carrier: "efa",
+		Ops: []string{"read", "write", "send"}, Landing: map[string]string{"read": "local-completion", "write": "delivery-complete", "send": "target-ack"},
+		RMA: rma, SharedOff: true, GPUMemory: "yes", TookNs: 12_000_000}}
+}
+
+// h100 are the GPUs of the p5 tree.
+func h100() []GPU {
+	var out []GPU
+	for i, bus := range []string{"50", "60", "70", "80", "90", "a0", "b0", "c0"} {
+		out = append(out, GPU{GPU: record.GPU{Index: i, Name: "NVIDIA H100 80GB HBM3", PCI: "0000:" + bus + ":1c.0", NUMA: i / 4, MemoryBytes: 80 << 30,
+			Driver: "550.90.07"}, PCIeGen: 5, PCIeWidth: 16, NVLinks: 18})
+	}
+	return out
+}
+
+var trees = map[string]map[string]answer{
+	"g5": {
+		"library:libfabric": libfabricAnswer("2.1"),
+		"efa":               efaRow("emulated", Device{Name: "rdmap0s6", PCI: "0000:00:06.0", NUMA: -1, LinkBits: 40e9}),
+	},
+	"g5-noefa": {
+		"library:libfabric": libfabricAnswer("1.17"),
+		"efa": {Row: &Row{Provider: "efa", API: "libfabric", Outcome: Absent, Why: "fi_getinfo: this host has no EFA device: No data available (61)",
+			Next: "run on an EC2 instance with an EFA interface attached, or choose another --provider"}},
+	},
+	"p4d": {
+		"library:libfabric": libfabricAnswer("1.20"),
+		"efa": efaRow("read device, write emulated", Device{Name: "rdmap16s27", NUMA: 0, LinkBits: 100e9}, Device{Name: "rdmap32s27", NUMA: 0, LinkBits: 100e9},
+			Device{Name: "rdmap144s27", NUMA: 1, LinkBits: 100e9}, Device{Name: "rdmap160s27", NUMA: 1, LinkBits: 100e9}),
+	},
+	"p5": {
+		"library:libfabric": libfabricAnswer("2.4"),
+		"library:NVML":      {Library: &Library{Name: "NVML", Outcome: Runs, Path: "/lib64/libnvidia-ml.so.1", Version: "12.550.90.07"}, GPUs: h100()},
+		"efa":               efaRow("device", Device{Name: "rdmap80s23", NUMA: 0, LinkBits: 100e9}),
+	},
+}
+
+func TestTrees(t *testing.T) {
+	for name, answers := range trees {
+		t.Run(name, func(t *testing.T) {
+			r := collect(t, Options{Root: hosttest.Unpack(t, name), Probe: recorded(t, answers), Names: []string{"efa"}})
+			r.Host.Arch, r.Host.CPUs, r.Host.MemlockSoft = "amd64", 48, 0 // of this machine
+			var text, doc bytes.Buffer
+			if err := r.WriteText(&text, false); err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(text.String()) {
+				if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > columns {
+					t.Errorf("%d columns: %s", n, line)
+				}
+			}
+			e := json.NewEncoder(&doc)
+			e.SetIndent("", "  ")
+			if err := e.Encode(r); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".txt", text.Bytes())
+			golden(t, name+".json", doc.Bytes())
+		})
+	}
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), string(got)); d != "" {
+		t.Errorf("%s (go test -update writes it):\n%s", name, d)
+	}
+}
+
+// The facts of each tree, apart from how they are printed.
+func TestAWS(t *testing.T) {
+	for _, c := range []struct {
+		tree, emulated, shm string
+		states              map[string]State
+	}{
+		{"g5", "read, write", "no", map[string]State{"EFA attached": OK, "libfabric for EFA": OK, "RMA on EFA": Warn, "GPUDirect on EFA": Warn, "one-host run": OK}},
+		{"g5-noefa", "read, write", "yes", map[string]State{"EFA attached": Fail, "libfabric for EFA": Warn, "RMA on EFA": Warn}},
+		{"p4d", "write", "no", map[string]State{"EFA attached": OK, "libfabric for EFA": Warn, "RMA on EFA": Warn, "GPUDirect on EFA": OK}},
+		{"p5", "none", "no", map[string]State{"EFA attached": OK, "libfabric for EFA": OK, "RMA on EFA": OK, "GPUDirect on EFA": OK}},
+	} {
+		r := collect(t, Options{Root: hosttest.Unpack(t, c.tree), Probe: recorded(t, trees[c.tree]), Names: []string{"efa"}})
+		if r.AWS == nil {
+			t.Fatalf("%s: no AWS section", c.tree)
+		}
+		if r.AWS.EmulatedRMA != c.emulated || r.AWS.OneHostShared != c.shm {
+			t.Errorf("%s: emulated %q, shared %q", c.tree, r.AWS.EmulatedRMA, r.AWS.OneHostShared)
+		}
+		for name, want := range c.states {
+			i := slices.IndexFunc(r.AWS.Checks, func(k Check) bool { return k.Name == name })
+			if i < 0 || r.AWS.Checks[i].State != want {
+				t.Errorf("%s: %s: %+v, want %s", c.tree, name, r.AWS.Checks, want)
+			} else if k := r.AWS.Checks[i]; k.State != OK && k.Next == "" {
+				t.Errorf("%s: %s has no next step", c.tree, name)
+			}
+		}
+	}
+}
+
+// p5: each GPU has four NICs on its own root.
+func TestNearestNICs(t *testing.T) {
+	r := collect(t, Options{Root: hosttest.Unpack(t, "p5"), Probe: recorded(t, trees["p5"]), Names: []string{"efa"}})
+	if len(r.GPUs) != 8 {
+		t.Fatalf("%d GPUs", len(r.GPUs))
+	}
+	want := []NearNIC{{"rdmap112s23", "PHB"}, {"rdmap112s24", "PHB"}, {"rdmap112s25", "PHB"}, {"rdmap112s26", "PHB"}}
+	if d := cmp.Diff(want, r.GPUs[2].Nearest); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestChildGoesWrong(t *testing.T) {
+	for _, c := range []struct {
+		how     string
+		outcome Outcome
+		why     string
+	}{
+		{"crash", Crashed, "signal: killed: some library: assertion failed"},
+		{"hang", Hung, "killed after 700ms"},
+		{"garbage", Crashed, `no answer but "what?"`},
+		{"noise", Runs, ""},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			t.Setenv(misbehave, c.how+":memcpy")
+			limit := 30 * time.Second
+			if c.how == "hang" {
+				limit = 700 * time.Millisecond
+			}
+			r := run(t.Context(), self(t), "memcpy", limit).Row
+			if r == nil || r.Outcome != c.outcome || !strings.Contains(r.Why, c.why) || c.outcome != Runs && r.Next == "" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// A crash takes nothing else with it, of libraries neither.
+func TestCrashIsARow(t *testing.T) {
+	t.Setenv(misbehave, "crash:library:UCX")
+	r := collect(t, Options{Probe: self(t), Names: []string{"memcpy"}})
+	if l := r.library("UCX"); l == nil || l.Outcome != Crashed || !strings.Contains(l.Why, "signal: killed") {
+		t.Errorf("%+v", l)
+	}
+	if row := r.Row("memcpy"); row == nil || row.Outcome != Runs {
+		t.Errorf("%+v", row)
+	}
+	if r.Runnable() {
+		t.Error("memcpy alone is no transport")
+	}
+}
+
+func TestUnknownProbe(t *testing.T) {
+	for _, name := range []string{"nosuch", "library:nosuch", "ucx:"} {
+		if _, err := probe(t.Context(), name, Libraries{}); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stopped by the test")
+	p := func(context.Context, string) ([]byte, error) { cancel(stop); return nil, stop }
+	if _, err := Collect(ctx, Options{Probe: p, Limit: time.Second, Names: []string{"tcp"}}); !errors.Is(err, stop) {
+		t.Errorf("%v", err)
+	}
+}
+
+func needLibraries(t *testing.T) {
+	t.Helper()
+	_, err := fabric.Load("")
+	testenv.Need(t, "libfabric", err)
+	_, err = ucx.Load("")
+	testenv.Need(t, "ucx", err)
+}
+
+func TestThisHost(t *testing.T) {
+	needLibraries(t)
+	r := collect(t, Options{Probe: self(t)})
+	if len(r.Rows) != len(Names()) || len(r.Libraries) != 4 {
+		t.Fatalf("%d rows, %d libraries", len(r.Rows), len(r.Libraries))
+	}
+	for _, name := range []string{"tcp", "tcp;ofi_rxm", "shm", "sockets", "ucx", "ucx:tcp", "ucx:shm", "socket", "memcpy"} {
+		row := r.Row(name)
+		if row.Outcome != Runs || len(row.Ops) != 3 || row.Landing["write"] == "" || row.RMA == "" || row.TookNs <= 0 {
+			t.Errorf("%s: %+v", name, row)
+		}
+		if row.API == "libfabric" && (len(row.Devices) == 0 || row.Library == "" || row.Version == "") {
+			t.Errorf("%s: %+v", name, row)
+		}
+	}
+	if !r.Runnable() {
+		t.Error("nothing runs")
+	}
+	if devices := r.AWS; devices == nil {
+		for _, name := range []string{"efa", "efa-direct"} {
+			if row := r.Row(name); row.Outcome != Absent || !strings.Contains(row.Why, "no EFA device") || row.Next == "" {
+				t.Errorf("%s: %+v", name, row)
+			}
+		}
+	}
+	// UCX's own words, and the step that its binding knows.
+	if row := r.Row("ucx:srd"); row.Outcome == Absent && (!strings.Contains(row.Why, "srd") || row.Next == "") {
+		t.Errorf("%+v", row)
+	}
+	for _, l := range r.Libraries {
+		if l.Outcome == Absent && (l.Why == "" || l.Next == "") || l.Outcome == Runs && (l.Path == "" || l.Version == "") {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
+// libfabric's own efa provider on the emulated device of each generation.
+func TestEmulatedEFA(t *testing.T) {
+	needLibraries(t)
+	so := efaemu.Build(t)
+	for _, c := range []struct {
+		profile       efaemu.Profile
+		devices       int
+		rma, emulated string // with device RDMA write in the library, and of the host
+		id            string
+	}{
+		{efaemu.P5, 2, "device", "none", "0xefa2"},
+		{efaemu.P4d, 1, "read device, write emulated", "write", "0xefa1"},
+		{efaemu.G5, 1, "emulated", "read, write", "0xefa0"},
+	} {
+		t.Run(string(c.profile), func(t *testing.T) {
+			env, err := efaemu.Setup(filepath.Join(t.TempDir(), "efa"), efaemu.Options{Library: so, Profile: c.profile, Devices: c.devices})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, kv := range env {
+				k, v, _ := strings.Cut(kv, "=")
+				t.Setenv(k, v)
+			}
+			r := collect(t, Options{Probe: self(t), Names: []string{"efa", "efa-direct"}})
+			efa, direct := r.Row("efa"), r.Row("efa-direct")
+			if efa.Outcome != Runs || !efa.Emulated || len(efa.Devices) != c.devices || efa.Devices[0].Name != "rdmap0s6" || !efa.SharedOff ||
+				efa.Devices[0].Firmware != efaemu.FirmwareVersion || len(efa.Ops) != 3 {
+				t.Fatalf("%+v", efa)
+			}
+			old := versionOf(t, r).Less(deviceWrite)
+			if old {
+				// No library before 1.18 has a device RDMA write, or says what it does
+				// for a read.
+				if !strings.Contains(efa.RMA, "write emulated") {
+					t.Errorf("RMA %q", efa.RMA)
+				}
+			} else if efa.RMA != c.rma || r.AWS.EmulatedRMA != c.emulated {
+				t.Errorf("RMA %q, %q", efa.RMA, r.AWS.EmulatedRMA)
+			}
+			if versionOf(t, r).Less(fabric.Version{Major: 2, Minor: 1}) {
+				if direct.Outcome != Absent || !strings.Contains(direct.Why, "2.1") {
+					t.Errorf("efa-direct: %+v", direct)
+				}
+			} else if direct.Outcome != Runs {
+				t.Errorf("efa-direct: %+v", direct)
+			}
+			a := r.AWS
+			if a == nil || len(a.Attached) != c.devices || !a.Attached[0].Emulated || a.Attached[0].DeviceID != c.id || a.OneHostShared != "no" {
+				t.Errorf("%+v", a)
+			}
+			var text bytes.Buffer
+			if err := r.WriteText(&text, false); err != nil || !strings.Contains(text.String(), "emulated device") {
+				t.Errorf("%v\n%s", err, &text)
+			}
+		})
+	}
+}
+
+func versionOf(t *testing.T, r Report) fabric.Version {
+	t.Helper()
+	v, ok := libfabricVersion(r)
+	if !ok {
+		t.Fatalf("libfabric: %+v", r.library("libfabric"))
+	}
+	return v
+}
+
+func TestNVMLList(t *testing.T) {
+	fake := &nvml.Fake{Sys: nvml.System{Driver: "550", Library: "12.550"},
+		Devices: []nvml.GPU{{Index: 0, Name: "A10G", PCI: "0000:00:1b.0", NUMA: 1, MemoryBytes: 24 << 30, PCIeMaxGen: 4, PCIeMaxWidth: 8}}}
+	version, got, err := nvmlGPUs(fake)
+	want := []GPU{{GPU: record.GPU{Name: "A10G", PCI: "0000:00:1b.0", NUMA: 1, MemoryBytes: 24 << 30, Driver: "550"}, PCIeGen: 4, PCIeWidth: 8}}
+	if d := cmp.Diff(want, got); d != "" || err != nil || version != "12.550" {
+		t.Error(d, err, version)
+	}
+	fake.Err = errors.New("lost")
+	if _, _, err := nvmlGPUs(fake); err == nil {
+		t.Error("the error was dropped")
+	}
+}
+
+// Where there is neither NVML nor libcuda, a run goes on without GPUs.
+func TestGPUs(t *testing.T) {
+	got := GPUs()
+	if _, err := nvml.New(""); err != nil && len(got) > 0 {
+		t.Logf("by libcuda: %+v", got)
+	}
+	for _, g := range got {
+		if g.Name == "" || g.PCI == "" {
+			t.Errorf("%+v", g)
+		}
+	}
+}
