@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/perf/benchfmt"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/analysis"
 )
 
@@ -18,43 +18,34 @@ var errNoBench = errors.New("no row to export: rows of emulated devices and rows
 // writeBenchfmt writes the Go benchmark format, which benchstat reads: one
 // line a unit (block, or launch), since that is what was repeated
 // independently.
-func writeBenchfmt(b *bytes.Buffer, as []*analysis.Analysis) error {
+func writeBenchfmt(b *bytes.Buffer, docs []Document) error {
 	w := benchfmt.NewWriter(b)
 	n := 0
-	for _, a := range as {
-		run := a.Record.Run
-		// Every result repeats all keys, so that a record without a peer does not
-		// inherit the last one's.
-		peer := ""
-		if run.Peer != nil {
-			peer = run.Peer.Hostname
-		}
-		config := []benchfmt.Config{}
-		for _, kv := range [][2]string{
-			{"pkg", "xferbench"}, {"xferbench", run.ToolVersion}, {"commit", run.ToolCommit}, {"run", run.ID},
-			{"host", run.Host.Hostname}, {"peer", peer}, {"cpu", run.Host.CPUModel},
-		} {
-			if kv[1] != "" {
-				config = append(config, benchfmt.Config{Key: kv[0], Value: []byte(oneLine(kv[1])), File: true})
+	write := func(run *record.Run, name string, iters int, vs ...benchfmt.Value) error {
+		n++
+		return w.Write(&benchfmt.Result{Config: benchConfig(run), Name: benchfmt.Name(name), Iters: iters, Values: vs})
+	}
+	for _, d := range docs {
+		run := &d.Record.Run
+		if d.TTFT != nil {
+			for _, r := range d.TTFT.rows {
+				for _, u := range r.units {
+					if err := write(run, ttftBenchName(r), u.N, seconds(u.Value)); err != nil {
+						return err
+					}
+				}
 			}
+			continue
 		}
-		for _, r := range a.Rows {
+		for _, r := range d.Raw.Rows {
 			if !r.HasSpeed() {
 				continue
 			}
 			for _, u := range r.Units {
 				rate := float64(r.Bytes) / u.Value * 1e9
-				err := w.Write(&benchfmt.Result{
-					Config: slices.Clone(config), Name: benchName(r), Iters: r.N / len(r.Units),
-					Values: []benchfmt.Value{
-						{Value: u.Value / 1e9, Unit: "sec/op", OrigValue: u.Value, OrigUnit: "ns/op"},
-						{Value: rate, Unit: "B/s", OrigValue: rate / 1e6, OrigUnit: "MB/s"},
-					},
-				})
-				if err != nil {
+				if err := write(run, benchName(r), r.N/len(r.Units), seconds(u.Value), benchfmt.Value{Value: rate, Unit: "B/s", OrigValue: rate / 1e6, OrigUnit: "MB/s"}); err != nil {
 					return err
 				}
-				n++
 			}
 		}
 	}
@@ -64,35 +55,56 @@ func writeBenchfmt(b *bytes.Buffer, as []*analysis.Analysis) error {
 	return nil
 }
 
-// benchName is a row's name as key=value pairs, which benchstat can project on.
-func benchName(r *analysis.Row) benchfmt.Name {
-	var s strings.Builder
-	s.WriteString("Transfer")
-	pair := func(k, v string) {
+func seconds(ns float64) benchfmt.Value {
+	return benchfmt.Value{Value: ns / 1e9, Unit: "sec/op", OrigValue: ns, OrigUnit: "ns/op"}
+}
+
+// benchConfig is the same set of keys for every record, so that one without a
+// peer does not inherit that of the last.
+func benchConfig(run *record.Run) []benchfmt.Config {
+	peer := "none"
+	if run.Peer != nil {
+		peer = run.Peer.Hostname
+	}
+	var out []benchfmt.Config
+	for _, kv := range [][2]string{
+		{"pkg", "xferbench"}, {"xferbench", run.ToolVersion}, {"commit", run.ToolCommit}, {"run", run.ID},
+		{"host", run.Host.Hostname}, {"peer", peer}, {"cpu", run.Host.CPUModel},
+	} {
+		v := oneLine(kv[1])
 		if v == "" {
-			return
+			v = "unknown"
 		}
-		v = strings.Map(func(c rune) rune {
+		out = append(out, benchfmt.Config{Key: kv[0], Value: []byte(v), File: true})
+	}
+	return out
+}
+
+// benchName is a row's name as key=value pairs, which benchstat can project on.
+func benchName(r *analysis.Row) string {
+	repeat := ""
+	if _, again, ok := strings.Cut(r.Label, " ("); ok {
+		repeat = strings.TrimSuffix(again, ")")
+	}
+	return pairs("Transfer", "provider", r.Provider, "op", r.Op, "memory", analysis.Memory(r.Condition), "shape", r.Shape, "layout", r.Layout,
+		"streams", fmt.Sprint(r.Transport.Streams), "depth", fmt.Sprint(r.Transport.Depth), "descriptors", fmt.Sprint(r.Descs),
+		"repeat", repeat, "bytes", fmt.Sprint(r.Bytes))
+}
+
+// pairs appends /key=value for each value that is not empty.
+func pairs(name string, kvs ...string) string {
+	for i := 0; i+1 < len(kvs); i += 2 {
+		if kvs[i+1] == "" {
+			continue
+		}
+		name += "/" + kvs[i] + "=" + strings.Map(func(c rune) rune {
 			if c <= ' ' || c == '/' {
 				return '_'
 			}
 			return c
-		}, v)
-		fmt.Fprintf(&s, "/%s=%s", k, v)
+		}, kvs[i+1])
 	}
-	pair("provider", r.Provider)
-	pair("op", r.Op)
-	pair("memory", analysis.Memory(r.Condition))
-	pair("shape", r.Shape)
-	pair("layout", r.Layout)
-	pair("streams", fmt.Sprint(r.Transport.Streams))
-	pair("depth", fmt.Sprint(r.Transport.Depth))
-	pair("descriptors", fmt.Sprint(r.Descs))
-	if _, again, ok := strings.Cut(r.Label, " ("); ok {
-		pair("repeat", strings.TrimSuffix(again, ")"))
-	}
-	pair("bytes", fmt.Sprint(r.Bytes))
-	return benchfmt.Name(s.String())
+	return name
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -348,10 +348,10 @@ func sequences(a *analysis.Analysis, id string) []htmlFigure {
 				blocks[k].Label = fmt.Sprint(k + 1)
 			}
 		}
-		var changes []float64
+		var changes []plot.Mark
 		words := "no change point"
 		for _, t := range r.Steady.Transitions {
-			changes = append(changes, float64(t.Iteration)-0.5)
+			changes = append(changes, plot.Mark{At: float64(t.Iteration) - 0.5, Class: "change", Label: "change"})
 			words = fmt.Sprintf("a change at transfer %d, from %s to %s", t.Iteration+1, nanos(t.Before), nanos(t.After))
 		}
 		ys, blocks, changes = squeeze(ys, blocks, changes)
@@ -365,10 +365,10 @@ func sequences(a *analysis.Analysis, id string) []htmlFigure {
 }
 
 // squeeze keeps the figure of a long series small: it draws every k-th sample.
-func squeeze(ys []float64, blocks []plot.Span, changes []float64) ([]float64, []plot.Span, []float64) {
+func squeeze(ys []float64, blocks []plot.Span, marks []plot.Mark) ([]float64, []plot.Span, []plot.Mark) {
 	k := (len(ys) + maxDots - 1) / maxDots
 	if k < 2 {
-		return ys, blocks, changes
+		return ys, blocks, marks
 	}
 	var out []float64
 	for i := 0; i < len(ys); i += k {
@@ -377,10 +377,10 @@ func squeeze(ys []float64, blocks []plot.Span, changes []float64) ([]float64, []
 	for i := range blocks {
 		blocks[i].From, blocks[i].To = blocks[i].From/float64(k), blocks[i].To/float64(k)
 	}
-	for i := range changes {
-		changes[i] /= float64(k)
+	for i := range marks {
+		marks[i].At /= float64(k)
 	}
-	return out, blocks, changes
+	return out, blocks, marks
 }
 
 // coldFigure stacks the one-time costs of each provider.

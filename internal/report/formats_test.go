@@ -19,12 +19,12 @@ import (
 
 func render(t *testing.T, format string, paths ...string) []byte {
 	t.Helper()
-	var as []*analysis.Analysis
+	var docs []Document
 	for _, p := range paths {
-		as = append(as, analyse(t, filepath.Join(recordsDir, p)))
+		docs = append(docs, load(t, filepath.Join(recordsDir, p)))
 	}
 	var b bytes.Buffer
-	if err := Write(&b, as, format, Options{}); err != nil {
+	if err := Write(&b, docs, format, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -44,6 +44,7 @@ func TestGoldenFormats(t *testing.T) {
 	}
 	for format, ext := range map[string]string{"markdown": ".md", "csv": ".csv", "json": ".json", "benchfmt": ".bench"} {
 		golden(t, "emulated"+ext, render(t, format, "emulated.jsonl"))
+		golden(t, "ttft"+ext, render(t, format, "ttft.jsonl"))
 	}
 }
 
@@ -83,7 +84,7 @@ func TestCSV(t *testing.T) {
 // TestNoSpeed holds that a failed check and an emulated device leave no speed in
 // any format.
 func TestNoSpeed(t *testing.T) {
-	var j jsonReport
+	var j struct{ Reports []jsonRun }
 	if err := json.Unmarshal(render(t, "json", "failed-check.jsonl"), &j); err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +138,18 @@ func TestBenchstat(t *testing.T) {
 	change, err := strconv.ParseFloat(strings.Trim(cells[5], "+%"), 64)
 	if err != nil || change < 9 || change > 15 || !strings.Contains(cells[6], "n=10") {
 		t.Errorf("benchstat finds %q (%v), want about +12%% with n=10:\n%s", cells, err, out)
+	}
+}
+
+// TestKinds: one table cannot hold raw transfers and TTFT, a page can.
+func TestKinds(t *testing.T) {
+	docs := []Document{load(t, filepath.Join(recordsDir, "sweep.jsonl")), load(t, filepath.Join(recordsDir, "ttft.jsonl"))}
+	for _, format := range Formats() {
+		var b bytes.Buffer
+		err := Write(&b, docs, format, Options{})
+		if format == "csv" != errors.Is(err, ErrKinds) || format != "csv" && (err != nil || !strings.Contains(b.String(), "ucx-pair")) {
+			t.Errorf("%s: %v", format, err)
+		}
 	}
 }
 

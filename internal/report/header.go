@@ -19,8 +19,7 @@ type fact struct{ title, text string }
 // facts are what stands above the tables in every format for people.
 func facts(a *analysis.Analysis) []fact {
 	run := &a.Record.Run
-	out := []fact{{"", fmt.Sprintf("xferbench %s (%s), %s run %s, %s", run.ToolVersion, run.ToolCommit, run.Kind, run.ID,
-		time.Unix(0, run.StartUnixNs).UTC().Format("2006-01-02 15:04:05 UTC"))}}
+	out := []fact{{"", title(run)}}
 	if note := run.Env["XFERBENCH_NOTE"]; note != "" {
 		out = append(out, fact{"note", note})
 	}
@@ -36,6 +35,11 @@ func facts(a *analysis.Analysis) []fact {
 		out = append(out, fact{"record", tilde(a.Record.Path)})
 	}
 	return out
+}
+
+func title(run *record.Run) string {
+	return fmt.Sprintf("xferbench %s (%s), %s run %s, %s", run.ToolVersion, run.ToolCommit, run.Kind, run.ID,
+		time.Unix(0, run.StartUnixNs).UTC().Format("2006-01-02 15:04:05 UTC"))
 }
 
 func hosts(run *record.Run) []fact {
@@ -225,8 +229,8 @@ func payloads(a *analysis.Analysis) []fact {
 
 func payload(rows []*analysis.Row) string {
 	c := rows[0].Condition
-	for _, r := range rows { // a ceiling row may not know the model
-		if r.Tokens > 0 {
+	for _, r := range rows { // a ceiling or contiguous row knows less
+		if r.Tokens > 0 && r.Shape != "contiguous" {
 			c = r.Condition
 			break
 		}

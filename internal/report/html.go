@@ -39,6 +39,7 @@ type (
 		Warnings        []htmlWarning
 		Results         htmlTable
 		Figures         []htmlFigure
+		SequenceNote    string
 		Sequences       []htmlFigure
 		Cold            *htmlFigure
 		Path            *htmlTable
@@ -82,17 +83,26 @@ type (
 )
 
 // writeHTML writes one file that needs nothing else: no script, no network.
-func writeHTML(b *bytes.Buffer, as []*analysis.Analysis) error {
+func writeHTML(b *bytes.Buffer, docs []Document) error {
 	css, err := assets.ReadFile("page.css")
 	if err != nil {
 		return err
 	}
-	p := htmlPage{Title: "xferbench: " + as[0].Record.Run.ID, CSS: template.CSS(css)}
-	if len(as) > 1 {
-		p.Title = fmt.Sprintf("xferbench: %d runs", len(as))
+	p := htmlPage{Title: "xferbench: " + docs[0].Record.Run.ID, CSS: template.CSS(css)}
+	if len(docs) > 1 {
+		p.Title = fmt.Sprintf("xferbench: %d runs", len(docs))
 	}
-	for i, a := range as {
-		p.Runs = append(p.Runs, htmlRunOf(a, fmt.Sprintf("r%d", i)))
+	for i, d := range docs {
+		id := fmt.Sprintf("r%d", i)
+		if d.Raw != nil {
+			p.Runs = append(p.Runs, htmlRunOf(d.Raw, id))
+			continue
+		}
+		run, err := d.TTFT.html(id)
+		if err != nil {
+			return err
+		}
+		p.Runs = append(p.Runs, run)
 	}
 	return pageTemplate.Execute(b, p)
 }
@@ -145,6 +155,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	}
 	h.Figures = figures(a, id)
 	h.Sequences = sequences(a, id)
+	h.SequenceNote = "Each dot is one transfer in the order in which they ran; every other block is shaded; the line is the median. A drift, a step or a saw tooth here says more than any average."
 	h.Cold = coldFigure(a, id)
 	if rs := counted(rows); len(rs) > 0 {
 		cols, notes := pathColumns(rs)
@@ -154,7 +165,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	for _, f := range fs[1:] {
 		h.Facts = append(h.Facts, htmlFact{f.title, f.text})
 	}
-	h.Details = provenance(a)
+	h.Details = provenance(a.Record, a.Rows)
 	return h
 }
 
@@ -218,8 +229,8 @@ func markRows(t *htmlTable, rows []*analysis.Row, names int) {
 }
 
 // provenance is everything else that the record knows of how it came about.
-func provenance(a *analysis.Analysis) []htmlDetail {
-	run := a.Record.Run
+func provenance(rec *record.Record, rows []*analysis.Row) []htmlDetail {
+	run := rec.Run
 	var out []htmlDetail
 	add := func(title string, fs []htmlFact) {
 		if len(fs) > 0 {
@@ -234,8 +245,8 @@ func provenance(a *analysis.Analysis) []htmlDetail {
 	for i, h := range hosts {
 		add(names[i]+": "+h.Hostname, hostFacts(h))
 	}
-	for _, p := range unique(providersOf(a.Rows)) {
-		for _, r := range a.Rows {
+	for _, p := range unique(providersOf(rows)) {
+		for _, r := range rows {
 			if r.Provider == p {
 				add("Transport: "+p, transportFacts(r.Transport))
 				break
@@ -248,7 +259,7 @@ func provenance(a *analysis.Analysis) []htmlDetail {
 	}
 	add("Environment", env)
 	var events []htmlFact
-	for _, e := range a.Record.Events {
+	for _, e := range rec.Events {
 		events = append(events, htmlFact{fmt.Sprintf("%s at %s", e.Level, nanos(float64(e.TimeNs))), e.Message})
 	}
 	add("Events", events)

@@ -9,8 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/xferbench/xferbench/internal/report/analysis"
 )
 
 func TestHTMLGolden(t *testing.T) {
@@ -21,6 +19,7 @@ func TestHTMLGolden(t *testing.T) {
 		"failed-check":  {"failed-check.jsonl"},
 		"same-twice":    {"same-twice.jsonl"},
 		"two-days":      {"two-providers.jsonl", "another-day.jsonl"},
+		"ttft":          {"ttft.jsonl"},
 	} {
 		golden(t, name+".html", render(t, "html", paths...))
 	}
@@ -29,7 +28,7 @@ func TestHTMLGolden(t *testing.T) {
 // TestHTMLSelfContained holds that the page asks nobody for anything, and that
 // every figure has a title and a description of its own.
 func TestHTMLSelfContained(t *testing.T) {
-	for _, name := range []string{"sweep.jsonl", "two-providers.jsonl", "launches.jsonl", "short.jsonl"} {
+	for _, name := range []string{"sweep.jsonl", "two-providers.jsonl", "launches.jsonl", "short.jsonl", "ttft.jsonl"} {
 		page := string(render(t, "html", name, "another-day.jsonl"))
 		for _, bad := range []string{"http:", "https:", "src=", "url(", "@import", "<script", "<link", "javascript:"} {
 			if strings.Contains(page, bad) {
@@ -81,7 +80,7 @@ func TestHTMLEscapes(t *testing.T) {
 		a.Models[i].Label = evil
 	}
 	var b bytes.Buffer
-	if err := Write(&b, []*analysis.Analysis{a}, "html", Options{}); err != nil {
+	if err := Write(&b, []Document{{Record: a.Record, Raw: a}}, "html", Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if i := strings.Index(b.String(), "<script"); i >= 0 {

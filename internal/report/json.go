@@ -18,8 +18,8 @@ const jsonSchema = 1
 // null or left out, never 0. See docs/report.md.
 type (
 	jsonReport struct {
-		Schema  int       `json:"schema"`
-		Reports []jsonRun `json:"reports"`
+		Schema  int   `json:"schema"`
+		Reports []any `json:"reports"` // jsonRun or jsonTTFT, by run.kind
 	}
 	jsonRun struct {
 		Record     string          `json:"record"`
@@ -155,10 +155,14 @@ func interval(iv *stats.Interval) *jsonInterval {
 	return &jsonInterval{number(iv.Lo), number(iv.Hi), iv.Level}
 }
 
-func writeJSON(b *bytes.Buffer, as []*analysis.Analysis) error {
+func writeJSON(b *bytes.Buffer, docs []Document) error {
 	out := jsonReport{Schema: jsonSchema}
-	for _, a := range as {
-		out.Reports = append(out.Reports, toJSON(a))
+	for _, d := range docs {
+		if d.Raw != nil {
+			out.Reports = append(out.Reports, toJSON(d.Raw))
+		} else {
+			out.Reports = append(out.Reports, d.TTFT.json())
+		}
 	}
 	e := json.NewEncoder(b)
 	e.SetIndent("", "  ")

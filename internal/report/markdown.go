@@ -10,16 +10,7 @@ import (
 
 // markdown writes the same facts as the wide text, as GitHub's Markdown: the
 // verdicts first.
-func markdown(b *bytes.Buffer, as []*analysis.Analysis) {
-	for i, a := range as {
-		if i > 0 {
-			b.WriteString("\n")
-		}
-		markdownOne(b, a)
-	}
-}
-
-func markdownOne(b *bytes.Buffer, a *analysis.Analysis) {
+func markdown(b *bytes.Buffer, a *analysis.Analysis) {
 	run := a.Record.Run
 	fmt.Fprintf(b, "# xferbench %s run %s\n", run.Kind, run.ID)
 	if a.Emulated() {

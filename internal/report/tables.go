@@ -143,8 +143,8 @@ func costColumns(rows []*analysis.Row) []column {
 	}
 	return []column{
 		{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }},
-		{head: "post_us", cell: val(func(r *analysis.Row) string { return digits(r.PostNs/1e3, 3) })},
-		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return digits(r.PostPerDesc, 3) })},
+		{head: "post_us", cell: val(func(r *analysis.Row) string { return posted(r, r.PostNs/1e3) })},
+		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return posted(r, r.PostPerDesc) })},
 		{head: "cpu_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
 		{head: "peer_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
 		{head: "eagain", rank: 5, cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
@@ -158,6 +158,14 @@ func sizes(rows []*analysis.Row) int {
 		all = append(all, r.Bytes)
 	}
 	return len(unique(all))
+}
+
+// posted writes a figure of posting; a copy in memory posts nothing.
+func posted(r *analysis.Row, f float64) string {
+	if r.API == "memcpy" {
+		return "-"
+	}
+	return digits(f, 3)
 }
 
 // r0 is a mean per transfer, rounded.
@@ -222,9 +230,11 @@ func pairColumns(pairs []analysis.Pair) ([]column, string) {
 	return cols, "verdict on the first provider; ratio: time of the second over time of the first; seen: the smallest difference that would have been found 8 times in 10"
 }
 
-// counted are the rows whose path was watched.
+// counted are the rows whose path was watched; memcpy has none.
 func counted(rows []*analysis.Row) []*analysis.Row {
-	return slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Path == nil || r.Path.PayloadBytes == 0 })
+	return slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool {
+		return r.Path == nil || r.Path.PayloadBytes == 0 || r.API == "memcpy"
+	})
 }
 
 // pathColumns hold the payload against what the NICs counted.

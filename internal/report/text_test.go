@@ -29,18 +29,23 @@ func records(t *testing.T) []string {
 	return paths
 }
 
-func analyse(t *testing.T, path string) *analysis.Analysis {
+func load(t *testing.T, path string) Document {
 	t.Helper()
 	rec, err := record.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rec.Path = filepath.Base(path)
-	a, err := analysis.Of(rec)
+	d, err := NewDocument(rec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return a
+	return d
+}
+
+func analyse(t *testing.T, path string) *analysis.Analysis {
+	t.Helper()
+	return load(t, path).Raw
 }
 
 // golden holds got against testdata/NAME.
@@ -68,10 +73,13 @@ func base(path string) string { return strings.TrimSuffix(filepath.Base(path), "
 
 func TestText(t *testing.T) {
 	for _, path := range records(t) {
-		a := analyse(t, path)
+		d := load(t, path)
+		if d.TTFT != nil {
+			continue // TestTTFTText
+		}
 		for name, o := range map[string]Options{".txt": {}, ".wide.txt": {Wide: true}} {
 			var b bytes.Buffer
-			if err := Text(&b, a, o); err != nil {
+			if err := Write(&b, []Document{d}, "text", o); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, base(path)+name, b.Bytes())
@@ -81,5 +89,22 @@ func TestText(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestTTFTText holds that the report of a TTFT run is the header of the record
+// and the very text that the run printed.
+func TestTTFTText(t *testing.T) {
+	d := load(t, filepath.Join(recordsDir, "ttft.jsonl"))
+	var got, want bytes.Buffer
+	if err := Write(&got, []Document{d}, "text", Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.TTFT.result.Text(&want); err != nil {
+		t.Fatal(err)
+	}
+	head, ok := strings.CutSuffix(got.String(), want.String())
+	if !ok || !strings.Contains(head, "ttft run ttft") || !strings.Contains(head, "record: ttft.jsonl") || !strings.Contains(want.String(), "438566912") {
+		t.Errorf("got\n%s", got.String())
 	}
 }

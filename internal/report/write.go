@@ -15,51 +15,101 @@ import (
 // Formats are the names that [Write] knows.
 func Formats() []string { return []string{"text", "markdown", "csv", "json", "benchfmt", "html"} }
 
+// Document is a record with what it says: an analysis of raw transfers, or the
+// result of a TTFT run.
+type Document struct {
+	Record *record.Record
+	Raw    *analysis.Analysis // nil for a TTFT run
+	TTFT   *TTFTDocument      // nil for raw transfers
+}
+
 // Load opens records by path ("last" is the newest) and analyses each.
-func Load(paths ...string) ([]*analysis.Analysis, error) {
-	var out []*analysis.Analysis
+func Load(paths ...string) ([]Document, error) {
+	var out []Document
 	for _, p := range paths {
 		rec, err := record.Open(p)
 		if err != nil {
 			return nil, err
 		}
-		a, err := analysis.Of(rec)
+		d, err := NewDocument(rec)
 		if err != nil {
-			return nil, fmt.Errorf("record %s: %w", rec.Path, err)
+			return nil, err
 		}
-		out = append(out, a)
+		out = append(out, d)
 	}
 	return out, nil
 }
 
-// Write writes analyses in a format. What could not be written whole is not
+// NewDocument analyses a record.
+func NewDocument(rec *record.Record) (Document, error) {
+	d := Document{Record: rec}
+	var err error
+	if rec.Run.Kind == kindTTFT {
+		d.TTFT, err = newTTFT(rec)
+	} else {
+		d.Raw, err = analysis.Of(rec)
+	}
+	if err != nil {
+		return d, fmt.Errorf("record %s: %w", rec.Path, err)
+	}
+	return d, nil
+}
+
+// ErrKinds: a format that is one table cannot hold raw transfers and TTFT.
+var ErrKinds = errors.New("raw transfers and TTFT do not fit one table: export them apart")
+
+// Write writes documents in a format. What could not be written whole is not
 // begun: the text is made first.
-func Write(w io.Writer, as []*analysis.Analysis, format string, o Options) error {
-	if len(as) == 0 {
+func Write(w io.Writer, docs []Document, format string, o Options) error {
+	if len(docs) == 0 {
 		return errors.New("nothing to report: no record")
+	}
+	var raws []*analysis.Analysis
+	var ttfts []*TTFTDocument
+	for _, d := range docs {
+		if d.Raw != nil {
+			raws = append(raws, d.Raw)
+		} else {
+			ttfts = append(ttfts, d.TTFT)
+		}
+	}
+	if format == "csv" && len(raws) > 0 && len(ttfts) > 0 {
+		return ErrKinds
 	}
 	var b bytes.Buffer
 	var err error
 	switch format {
-	case "text":
-		for i, a := range as {
+	case "text", "markdown":
+		for i, d := range docs {
 			if i > 0 {
 				b.WriteString("\n")
 			}
-			if err = Text(&b, a, o); err != nil {
+			switch {
+			case format == "markdown" && d.Raw != nil:
+				markdown(&b, d.Raw)
+			case format == "markdown":
+				err = d.TTFT.markdown(&b)
+			case d.Raw != nil:
+				err = Text(&b, d.Raw, o)
+			default:
+				err = d.TTFT.text(&b, o)
+			}
+			if err != nil {
 				break
 			}
 		}
-	case "markdown":
-		markdown(&b, as)
 	case "csv":
-		err = writeCSV(&b, as)
+		if len(ttfts) > 0 {
+			err = ttftCSV(&b, ttfts)
+		} else {
+			err = writeCSV(&b, raws)
+		}
 	case "json":
-		err = writeJSON(&b, as)
+		err = writeJSON(&b, docs)
 	case "benchfmt":
-		err = writeBenchfmt(&b, as)
+		err = writeBenchfmt(&b, docs)
 	case "html":
-		err = writeHTML(&b, as)
+		err = writeHTML(&b, docs)
 	default:
 		err = fmt.Errorf("unknown format %q; use %s", format, strings.Join(Formats(), ", "))
 	}

@@ -17,6 +17,13 @@ func (r *Row) opWord() string { return strings.ToUpper(r.Op) }
 // have taken another way: headers only ever add.
 const minPathRatio = 0.95
 
+// maxPathRatio is the counted share of the payload above which more than headers
+// and acknowledgements crossed the NIC, for payloads of at least minBusy.
+const (
+	maxPathRatio = 1.2
+	minBusy      = 16 << 20
+)
+
 func (a *Analysis) warnf(code, format string, args ...any) {
 	a.Warnings = append(a.Warnings, Warning{code, fmt.Sprintf(format, args...)})
 }
@@ -120,6 +127,10 @@ func (a *Analysis) path(r *Row) {
 	}
 	if len(p.Counters) == 0 {
 		return // the host has no byte counter: the table says so
+	}
+	if p.Ratio > maxPathRatio && p.PayloadBytes > minBusy {
+		c := p.Counters[0]
+		a.warnf("path-busy", "%s: %s counted %.2f times the payload: other traffic shared it, and the times hold that; repeat on quiet hosts", r.Label, c.Device, p.Ratio)
 	}
 	if p.Ratio < minPathRatio {
 		c := p.Counters[0]

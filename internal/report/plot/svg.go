@@ -211,9 +211,16 @@ type Span struct {
 	Label    string
 }
 
+// Mark is a vertical line of a sequence; Class is "change" for what was found
+// and "predicted" for what was foretold.
+type Mark struct {
+	At           float64
+	Class, Label string
+}
+
 // Sequence draws one series in run order, with alternate blocks shaded and
-// change points as vertical lines.
-func Sequence(t Text, class int, ys []float64, blocks []Span, changes []float64, levels []Level, ya Axis) template.HTML {
+// marks as vertical lines.
+func Sequence(t Text, class int, ys []float64, blocks []Span, marks []Mark, levels []Level, ya Axis) template.HTML {
 	d := begin(t, 190)
 	base := d.height - bottom
 	x := NewScale(-0.5, float64(len(ys))-0.5, left, width-right, false)
@@ -234,9 +241,14 @@ func Sequence(t Text, class int, ys []float64, blocks []Span, changes []float64,
 	for _, l := range levels {
 		d.line(left, y.At(l.Y), width-right, y.At(l.Y), "level")
 	}
-	for _, at := range changes {
-		d.line(x.At(at), top, x.At(at), base, "change")
-		d.text(x.At(at)+4, top+11, "note", "start", "change")
+	for i, m := range marks {
+		at, y := x.At(m.At), top+11+float64(i%3)*13
+		d.line(at, top, at, base, m.Class)
+		if at > width*0.7 {
+			d.text(at-4, y, "note", "end", m.Label)
+		} else {
+			d.text(at+4, y, "note", "start", m.Label)
+		}
 	}
 	pts := make([][2]float64, len(ys))
 	for i, v := range ys {
