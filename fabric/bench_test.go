@@ -11,11 +11,18 @@ import (
 
 // BenchmarkPost holds the time to post a descriptor through package engine
 // against the same loop written in C alone, in turn on the same endpoints: over
-// shm, where posting is cheapest and so the engine's share largest. ratio is the
-// median of the rounds' ratios of medians.
+// tcp, and over shm, where posting is cheapest (it takes no system call) and so
+// the engine's share largest. ratio is the median of the rounds' ratios of
+// medians.
 func BenchmarkPost(b *testing.B) {
+	for _, provider := range []string{"tcp", "shm"} {
+		b.Run(provider, func(b *testing.B) { benchmarkPost(b, provider) })
+	}
+}
+
+func benchmarkPost(b *testing.B, provider string) {
 	const n, iters = 256, 40
-	from, to := local(b, "shm", n)
+	from, to := local(b, provider, n)
 	target, err := engine.NewGroup([]engine.Lane{to.Lane()}, engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second})
 	if err != nil {
 		b.Fatal(err)

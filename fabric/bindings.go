@@ -340,7 +340,7 @@ func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing,
 	var others []string
 	for _, i := range interfaces(list) {
 		same := i.Provider == c.provider && i.Type == "rdm" && (c.fabric == "" || i.Fabric == c.fabric)
-		dup := slices.ContainsFunc(f.Interfaces, func(o Interface) bool { return o.Domain == i.Domain && o.Fabric == i.Fabric })
+		dup := slices.ContainsFunc(f.Interfaces, func(o Interface) bool { return o.Domain == i.Domain })
 		switch {
 		case !same:
 			others = append(others, i.Provider)

@@ -20,9 +20,6 @@ func fabricDepth(a fabric.Attributes) int {
 // fabricChunk is how long an operation is by default at most.
 func fabricChunk(fabric.Attributes) uint64 { return 1 << 20 }
 
-// simulated is the firmware version of an EFA device that is not one.
-const simulated = "0.0.0.0"
-
 func (e *fabricEndpoint) Info() Info {
 	a := e.rails[0].Attributes
 	info := Info{
@@ -39,7 +36,7 @@ func (e *fabricEndpoint) Info() Info {
 		}
 		info.Devices = append(info.Devices, Device{Name: name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits,
 			NUMA: n.NUMA, MTU: int(n.MTU)})
-		info.Simulated = info.Simulated || a.Provider == "efa" && n.Firmware == simulated
+		info.Simulated = info.Simulated || r.Emulated()
 	}
 	for _, op := range e.cfg.Ops {
 		e.describe(op, &info)
