@@ -117,7 +117,7 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.NoVerify, "no-verify", false, "do not check the data")
 	fs.BoolVar(&o.NoCeiling, "no-ceiling", false, "do not measure memcpy and socket beside the providers")
 	fs.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up after this long without progress")
-	fs.StringVar(&o.Bind, "bind", "", "local IP address for transports (default: the one that reaches the peer)")
+	fs.StringSliceVar(&o.Bind, "bind", nil, "local IP addresses for transports, a rail each (default: the one that reaches the peer); PROVIDER@IP+IP for one provider")
 	fs.StringVar(&o.Libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
 	fs.StringVar(&o.Libucp, "libucp", "", "libucp.so.0 to load")
 	fs.StringArrayVar(&o.UCXConfig, "ucx-config", nil, "KEY=VALUE, over the settings that NIXL uses")

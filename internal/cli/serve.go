@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,7 +22,7 @@ import (
 func newServeCommand() *cobra.Command {
 	var (
 		listen     string
-		bind       string
+		bind       []string
 		secretFile string
 		once       bool
 		attached   bool
@@ -41,8 +42,8 @@ memory allocated here and data moved into it, until serve ends.`,
 			if once {
 				s.MaxSessions = 1
 			}
-			if bind != "" && net.ParseIP(bind) == nil {
-				return usagef("--bind %q: want an IP address", bind)
+			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
+				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
 			}
 			if sessions < 0 {
 				return usagef("--max-sessions %d: negative", sessions)
@@ -87,7 +88,7 @@ memory allocated here and data moved into it, until serve ends.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&listen, "listen", "127.0.0.1:"+peer.DefaultPort, "address of the control channel: host:port, port 0 for any; ssh:0 for the address that this ssh session came in on")
-	f.StringVar(&bind, "bind", "", "IP address for transports (default: the one that the initiator reached)")
+	f.StringSliceVar(&bind, "bind", nil, "IP addresses for transports, a rail each (default: on the routes to the initiator's)")
 	f.StringVar(&secretFile, "secret-file", "", "secret that both sides share, instead of a token in the line")
 	f.BoolVar(&once, "once", false, "end after one session")
 	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")

@@ -30,9 +30,9 @@ type Server struct {
 	MaxMemory uint64
 	// MaxSessions is after how many sessions Serve returns; 0: never.
 	MaxSessions int
-	// Bind is the IP address for transports; "" is the one that the client
-	// reached.
-	Bind string
+	// Bind holds the IP addresses for transports, one a rail; none: those from
+	// which the initiator's are reached.
+	Bind []string
 	// Log is told when a session begins, ends or is refused.
 	Log func(format string, args ...any)
 
@@ -120,12 +120,6 @@ func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
 	if h.TimeoutNs <= 0 || h.TimeoutNs > int64(maxTimeout) {
 		return nil, status.Errorf(codes.InvalidArgument, "a timeout of %v", time.Duration(h.TimeoutNs))
 	}
-	bind := s.Bind
-	if p, ok := grpcpeer.FromContext(ctx); ok && bind == "" {
-		if a, ok := p.LocalAddr.(*net.TCPAddr); ok {
-			bind = a.IP.String()
-		}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.session != nil {
@@ -136,7 +130,7 @@ func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
 	}
 	s.count++
 	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel, side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: bind}}
+	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel, side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind}}
 	return s.session, nil
 }
 

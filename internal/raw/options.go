@@ -56,7 +56,7 @@ type Options struct {
 	// Launch is set in the process of one launch; -1 elsewhere.
 	Launch    int
 	Timeout   time.Duration
-	Bind      string
+	Bind      []string // local addresses, one a rail
 	Libfabric string
 	Libucp    string
 	UCXConfig []string // KEY=VALUE
@@ -229,8 +229,14 @@ func (o *Options) plan() (*plan, error) {
 	count := map[string]int{}
 	for _, name := range o.allProviders() {
 		c := base
-		c.Provider = name
-		switch api, _, _ := strings.Cut(name, ":"); api {
+		var at string
+		if c.Provider, at, _ = strings.Cut(name, "@"); at != "" {
+			c.Bind = strings.Split(at, "+")
+		}
+		if slices.ContainsFunc(c.Bind, func(a string) bool { return net.ParseIP(a) == nil }) {
+			return nil, usage("--provider %q: after @ want IP addresses of this host, joined by +", name)
+		}
+		switch api, _, _ := strings.Cut(c.Provider, ":"); api {
 		case "ucx":
 			c.Library, c.Options = o.Libucp, ucx
 		case "socket", "memcpy":
@@ -249,11 +255,10 @@ func (o *Options) plan() (*plan, error) {
 			// The same provider twice is an A/A comparison.
 			label = fmt.Sprintf("%s#%d", name, count[name])
 		}
-		isCeiling := name == "memcpy" || name == "socket"
 		for _, w := range widths(o, added) {
 			c.Streams, c.Depth = w.streams, w.depth
 			p.labels = append(p.labels, label+w.suffix)
-			p.specs = append(p.specs, specs(len(p.transports), c.Ops, reqs, isCeiling, added)...)
+			p.specs = append(p.specs, specs(len(p.transports), c.Ops, reqs, added)...)
 			p.transports = append(p.transports, c)
 		}
 	}
@@ -310,12 +315,12 @@ type request struct {
 
 // specs are the conditions of one transport. A ceiling that nobody asked for
 // runs each size once, in its best shape.
-func specs(t int, ops []engine.Op, reqs []request, isCeiling, once bool) []xfer.Spec {
+func specs(t int, ops []engine.Op, reqs []request, ceiling bool) []xfer.Spec {
 	var out []xfer.Spec
 	seen := map[int64]bool{}
 	for _, op := range ops {
 		for _, q := range reqs {
-			if once {
+			if ceiling {
 				k, err := kv.New(q.kv)
 				if err != nil || seen[k.Bytes] {
 					continue
@@ -323,7 +328,7 @@ func specs(t int, ops []engine.Op, reqs []request, isCeiling, once bool) []xfer.
 				seen[k.Bytes] = true
 				q = request{kv: kv.Request{Model: q.kv.Model, Bytes: k.Bytes, Shape: kv.Contiguous, TensorParallel: q.kv.TensorParallel}}
 			}
-			out = append(out, xfer.Spec{Transport: t, Op: op, KV: q.kv, Pieces: q.pieces, Ceiling: isCeiling})
+			out = append(out, xfer.Spec{Transport: t, Op: op, KV: q.kv, Pieces: q.pieces, Ceiling: ceiling})
 		}
 	}
 	return out
@@ -423,8 +428,8 @@ func (o *Options) check() error {
 		return usage("--op: name at least one of read, write, send")
 	case o.Chunk < 0:
 		return usage("--chunk: negative")
-	case o.Bind != "" && net.ParseIP(o.Bind) == nil:
-		return usage("--bind %q: want an IP address", o.Bind)
+	case slices.ContainsFunc(o.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
+		return usage("--bind %s: want IP addresses of this host", strings.Join(o.Bind, ","))
 	case o.Blocks < 1 || o.Blocks > 1<<20:
 		return usage("--blocks %d: want at least 1", o.Blocks)
 	case o.MinBlocks < 1 || o.MinBlocks > o.Blocks:

@@ -184,13 +184,13 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err := s.write(line); err != nil {
 		return err
 	}
-	side := &xfer.Side{Bind: s.o.Bind}
-	if side.Bind == "" {
-		side.Bind = client.Local.String()
-	}
+	side := &xfer.Side{}
 	defer func() { err = errors.Join(err, side.Close()) }()
 	for i := range s.p.transports {
 		s.p.transports[i].SameHost = client.SameHost
+		if len(s.p.transports[i].Bind) == 0 {
+			s.p.transports[i].Bind = []string{client.Local.String()}
+		}
 	}
 	return s.measure(ctx, side, client)
 }

@@ -37,6 +37,8 @@ type fabricEndpoint struct {
 	cfg    Config
 	lib    *fabric.Library
 	found  *fabric.Found
+	founds []*fabric.Found // by rail, where a rail is an address
+	asked  int             // --rails
 	rails  []fabric.Interface
 	lanes  []*fabric.Endpoint
 	buf    *mem.Buffer
@@ -57,7 +59,7 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	want := fabric.Want{Provider: cfg.Provider, Ops: cfg.Ops, Bind: cfg.Bind, NoShared: cfg.SameHost}
+	want := fabric.Want{Provider: cfg.Provider, Ops: cfg.Ops, Bind: firstBind(cfg.Bind), NoShared: cfg.SameHost}
 	if err := fabricOptions(&want, cfg.Options); err != nil {
 		return nil, err
 	}
@@ -65,7 +67,10 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	if err != nil {
 		return nil, fabricError(err)
 	}
-	e := &fabricEndpoint{cfg: cfg, lib: lib}
+	e := &fabricEndpoint{cfg: cfg, lib: lib, asked: cfg.Rails}
+	if len(cfg.Bind) > 1 {
+		e.cfg.Rails = 0 // see addressRails
+	}
 	if cfg.Device >= 0 {
 		// As NIXL's plugin does: with FI_HMEM, and without where that is refused.
 		want.CUDA = true
@@ -78,9 +83,9 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 		}
 	}
 	e.notes = slices.Clone(e.found.Notes)
-	if err := e.open(); err != nil {
-		if cfg.Bind != "" {
-			err = fmt.Errorf("on local address %s: %w", cfg.Bind, err)
+	if err := e.open(want); err != nil {
+		if len(cfg.Bind) > 0 {
+			err = fmt.Errorf("on local address %s: %w", strings.Join(cfg.Bind, ", "), err)
 		}
 		return nil, errors.Join(fabricError(err), e.Close())
 	}
@@ -120,9 +125,14 @@ func fabricError(err error) error {
 	return err
 }
 
-func (e *fabricEndpoint) open() error {
+func (e *fabricEndpoint) open(want fabric.Want) error {
 	if err := e.chooseRails(); err != nil {
 		return err
+	}
+	if len(e.cfg.Bind) > 1 && e.found.Addressed() {
+		if err := e.addressRails(want); err != nil {
+			return err
+		}
 	}
 	c := &e.cfg
 	c.Streams = max(c.Streams, 1)
@@ -135,7 +145,7 @@ func (e *fabricEndpoint) open() error {
 	// Lane i is stream i/Rails of rail i%Rails, so that neighbours use different
 	// NICs.
 	for i := range c.Streams * c.Rails {
-		ep, err := e.found.Open(e.rails[i%c.Rails], fabric.EndpointConfig{
+		ep, err := e.opener(i%c.Rails).Open(e.rails[i%c.Rails], fabric.EndpointConfig{
 			Initiator: c.Role == Initiator, Depth: c.Depth, Lane: i,
 		})
 		if err != nil {
@@ -152,6 +162,47 @@ func (e *fabricEndpoint) open() error {
 		c.Chunk = fabricChunk(e.rails[0].Attributes)
 	}
 	return nil
+}
+
+// addressRails makes a rail of each local address, for providers that know a
+// NIC by its address.
+func (e *fabricEndpoint) addressRails(want fabric.Want) error {
+	binds := e.cfg.Bind
+	if e.asked > 0 {
+		if e.asked > len(binds) {
+			return &fabric.Error{Provider: e.cfg.Provider, Kind: fabric.ErrUnavailable,
+				Detail: fmt.Sprintf("%d rails asked for, %d local addresses given", e.asked, len(binds)), Hint: "name one address a rail"}
+		}
+		binds = binds[:e.asked]
+	}
+	e.rails, e.founds = nil, nil
+	for _, b := range binds {
+		want.Bind = b
+		f, err := e.lib.Find(want)
+		if err != nil {
+			return err
+		}
+		e.founds = append(e.founds, f)
+		e.rails = append(e.rails, f.Interfaces[0])
+	}
+	e.cfg.Rails = len(e.rails)
+	return nil
+}
+
+// opener is what rail i was found by.
+func (e *fabricEndpoint) opener(i int) *fabric.Found {
+	if e.founds != nil {
+		return e.founds[i]
+	}
+	return e.found
+}
+
+// firstBind is the address of the first rail, "" for the provider's choice.
+func firstBind(binds []string) string {
+	if len(binds) == 0 {
+		return ""
+	}
+	return binds[0]
 }
 
 // chooseRails takes the NICs nearest to the GPU first.
@@ -396,6 +447,9 @@ func (e *fabricEndpoint) Close() error {
 	}
 	if e.found != nil {
 		e.found.Free()
+	}
+	for _, f := range e.founds {
+		f.Free()
 	}
 	e.lanes = nil
 	return errors.Join(errs...)

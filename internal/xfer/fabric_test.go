@@ -29,7 +29,7 @@ func needFabric(t testing.TB) *fabric.Library {
 }
 
 func fabricConfig(provider string, ops ...engine.Op) Config {
-	return Config{Provider: provider, Ops: ops, Bind: "127.0.0.1", Streams: 1, Poll: engine.Yield,
+	return Config{Provider: provider, Ops: ops, Bind: []string{"127.0.0.1"}, Streams: 1, Poll: engine.Yield,
 		Timeout: 10 * time.Second, SameHost: true, Device: -1}
 }
 
@@ -301,7 +301,7 @@ func TestFabricUnavailable(t *testing.T) {
 	})
 	t.Run("not a local address", func(t *testing.T) {
 		cfg := fabricConfig("tcp", engine.Read)
-		cfg.Bind = "192.0.2.77"
+		cfg.Bind = []string{"192.0.2.77"}
 		if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "192.0.2.77") {
 			t.Errorf("%v, want ErrUnavailable with the address", err)
 		}

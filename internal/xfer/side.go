@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/engine"
@@ -113,8 +114,9 @@ type Side struct {
 	Root host.Root
 	// MaxMemory limits the buffer, 0 not at all.
 	MaxMemory uint64
-	// Bind replaces Config.Bind when set: each side knows its own address.
-	Bind string
+	// Bind replaces a target's Config.Bind when set; without it the target uses
+	// the addresses from which the initiator's are reached.
+	Bind []string
 
 	buf       *mem.Buffer
 	endpoints map[int]Endpoint
@@ -168,8 +170,11 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if s.endpoints[r.Endpoint] != nil {
 		return OpenReply{}, fmt.Errorf("endpoint %d is open already", r.Endpoint)
 	}
-	if s.Bind != "" {
-		r.Config.Bind = s.Bind
+	if r.Config.Role == Target {
+		var err error
+		if r.Config.Bind, err = s.routes(r.Config.Bind); err != nil {
+			return OpenReply{}, err
+		}
 	}
 	t := clock.Now()
 	ep, err := Open(ctx, r.Config)
@@ -178,6 +183,27 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	}
 	s.endpoints[r.Endpoint] = ep
 	return OpenReply{Info: ep.Info(), Lanes: ep.Lanes(), Ns: clock.Now() - t}, nil
+}
+
+// routes are this host's addresses on the routes to the initiator's.
+func (s *Side) routes(theirs []string) ([]string, error) {
+	if len(s.Bind) > 0 {
+		return s.Bind, nil
+	}
+	var out []string
+	for _, a := range theirs {
+		// Connecting a datagram socket sends nothing; the kernel chooses the
+		// source address as it would for data.
+		c, err := net.Dial("udp", net.JoinHostPort(a, "9"))
+		if err != nil {
+			return nil, fmt.Errorf("%w: no route to the initiator's address %s: %w", ErrUnavailable, a, err)
+		}
+		out = append(out, c.LocalAddr().(*net.UDPAddr).IP.String())
+		if err := c.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func (s *Side) endpoint(id int) (Endpoint, error) {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 	"unsafe"
@@ -50,9 +51,9 @@ type socketEndpoint struct {
 	lanes []*socketLane
 
 	// Target only.
-	listener *net.TCPListener
-	token    []byte
-	serving  sync.WaitGroup
+	listeners []*net.TCPListener // a rail
+	token     []byte
+	serving   sync.WaitGroup
 
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced when what follows changes
@@ -101,14 +102,24 @@ func OpenSocket(_ context.Context, cfg Config) (Endpoint, error) {
 		return nil, fmt.Errorf("provider %q: socket takes no options", cfg.Provider)
 	}
 	cfg.Streams = max(cfg.Streams, 1)
-	if cfg.Streams > maxStreams {
-		return nil, fmt.Errorf("%d streams: at most %d", cfg.Streams, maxStreams)
+	if len(cfg.Bind) == 0 {
+		cfg.Bind = []string{"127.0.0.1"}
+	}
+	if cfg.Rails > len(cfg.Bind) {
+		return nil, fmt.Errorf("%w: %d rails asked for, %d local addresses given; name one address a rail", ErrUnavailable, cfg.Rails, len(cfg.Bind))
+	}
+	if cfg.Rails <= 0 {
+		cfg.Rails = len(cfg.Bind)
+	}
+	lanes := cfg.Streams * cfg.Rails
+	if lanes > maxStreams {
+		return nil, fmt.Errorf("%d streams over %d rails: at most %d connections", cfg.Streams, cfg.Rails, maxStreams)
 	}
 	if cfg.Timeout <= 0 {
 		return nil, errors.New("socket needs a timeout")
 	}
 	e := &socketEndpoint{
-		cfg: cfg, lanes: make([]*socketLane, cfg.Streams),
+		cfg: cfg, lanes: make([]*socketLane, lanes),
 		changed: make(chan struct{}), conns: map[net.Conn]bool{},
 	}
 	if cfg.Role != Target {
@@ -118,17 +129,16 @@ func OpenSocket(_ context.Context, cfg Config) (Endpoint, error) {
 	if _, err := rand.Read(e.token); err != nil {
 		return nil, err
 	}
-	bind := cfg.Bind
-	if bind == "" {
-		bind = "127.0.0.1"
-	}
-	ip := net.ParseIP(bind)
-	if ip == nil {
-		return nil, fmt.Errorf("address %q: not an IP address", bind)
-	}
-	var err error
-	if e.listener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: ip}); err != nil {
-		return nil, fmt.Errorf("%w: listening on %s: %w", ErrUnavailable, bind, err)
+	for _, bind := range cfg.Bind[:cfg.Rails] {
+		ip := net.ParseIP(bind)
+		if ip == nil {
+			return nil, errors.Join(fmt.Errorf("address %q: not an IP address", bind), e.Close())
+		}
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: listening on %s: %w", ErrUnavailable, bind, err), e.Close())
+		}
+		e.listeners = append(e.listeners, l)
 	}
 	return e, nil
 }
@@ -137,11 +147,11 @@ func (e *socketEndpoint) Info() Info {
 	return Info{
 		Provider: "socket", API: "socket",
 		Landing: map[string]string{"read": "local-completion", "write": "target-ack", "send": "target-ack"},
-		Streams: e.cfg.Streams, Rails: 1, Depth: 1, Chunk: e.cfg.Chunk, Poll: "epoll",
+		Streams: e.cfg.Streams, Rails: e.cfg.Rails, Depth: 1, Chunk: e.cfg.Chunk, Poll: "epoll",
 	}
 }
 
-func (e *socketEndpoint) Lanes() int { return e.cfg.Streams }
+func (e *socketEndpoint) Lanes() int { return len(e.lanes) }
 
 func (e *socketEndpoint) Register(buf *mem.Buffer) error {
 	if e.buf != nil {
@@ -155,37 +165,41 @@ func (e *socketEndpoint) Register(buf *mem.Buffer) error {
 
 // socketAddress is what a target's Address carries, as JSON.
 type socketAddress struct {
-	API   string `json:"api"`
-	Addr  string `json:"address"`
-	Token []byte `json:"token"`
+	API   string   `json:"api"`
+	Addrs []string `json:"addresses"` // of the rails
+	Token []byte   `json:"token"`
 }
 
 func (e *socketEndpoint) Address() ([]byte, error) {
 	if e.cfg.Role != Target {
 		return json.Marshal(socketAddress{API: "socket"})
 	}
-	return json.Marshal(socketAddress{API: "socket", Addr: e.listener.Addr().String(), Token: e.token})
+	var addrs []string
+	for _, l := range e.listeners {
+		addrs = append(addrs, l.Addr().String())
+	}
+	return json.Marshal(socketAddress{API: "socket", Addrs: addrs, Token: e.token})
 }
 
-func parseSocketAddress(peer []byte) (socketAddress, *net.TCPAddr, error) {
+func parseSocketAddress(peer []byte) (socketAddress, []*net.TCPAddr, error) {
 	var a socketAddress
 	d := json.NewDecoder(bytes.NewReader(peer))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&a); err != nil {
 		return a, nil, fmt.Errorf("the peer's socket address: %w", err)
 	}
-	if a.API != "socket" || len(a.Token) != tokenBytes {
+	if a.API != "socket" || len(a.Token) != tokenBytes || len(a.Addrs) == 0 {
 		return a, nil, errors.New("the peer's socket address is incomplete")
 	}
-	host, port, err := net.SplitHostPort(a.Addr)
-	if err != nil {
-		return a, nil, fmt.Errorf("the peer's socket address: %w", err)
+	var to []*net.TCPAddr
+	for _, addr := range a.Addrs {
+		ap, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return a, nil, fmt.Errorf("the peer's socket address: %w", err)
+		}
+		to = append(to, net.TCPAddrFromAddrPort(ap))
 	}
-	if net.ParseIP(host) == nil {
-		return a, nil, fmt.Errorf("the peer's socket address: %q is not an IP address", host)
-	}
-	to, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))
-	return a, to, err
+	return a, to, nil
 }
 
 func (e *socketEndpoint) Connect(ctx context.Context, peer []byte) error {
@@ -193,19 +207,22 @@ func (e *socketEndpoint) Connect(ctx context.Context, peer []byte) error {
 		return errors.New("the endpoint has no region yet")
 	}
 	if e.cfg.Role == Target {
-		e.serving.Go(e.accept)
+		for _, l := range e.listeners {
+			e.serving.Go(func() { e.accept(l) })
+		}
 		return nil
 	}
 	a, to, err := parseSocketAddress(peer)
 	if err != nil {
 		return err
 	}
-	dialer := net.Dialer{Timeout: e.cfg.Timeout}
-	if ip := net.ParseIP(e.cfg.Bind); ip != nil {
-		dialer.LocalAddr = &net.TCPAddr{IP: ip}
+	if len(to) != e.cfg.Rails {
+		return fmt.Errorf("%w: %d rails here, %d on the peer", ErrUnavailable, e.cfg.Rails, len(to))
 	}
 	for i := range e.lanes {
-		conn, err := dialer.DialContext(ctx, "tcp", to.String())
+		rail := i % e.cfg.Rails
+		dialer := net.Dialer{Timeout: e.cfg.Timeout, LocalAddr: &net.TCPAddr{IP: net.ParseIP(e.cfg.Bind[rail])}}
+		conn, err := dialer.DialContext(ctx, "tcp", to[rail].String())
 		if err != nil {
 			return fmt.Errorf("%w: %w; is the port reachable from here?", ErrUnavailable, err)
 		}
@@ -214,7 +231,7 @@ func (e *socketEndpoint) Connect(ctx context.Context, peer []byte) error {
 			err = e.greet(tcp, a.Token, i)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("greeting the target at %s: %w", to, err), tcp.Close())
+			return errors.Join(fmt.Errorf("greeting the target at %s: %w", to[rail], err), tcp.Close())
 		}
 	}
 	return nil
@@ -239,14 +256,14 @@ func (e *socketEndpoint) greet(conn *net.TCPConn, token []byte, lane int) error 
 }
 
 // accept takes connections until every lane has one.
-func (e *socketEndpoint) accept() {
+func (e *socketEndpoint) accept(l *net.TCPListener) {
 	for {
-		conn, err := e.listener.AcceptTCP()
+		conn, err := l.AcceptTCP()
 		if err != nil {
 			return // closed
 		}
 		e.mu.Lock()
-		full := e.closed || len(e.conns) >= 2*e.cfg.Streams+8
+		full := e.closed || len(e.conns) >= 2*len(e.lanes)+8
 		if !full {
 			e.conns[conn] = true
 			e.serving.Go(func() { e.welcome(conn) })
@@ -267,7 +284,9 @@ func (e *socketEndpoint) welcome(conn *net.TCPConn) {
 	if ok {
 		e.lanes[lane] = l
 		if e.connected++; e.connected == len(e.lanes) {
-			e.listener.Close() // the rest of the world need not knock
+			for _, l := range e.listeners {
+				l.Close() // the rest of the world need not knock
+			}
 		}
 	}
 	e.mu.Unlock()
@@ -517,8 +536,8 @@ func (e *socketEndpoint) Close() error {
 	var errs []error
 	e.mu.Lock()
 	e.closed = true
-	if e.listener != nil {
-		if err := e.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	for _, l := range e.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

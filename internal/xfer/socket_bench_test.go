@@ -2,6 +2,7 @@ package xfer
 
 import (
 	"context"
+	"runtime"
 	"testing"
 
 	"github.com/xferbench/xferbench/cgo/engine"
@@ -17,10 +18,13 @@ func BenchmarkPair(b *testing.B) {
 				name   string
 				len    uint64
 				pieces uint64
-			}{{"8", 8, 1}, {"16KiBx64", 16 << 10, 64}, {"1MiBx64", 1 << 20, 64}, {"64MiBx1", 64 << 20, 1}} {
+			}{{"8", 8, 1}, {"16KiBx64", 16 << 10, 64}, {"16KiBx4096", 16 << 10, 4096}, {"1MiBx64", 1 << 20, 64}, {"64MiBx1", 64 << 20, 1}} {
 				b.Run(provider+"/"+op.String()+"/"+c.name, func(b *testing.B) {
 					cfg := ucxConfig(provider, 1)
-					cfg.Depth = 0
+					cfg.Depth = 64 // as ucx_perftest -O 64
+					if runtime.NumCPU() >= 4 {
+						cfg.Poll = engine.Spin
+					}
 					p, err := startPair(b, cfg, n)
 					if err != nil {
 						b.Fatal(err)

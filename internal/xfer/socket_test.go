@@ -17,7 +17,7 @@ import (
 )
 
 func socketConfig(streams int) Config {
-	return Config{Provider: "socket", Streams: streams, Bind: "127.0.0.1", Timeout: 10 * time.Second, Device: -1}
+	return Config{Provider: "socket", Streams: streams, Bind: []string{"127.0.0.1"}, Timeout: 10 * time.Second, Device: -1}
 }
 
 func TestSocketTransfers(t *testing.T) {
@@ -142,7 +142,7 @@ func TestSocketRefusesStrangers(t *testing.T) {
 		"garbage":     []byte(strings.Repeat("GET / HTTP/1.1\r\n", 4)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := net.DialTCP("tcp", nil, to)
+			c, err := net.DialTCP("tcp", nil, to[0])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,7 +161,7 @@ func TestSocketRefusesStrangers(t *testing.T) {
 	if err := tgt.Fault(); err != nil {
 		t.Errorf("fault: %v", err)
 	}
-	c, err := net.DialTCP("tcp", nil, to)
+	c, err := net.DialTCP("tcp", nil, to[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,16 +258,16 @@ func TestVectors(t *testing.T) {
 }
 
 func FuzzSocketAddress(f *testing.F) {
-	good, err := json.Marshal(socketAddress{API: "socket", Addr: "127.0.0.1:1", Token: make([]byte, tokenBytes)})
+	good, err := json.Marshal(socketAddress{API: "socket", Addrs: []string{"127.0.0.1:1"}, Token: make([]byte, tokenBytes)})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"api":"socket","address":"[::1]:9","token":""}`))
+	f.Add([]byte(`{"api":"socket","addresses":["[::1]:9"],"token":""}`))
 	f.Add([]byte(`{"api":"socket"} trailing`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, to, err := parseSocketAddress(b)
-		if err == nil && (len(a.Token) != tokenBytes || to.IP == nil) {
+		if err == nil && (len(a.Token) != tokenBytes || len(to) == 0 || to[0].IP == nil) {
 			t.Errorf("%q was read as %+v %v", b, a, to)
 		}
 	})

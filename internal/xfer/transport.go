@@ -29,9 +29,11 @@ const (
 type Config struct {
 	Provider string // as given to --provider: "tcp", "efa", "ucx:tcp", "socket", …
 	Role     Role
-	// Bind is the local IP address that IP-based providers use, on the route
-	// to the peer.
-	Bind string
+	// Bind holds the local IP addresses that IP-based providers use, on the
+	// route to the peer: one for each rail, since a rail of theirs is an address.
+	// Sent to a target, they are the initiator's; the target uses its own
+	// addresses on the same routes.
+	Bind []string
 	Ops  []engine.Op // that will be run
 	// Streams is how many independent endpoints a NIC gets, Rails how many
 	// NICs are used; a transport has Streams*Rails lanes.

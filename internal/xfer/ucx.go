@@ -94,8 +94,8 @@ var localTransports = []string{"self", "sm", "shm", "mm", "sysv", "posix", "xpme
 // ucxDevices is UCX_NET_DEVICES for bind: the interface that has that address,
 // when tcp is the only network transport of tls. With others, or with UCX's
 // own choice, it would hide the faster NICs, so it is "".
-func ucxDevices(tls, bind string) (string, error) {
-	if bind == "" || strings.HasPrefix(tls, "^") {
+func ucxDevices(tls string, binds []string) (string, error) {
+	if len(binds) == 0 || strings.HasPrefix(tls, "^") {
 		return "", nil
 	}
 	tcp := false
@@ -110,7 +110,17 @@ func ucxDevices(tls, bind string) (string, error) {
 	if !tcp {
 		return "", nil
 	}
-	return interfaceOf(bind)
+	var names []string
+	for _, b := range binds {
+		n, err := interfaceOf(b)
+		if err != nil {
+			return "", err
+		}
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return strings.Join(names, ","), nil
 }
 
 // interfaceOf is the name of the interface that has address ip.

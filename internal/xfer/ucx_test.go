@@ -171,7 +171,7 @@ func TestUCXUnavailable(t *testing.T) {
 func TestUCXInfo(t *testing.T) {
 	lib := needUCX(t)
 	cfg := ucxConfig("ucx:tcp", 1)
-	cfg.Bind, cfg.Options = "127.0.0.1", map[string]string{"RNDV_THRESH": "64k"}
+	cfg.Bind, cfg.Options = []string{"127.0.0.1"}, map[string]string{"RNDV_THRESH": "64k"}
 	p, err := startPair(t, cfg, pairBytes)
 	if err != nil {
 		t.Fatal(err)
@@ -221,14 +221,14 @@ func TestUCXDevices(t *testing.T) {
 		{"shm", "127.0.0.1", ""},
 		{"tcp", "", ""},
 	} {
-		if got, err := ucxDevices(tt.tls, tt.bind); err != nil || got != tt.want {
+		if got, err := ucxDevices(tt.tls, strings.Fields(tt.bind)); err != nil || got != tt.want {
 			t.Errorf("ucxDevices(%q, %q) = %q, %v; want %q", tt.tls, tt.bind, got, err, tt.want)
 		}
 	}
-	if _, err := ucxDevices("tcp", "192.0.2.1"); !errors.Is(err, ErrUnavailable) {
+	if _, err := ucxDevices("tcp", []string{"192.0.2.1"}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("an address of no interface: %v, want ErrUnavailable", err)
 	}
-	if _, err := ucxDevices("tcp", "lo"); err == nil {
+	if _, err := ucxDevices("tcp", []string{"lo"}); err == nil {
 		t.Error("an interface's name was taken for an address")
 	}
 }

@@ -231,8 +231,11 @@ func Memory(c record.Condition) string {
 	return c.Memory + "→" + c.PeerMem
 }
 
-// LeavesHost tells whether the two sides of a run are different hosts.
-func LeavesHost(r *record.Run) bool { return r.Peer != nil && r.Peer.Hostname != r.Host.Hostname }
+// LeavesHost tells whether the two sides of a run are different hosts, or
+// network namespaces of one that a wire joins.
+func LeavesHost(r *record.Run) bool {
+	return r.Peer != nil && (r.Peer.Hostname != r.Host.Hostname || r.Peer.Address != r.Host.Address)
+}
 
 // bounds holds each row against its ceiling.
 func (a *Analysis) bounds() {
@@ -276,7 +279,7 @@ func (a *Analysis) bound(r *Row) *Bound {
 		return d
 	}
 	for _, s := range a.Rows {
-		if s.Ceiling && s.API == "socket" && s.HasSpeed() {
+		if s.API == "socket" && r.API != "socket" && s.HasSpeed() {
 			if best == nil {
 				best = s
 			} else if x, y := far(s), far(best); slices.Compare(x[:], y[:]) < 0 {

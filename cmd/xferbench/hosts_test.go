@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/testenv"
+)
+
+// across runs xferbench from host a to a serve on host b and returns the
+// record.
+func across(t *testing.T, a, b *testenv.NetNS, control testenv.Link, args ...string) *record.Record {
+	t.Helper()
+	ctx := context.Background()
+	s := spawn(t, b.Command(ctx, bin, "serve", "--listen", control.AddrB+":0"))
+	rec := filepath.Join(t.TempDir(), "r.jsonl")
+	args = append(args, "--no-ceiling", "--record", rec, s.line())
+	r := spawn(t, a.Command(ctx, bin, args...))
+	r.record = rec
+	r.exits(0)
+	t.Log("\n" + r.out.String())
+	s.signal(syscall.SIGTERM)
+	s.exits(130)
+	return r.closed(record.StatusOK, 0)
+}
+
+// units are the block medians of a condition's times.
+func units(t *testing.T, r *record.Record, condition int) []float64 {
+	t.Helper()
+	var ss []stats.Sample
+	for _, s := range r.Samples {
+		if s.Condition == condition && s.Phase == record.PhaseMeasure {
+			ss = append(ss, stats.Sample{Block: s.Block, Value: float64(s.TotalNs)})
+		}
+	}
+	u, err := stats.BlockMedians(ss)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stats.Values(u)
+}
+
+func median(t *testing.T, xs []float64) float64 {
+	t.Helper()
+	m, err := stats.Median(xs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Two hosts, every transport that goes over IP, verified; the traffic is on the
+// link and nowhere else.
+func TestTwoHosts(t *testing.T) {
+	a, b, links := testenv.Hosts(t, testenv.Link{})
+	r := across(t, a, b, links[0], "--provider", "tcp,tcp;ofi_rxm,sockets,ucx:tcp,socket", "--op", "read,write,send",
+		"--size", "4MB", "--budget", "1s", "--blocks", "2")
+	if r.Run.Peer == nil || r.Run.Host.Address != links[0].AddrA || r.Run.Peer.Address != links[0].AddrB {
+		t.Errorf("hosts %+v and %+v", r.Run.Host, r.Run.Peer)
+	}
+	checked := 0
+	for _, s := range r.Samples {
+		if s.Verified != nil && *s.Verified {
+			checked++
+		}
+	}
+	if len(r.Conditions) != 5*3*2 || checked != len(r.Samples) {
+		t.Errorf("%d conditions, %d of %d samples verified", len(r.Conditions), checked, len(r.Samples))
+	}
+	for _, p := range r.Paths {
+		var out, in uint64
+		for _, c := range p.Counters {
+			switch {
+			case c.Side == "initiator" && c.Device == links[0].DevA:
+				out = max(out, c.Delta)
+			case c.Side == "target" && c.Device == links[0].DevB:
+				in = max(in, c.Delta)
+			case c.Delta > 1<<20:
+				t.Errorf("bytes on another device: %+v", c)
+			}
+		}
+		if out < p.PayloadBytes || in < p.PayloadBytes || out > 2*p.PayloadBytes {
+			t.Errorf("condition %d: payload %d, counted %d and %d", p.Condition, p.PayloadBytes, out, in)
+		}
+	}
+}
+
+// Positive control: the ratio of two links whose rates are known.
+func TestLinksOfKnownRatio(t *testing.T) {
+	a, b, links := testenv.Hosts(t, testenv.Link{Rate: "300mbit"}, testenv.Link{Rate: "200mbit"})
+	r := across(t, a, b, links[0], "--provider", "socket@"+links[0].AddrA+",socket@"+links[1].AddrA,
+		"--size", "4MB", "--shape", "contiguous", "--blocks", "10", "--budget", "0", "--seed", "5")
+	v, err := stats.ComparePaired(units(t, r, 0), units(t, r, 1), stats.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Kind != stats.Different || v.Ratio < 1.5*0.95 || v.Ratio > 1.5*1.05 {
+		t.Errorf("300 against 200 Mbit/s: %v, want a ratio of 1.5 within 5 %%", v)
+	}
+	if len(r.Comparisons) != 1 || r.Comparisons[0].Verdict != "different" {
+		t.Errorf("the record's comparisons: %+v", r.Comparisons)
+	}
+}
+
+// Negative control: the same provider twice.
+func TestSameProviderTwice(t *testing.T) {
+	out, err := exec.CommandContext(context.Background(), bin, "--provider", "socket,socket", "--size", "1MB", "--shape", "contiguous",
+		"--no-ceiling", "--blocks", "12", "--seed", "11", "--no-record").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "no difference") && !strings.Contains(string(out), "no-difference") {
+		t.Errorf("the same provider twice:\n%s", out)
+	}
+}
+
+// Two rails of a known rate each carry a share.
+func TestRails(t *testing.T) {
+	for _, p := range []string{"socket", "tcp"} {
+		t.Run(p, func(t *testing.T) {
+			a, b, links := testenv.Hosts(t, testenv.Link{Rate: "200mbit"}, testenv.Link{Rate: "200mbit"})
+			one, two := p+"@"+links[0].AddrA, p+"@"+links[0].AddrA+"+"+links[1].AddrA
+			r := across(t, a, b, links[0], "--provider", one+","+two, "--size", "8MB", "--shape", "merged", "--blocks", "6", "--budget", "0")
+			if got := r.Conditions[1].Transport.Rails; got != 2 {
+				t.Fatalf("%d rails", got)
+			}
+			// tc lets a burst through at once, so both are a little faster than
+			// the rate, by the same bytes a link.
+			if ratio := median(t, units(t, r, 0)) / median(t, units(t, r, 1)); ratio < 1.9 {
+				t.Errorf("two rails are %.2f times as fast as one, want at least 1.9", ratio)
+			}
+		})
+	}
+}
+
+func TestServeThroughSecretFile(t *testing.T) {
+	f := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(f, []byte("correct horse battery staple"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := xferbench(t, "serve", "--listen", "127.0.0.1:0", "--secret-file", f)
+	line := s.line()
+	if strings.Contains(line, "#") {
+		t.Errorf("the line shows a token: %s", line)
+	}
+	r := xferbench(t, "--provider", "socket", "--size", "1MB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", "--secret-file", f, line)
+	r.exits(0)
+	wrong := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(wrong, []byte("another text of some length"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	xferbench(t, "--no-record", "--secret-file", wrong, line).exits(3)
+}
