@@ -425,3 +425,20 @@ func TestGPUs(t *testing.T) {
 		}
 	}
 }
+
+// The same with Debian 13's libfabric 2.1 and UCX 1.18: device RDMA write, and
+// efa-direct.
+func TestDebian13(t *testing.T) {
+	root := testenv.Debian13(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := root.Command(t.Context(), exe, "-test.run=^(TestEmulatedEFA|TestThisHost)$", "-test.v", "-test.timeout=100s")
+	cmd.Env = append(os.Environ(), testenv.RequireVar+"=libfabric,ucx,efaemu")
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestEmulatedEFA/p4d") || !strings.Contains(string(out), "--- PASS: TestThisHost") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
