@@ -1,13 +1,16 @@
 package mem
 
 /*
+#include <stdlib.h>
 #include "mem.h"
 */
 import "C"
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"github.com/xferbench/xferbench/cgo/dl"
@@ -16,7 +19,7 @@ import (
 
 // driver is libcuda, loaded when CUDA memory is first asked for.
 type driver struct {
-	table   C.struct_xb_cuda
+	table   *C.struct_xb_cuda // in C memory: its addresses cross into C
 	path    string
 	version int
 	devices int
@@ -27,8 +30,11 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w; install the NVIDIA driver, or use --memory host", ErrNoCUDA, err)
 	}
-	d := &driver{path: lib.Path()}
-	t := &d.table
+	t := (*C.struct_xb_cuda)(C.calloc(1, C.sizeof_struct_xb_cuda))
+	if t == nil {
+		return nil, fmt.Errorf("the CUDA driver's table: %w", syscall.ENOMEM)
+	}
+	d := &driver{path: lib.Path(), table: t}
 	err = lib.Symbols(map[string]*unsafe.Pointer{
 		"cuInit": &t.cuInit, "cuGetErrorName": &t.cuGetErrorName, "cuDeviceGetCount": &t.cuDeviceGetCount,
 		"cuDeviceGet": &t.cuDeviceGet, "cuDeviceGetName": &t.cuDeviceGetName, "cuDeviceGetPCIBusId": &t.cuDeviceGetPCIBusId,
@@ -85,7 +91,7 @@ func ProbeCUDA() (CUDAInfo, error) {
 		var r C.struct_xb_cuda_result
 		var name [128]C.char
 		var bus [32]C.char
-		if C.xb_cuda_device(&d.table, C.int(i), &name[0], C.int(len(name)), &bus[0], C.int(len(bus)), &r) != 0 {
+		if C.xb_cuda_device(d.table, C.int(i), &name[0], C.int(len(name)), &bus[0], C.int(len(bus)), &r) != 0 {
 			return info, fmt.Errorf("CUDA device %d: %w", i, cudaError(&r))
 		}
 		info.Devices = append(info.Devices, CUDADevice{i, C.GoString(&name[0]), C.GoString(&bus[0])})
@@ -111,7 +117,7 @@ func (b *Buffer) allocCUDA() error {
 	if b.kind == CUDAHost {
 		pinned = 1
 	}
-	if C.xb_cuda_alloc(&d.table, C.int(b.device), C.size_t(b.len), pinned, &b.ctx, &ptr, &r) != 0 {
+	if C.xb_cuda_alloc(d.table, C.int(b.device), C.size_t(b.len), pinned, &b.ctx, &ptr, &r) != 0 {
 		return fmt.Errorf("%d bytes of %s memory on device %d: %w; choose a smaller --size", b.len, b.kind, b.device, cudaError(&r))
 	}
 	b.ptr = uint64(ptr)
@@ -128,7 +134,7 @@ func (b *Buffer) freeCUDA() error {
 	if b.kind == CUDAHost {
 		pinned = 1
 	}
-	if C.xb_cuda_free(&d.table, C.int(b.device), b.ctx, C.uint64_t(b.ptr), pinned, &r) != 0 {
+	if C.xb_cuda_free(d.table, C.int(b.device), b.ctx, C.uint64_t(b.ptr), pinned, &r) != 0 {
 		return fmt.Errorf("freeing %s memory: %w", b.kind, cudaError(&r))
 	}
 	return nil
@@ -140,17 +146,19 @@ func (b *Buffer) cudaCopy(kind C.int, dst, src uint64, n int) error {
 		return err
 	}
 	var r C.struct_xb_cuda_result
-	if C.xb_cuda_copy(&d.table, b.ctx, kind, C.uint64_t(dst), C.uint64_t(src), C.size_t(n), &r) != 0 {
+	if C.xb_cuda_copy(d.table, b.ctx, kind, C.uint64_t(dst), C.uint64_t(src), C.size_t(n), &r) != 0 {
 		return cudaError(&r)
 	}
 	return nil
 }
 
 func (b *Buffer) copyIn(off int, from []byte) error {
+	defer runtime.KeepAlive(from)
 	return b.cudaCopy(C.XB_TO_DEVICE, b.ptr+uint64(off), uint64(uintptr(unsafe.Pointer(&from[0]))), len(from))
 }
 
 func (b *Buffer) copyOut(to []byte, off uint64) error {
+	defer runtime.KeepAlive(to)
 	return b.cudaCopy(C.XB_FROM_DEVICE, uint64(uintptr(unsafe.Pointer(&to[0]))), b.ptr+off, len(to))
 }
 
@@ -160,7 +168,7 @@ func (b *Buffer) set(value byte, n int) error {
 		return err
 	}
 	var r C.struct_xb_cuda_result
-	if C.xb_cuda_set(&d.table, b.ctx, C.uint64_t(b.ptr), C.int(value), C.size_t(n), &r) != 0 {
+	if C.xb_cuda_set(d.table, b.ctx, C.uint64_t(b.ptr), C.int(value), C.size_t(n), &r) != 0 {
 		return cudaError(&r)
 	}
 	return nil
@@ -179,7 +187,7 @@ func (b *Buffer) copyPiecesCUDA(src *Buffer, pieces []engine.Piece) error {
 		kind, ctx = C.XB_FROM_DEVICE, src.ctx
 	}
 	var r C.struct_xb_cuda_result
-	if C.xb_cuda_copy_pieces(&d.table, ctx, kind, C.uint64_t(b.ptr), C.uint64_t(src.ptr),
+	if C.xb_cuda_copy_pieces(d.table, ctx, kind, C.uint64_t(b.ptr), C.uint64_t(src.ptr),
 		(*C.struct_xb_piece)(unsafe.Pointer(&pieces[0])), C.uint64_t(len(pieces)), &r) != 0 {
 		return cudaError(&r)
 	}

@@ -15,10 +15,18 @@ func BenchmarkPair(b *testing.B) {
 	for _, provider := range []string{"socket", "ucx:tcp"} {
 		for _, op := range []engine.Op{engine.Read, engine.Write} {
 			for _, c := range []struct {
-				name   string
-				len    uint64
-				pieces uint64
-			}{{"8", 8, 1}, {"16KiBx64", 16 << 10, 64}, {"16KiBx4096", 16 << 10, 4096}, {"1MiBx64", 1 << 20, 64}, {"64MiBx1", 64 << 20, 1}} {
+				name                string
+				len, pieces, stride uint64
+			}{
+				{"8", 8, 1, 0},
+				{"16KiBx64", 16 << 10, 64, 16 << 10},
+				{"16KiBx4096", 16 << 10, 4096, 16 << 10},
+				{"1MiBx64", 1 << 20, 64, 1 << 20},
+				{"64MiBx1", 64 << 20, 1, 0},
+				// As ucx_perftest works: over one piece of memory again and again.
+				{"same16KiBx4096", 16 << 10, 4096, 0},
+				{"same1MiBx64", 1 << 20, 64, 0},
+			} {
 				b.Run(provider+"/"+op.String()+"/"+c.name, func(b *testing.B) {
 					cfg := ucxConfig(provider, 1)
 					cfg.Depth = 64 // as ucx_perftest -O 64
@@ -31,7 +39,7 @@ func BenchmarkPair(b *testing.B) {
 					}
 					var lane []engine.Piece
 					for i := range c.pieces {
-						lane = append(lane, engine.Piece{Local: i * c.len, Remote: i * c.len, Len: c.len})
+						lane = append(lane, engine.Piece{Local: i * c.stride, Remote: i * c.stride, Len: c.len})
 					}
 					lanes := [][]engine.Piece{lane}
 					p.run(op, lanes, 2, 1)
