@@ -101,6 +101,8 @@ fetchGo() {
 	echo "deps: fetching Go $want into build/go"
 	mkdir -p "$root/build"
 	dir=$(mktemp -d "$root/build/go.XXXXXX")
+	# Old go cannot read this repository's go.mod, and must not find it.
+	echo "module bootstrap" >"$dir/go.mod"
 	(cd "$dir" && GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE="$dir/mod" \
 		go mod download -json "golang.org/toolchain@v0.0.1-go$want.linux-$arch" >"$log" 2>&1) || {
 		tail -n 5 "$log" >&2
