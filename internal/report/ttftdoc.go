@@ -546,6 +546,14 @@ func (d *TTFTDocument) spreadFigure(id string) htmlFigure {
 	return f
 }
 
+// blockName is the block of a request as a figure labels it; "w" is warm-up.
+func blockName(l ttft.Line) string {
+	if l.Phase != record.PhaseMeasure {
+		return "w"
+	}
+	return fmt.Sprint(l.Block + 1)
+}
+
 // sequences draw the requests of each series in order, and the descriptors
 // where NIXL counted them.
 func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
@@ -573,9 +581,23 @@ func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
 		} {
 			var ys []float64
 			var at []int
+			var blocks []plot.Span
+			last := ""
 			for _, l := range lines {
-				if v, ok := c.of(l); ok {
-					ys, at = append(ys, v), append(at, l.Sequence)
+				v, ok := c.of(l)
+				if !ok {
+					continue
+				}
+				k := float64(len(ys))
+				if name := blockName(l); name != last {
+					blocks, last = append(blocks, plot.Span{From: k - 0.5, Label: name}), name
+				}
+				blocks[len(blocks)-1].To = k + 0.5
+				ys, at = append(ys, v), append(at, l.Sequence)
+			}
+			for k := range blocks {
+				if every := (len(blocks)-1)/12 + 1; k%every > 0 {
+					blocks[k].Label = ""
 				}
 			}
 			if len(ys) < 2 {
@@ -601,11 +623,11 @@ func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
 			lo, hi := bounds(slices.Min(ys), slices.Max(ys), 0.06)
 			title := fmt.Sprintf("%s, %s tokens: %s", s.Arm, units.FormatCount(int64(s.Tokens)), c.y)
 			n := len(ys)
-			ys, _, marks = squeeze(ys, nil, marks)
+			ys, blocks, marks = squeeze(ys, blocks, marks)
 			f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Classes[c.component], n)}
 			f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-q%d%s", id, i, c.component), Title: title + " in run order",
-				Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Classes[c.component], c.label(mid)), X: "request, in run order"},
-				i%6, ys, nil, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, c.label)})
+				Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Classes[c.component], c.label(mid)), X: "block, in run order"},
+				i%6, ys, blocks, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, c.label)})
 			out = append(out, f)
 		}
 	}

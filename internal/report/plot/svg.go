@@ -54,7 +54,7 @@ func esc(s string) string { return html.EscapeString(s) }
 
 func begin(t Text, height float64) *drawing {
 	d := &drawing{height: height}
-	fmt.Fprintf(d, `<svg viewBox="0 0 %s %s" role="img" aria-labelledby="%s-t %[3]s-d"><title id="%[3]s-t">%s</title><desc id="%[3]s-d">%s</desc>`,
+	fmt.Fprintf(d, `<svg viewBox="0 0 %s %s" role="img" aria-labelledby="%s-t %[3]s-d"><title id="%[3]s-t">%[4]s</title><desc id="%[3]s-d">%[5]s</desc>`,
 		c(width), c(height), esc(t.ID), esc(t.Title), esc(t.Desc))
 	return d
 }
