@@ -1,7 +1,7 @@
 package launch
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,14 +31,14 @@ setsid sh -c '"$@" >&2 3>&-; echo "exit $?" >&3' sh "$@" </dev/null &
 pid=$!
 echo "group $pid" >&3
 alive() {
-	kill -0 -- "-$pid" 2>/dev/null &&
+	kill -0 "-$pid" 2>/dev/null &&
 		sed -n "s/.*) \([A-Za-z]\) [0-9]* $pid .*/\1/p" /proc/[0-9]*/stat 2>/dev/null | grep -qv '^[ZX]'
 }
 cat >/dev/null
-kill -TERM -- "-$pid" 2>/dev/null
+kill -TERM "-$pid" 2>/dev/null
 i=0
 while alive && [ $i -lt $((grace * 10)) ]; do sleep 0.1; i=$((i + 1)); done
-if alive; then kill -KILL -- "-$pid" 2>/dev/null; echo killed >&3; fi
+if alive; then kill -KILL "-$pid" 2>/dev/null; echo killed >&3; fi
 wait "$pid" 2>/dev/null
 echo stopped >&3
 `
@@ -55,6 +55,7 @@ type process struct {
 	control chan string   // control lines; closed when the script ends
 	exited  chan struct{} // closed when the engine's command ended by itself
 	code    string        // its exit status, once exited
+	over    sync.Once     // guards code and exited
 	done    chan error    // the script's own end
 	grace   time.Duration
 }
@@ -192,45 +193,67 @@ func startProcess(e Engine, ssh string, grace time.Duration, log *logFile) (*pro
 		return nil, err
 	}
 	p.stdin = stdin
-	stdout, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
+	p.cmd.Stdout = &lineWriter{line: p.line}
 	p.cmd.Stderr = log
 	// A grandchild that outlives its group must not hold Wait for ever.
 	p.cmd.WaitDelay = 10 * time.Second
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go p.watch(stdout)
+	go p.wait()
 	return p, nil
 }
 
-// watch reads control lines until the script ends.
-func (p *process) watch(stdout io.Reader) {
-	lines := bufio.NewScanner(stdout)
-	over := false
-	for lines.Scan() {
-		if code, ok := strings.CutPrefix(lines.Text(), "exit "); ok && !over {
-			p.code, over = code, true
+// line takes a control line.
+func (p *process) line(s string) {
+	if code, ok := strings.CutPrefix(s, "exit "); ok {
+		p.over.Do(func() {
+			p.code = code
 			close(p.exited)
-			continue
-		}
-		select {
-		case p.control <- lines.Text():
-		default: // more lines than a script writes; none of ours is lost
-		}
+		})
+		return
 	}
+	select {
+	case p.control <- s:
+	default: // more lines than a script writes; none of ours is lost
+	}
+}
+
+// wait waits for the script, not for what may still hold its output.
+func (p *process) wait() {
 	err := p.cmd.Wait()
-	if !over {
+	p.over.Do(func() {
 		p.code = "unknown"
 		if err != nil {
 			p.code = err.Error()
 		}
 		close(p.exited)
-	}
+	})
 	close(p.control)
 	p.done <- err
+}
+
+// lineWriter hands on each whole line of at most 4 KiB.
+type lineWriter struct {
+	line func(string)
+	part []byte
+}
+
+// Write implements io.Writer; it never fails.
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.part = append(w.part, b...)
+	for {
+		i := bytes.IndexByte(w.part, '\n')
+		if i < 0 {
+			break
+		}
+		w.line(string(w.part[:i]))
+		w.part = w.part[i+1:]
+	}
+	if len(w.part) > 4096 {
+		w.part = nil
+	}
+	return len(b), nil
 }
 
 // stop ends the engine and waits until its whole process group is gone. ok is
