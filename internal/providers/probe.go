@@ -92,6 +92,9 @@ func words(err error) (why, next string) {
 	return strings.TrimPrefix(why, xfer.ErrUnsupported.Error()+": "), ""
 }
 
+// notEvery begins the note of a provider that does not take all operations.
+const notEvery = "not every operation: "
+
 // tries are the sets of operations that a provider is opened with: the first
 // that it takes is the answer.
 var tries = [][]engine.Op{{engine.Read, engine.Write, engine.Send}, {engine.Read, engine.Write}, {engine.Send}}
@@ -116,7 +119,7 @@ func open(ctx context.Context, row *Row, libs Libraries) error {
 			describe(row, info, ops)
 			if first != nil {
 				why, next := words(first)
-				row.Notes = append(row.Notes, "not every operation: "+why)
+				row.Notes = append(row.Notes, notEvery+why)
 				row.Next = next
 			}
 			return detail(row, libs)

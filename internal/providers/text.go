@@ -238,39 +238,58 @@ func opsText(r Row) string {
 	return strings.Join(r.Ops, ",")
 }
 
+// reason is something that a probe had to say, of all providers that it is
+// true of.
+type reason struct {
+	providers   []string
+	words, next string
+}
+
 // reasons lists why not, what next, and what else a probe had to say.
 func (r Report) reasons(t *text) {
-	var own bytes.Buffer
-	sub := &text{wide: t.wide}
+	var all []reason
+	add := func(row Row, words, next string) {
+		i := slices.IndexFunc(all, func(x reason) bool { return x.words == words && x.next == next })
+		if i < 0 {
+			all = append(all, reason{words: words, next: next})
+			i = len(all) - 1
+		}
+		all[i].providers = append(all[i].providers, row.Provider)
+	}
 	for _, row := range r.Rows {
-		lead := "  " + row.Provider + ": "
-		pad := strings.Repeat(" ", 4)
 		switch {
 		case row.Outcome == Absent:
-			sub.paragraph(lead, row.Why, 4)
+			add(row, row.Why, row.Next)
+			continue
 		case row.Outcome != Runs:
-			sub.paragraph(lead, string(row.Outcome)+": "+row.Why, 4)
-		default:
-			if row.Emulated {
-				sub.paragraph(lead, "emulated device: nothing measured on it is a measurement", 4)
-			}
-			for _, n := range row.Notes {
-				if !row.Emulated || !strings.Contains(n, "is emulated (firmware") {
-					sub.paragraph(lead, n, 4)
-				}
-			}
-			if row.GPUMemory == "no" {
-				sub.paragraph(lead, "GPU memory no: "+row.GPUMemoryWhy, 4)
-			}
+			add(row, string(row.Outcome)+": "+row.Why, row.Next)
+			continue
+		case row.Emulated:
+			add(row, "emulated device: nothing measured on it is a measurement", "")
 		}
-		if row.Next != "" {
-			sub.paragraph(pad+"next: ", row.Next, 4)
+		for _, n := range row.Notes {
+			if row.Emulated && strings.Contains(n, "is emulated (firmware") {
+				continue
+			}
+			next := ""
+			if strings.HasPrefix(n, notEvery) {
+				next = row.Next
+			}
+			add(row, n, next)
+		}
+		if row.GPUMemory == "no" {
+			add(row, "GPU memory no: "+row.GPUMemoryWhy, "")
 		}
 	}
-	own.Write(sub.b.Bytes())
-	if own.Len() > 0 {
-		t.heading("why not, and what next")
-		t.b.Write(own.Bytes())
+	if len(all) == 0 {
+		return
+	}
+	t.heading("why not, and what next")
+	for _, x := range all {
+		t.paragraph("  ", strings.Join(x.providers, ", ")+": "+x.words, 4)
+		if x.next != "" {
+			t.paragraph("    next: ", x.next, 4)
+		}
 	}
 }
 
