@@ -49,7 +49,8 @@ verify-stats: deps ## the simulations that check the statistics' stated error ra
 	$(GO) test -count=1 -tags verifystats -timeout 60m ./internal/stats/...
 
 e2e: build ## a real engine pair over loopback, its KV transfer proved
-	scripts/e2e.sh
+	scripts/e2e/setup.sh newest
+	$(GO) test -count=1 -tags e2e -timeout 30m ./internal/ttft/...
 
 test-rdma: build ## verbs and UCX rc over Soft-RoCE in a virtual machine
 	@scripts/deps.sh rdma

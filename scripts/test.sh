@@ -9,8 +9,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ -z ${XFERBENCH_REQUIRE+set} ]]; then
-	XFERBENCH_REQUIRE=cc,libfabric,ucx,fi_info,ucx_info,readelf,iperf3,ssh,dist,qemu-user,hadolint
-	((EUID != 0)) || XFERBENCH_REQUIRE+=,root
+	XFERBENCH_REQUIRE=cc,git,libfabric,ucx,readelf,dist,qemu-user,hadolint
+	# Root in a container may still lack the right to make namespaces.
+	if ((EUID == 0)) && unshare --mount --net true 2>/dev/null; then
+		XFERBENCH_REQUIRE+=,root,netns,mount
+		# shellcheck source=/dev/null
+		[[ $(. /etc/os-release && echo "$ID") != debian ]] || XFERBENCH_REQUIRE+=,debian13
+	fi
 fi
 export XFERBENCH_REQUIRE
 
