@@ -42,18 +42,19 @@ without references to the network.`,
 			if !slices.Contains(report.Formats(), format) {
 				return usagef("--format %q is not known; use %s", format, strings.Join(report.Formats(), ", "))
 			}
-			as, err := report.Load(args...)
+			docs, err := report.Load(args...)
 			if err != nil {
 				return usagef("%w", err)
 			}
 			if out == "" || out == "-" {
 				w := cmd.OutOrStdout()
-				return report.Write(w, as, format, report.Options{Wide: wide, Color: color(w)})
+				err = report.Write(w, docs, format, report.Options{Wide: wide, Color: color(w)})
+			} else {
+				err = report.Create(out, force, func(w io.Writer) error {
+					return report.Write(w, docs, format, report.Options{Wide: wide})
+				})
 			}
-			err = report.Create(out, force, func(w io.Writer) error {
-				return report.Write(w, as, format, report.Options{Wide: wide})
-			})
-			if errors.Is(err, report.ErrExists) {
+			if errors.Is(err, report.ErrExists) || errors.Is(err, report.ErrKinds) {
 				return usagef("%w", err)
 			}
 			return err
