@@ -129,6 +129,8 @@ func (r *Result) mainTable(b *strings.Builder) {
 			cells[12], cells[13] = ms(row.ITL), ms(row.E2E)
 		}
 		if offline {
+			// A batch's makespan says more than its requests' own ends.
+			cells[12], cells[13] = "-", "-"
 			span, rate := "-", "-"
 			if row.Makespan != nil {
 				span, rate = ms(row.Makespan.Median), digits(row.Throughput, 3)
@@ -304,6 +306,14 @@ func (r *Result) notes(b *strings.Builder) {
 		if row.TTFT != nil {
 			for _, w := range row.TTFT.Warnings {
 				wrapped(b, "#   ", fmt.Sprintf("# %s: %s", row.Condition.Name, w.Text))
+			}
+		}
+	}
+	for _, s := range r.Series {
+		for _, c := range s.Changes {
+			if c.Component == "ttft" {
+				wrapped(b, "#   ", fmt.Sprintf("# %s, %d tokens: the TTFT has more than one level, and the median above mixes them; see the changes", s.Arm, s.Tokens))
+				break
 			}
 		}
 	}
