@@ -251,7 +251,7 @@ func describe(info *C.struct_fi_info) Interface {
 		a.Type = "dgram"
 	}
 	if v.has_nic != 0 {
-		a.NIC = NIC{Name: C.GoString(&v.device[0]), Driver: C.GoString(&v.driver[0]), Firmware: C.GoString(&v.firmware[0]),
+		a.NIC = NIC{Name: C.GoString(&v.device[0]), Driver: C.GoString(&v.driver[0]), DeviceID: C.GoString(&v.device_id[0]), Firmware: C.GoString(&v.firmware[0]),
 			PCI: C.GoString(&v.pci[0]), LinkBits: uint64(v.link_bits), LinkUp: v.link_up != 0, MTU: uint64(v.mtu),
 			Network: C.GoString(&v.network[0])}
 	}

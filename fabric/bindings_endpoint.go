@@ -9,6 +9,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -53,11 +54,15 @@ type Address struct {
 	Base uint64 `json:"base"` // what offsets are added to
 	Key  uint64 `json:"key"`
 	Len  uint64 `json:"len"` // of the region, bytes
+	// PID is the endpoint's process, so that a peer on the same host can tell
+	// whether it is gone.
+	PID int `json:"pid"`
 }
 
 // Open opens one of the interfaces that were found, and enables it.
-// Wraps: fi_fabric(3), fi_domain(3), fi_cq_open(3), fi_av_open(3),
-// fi_endpoint(3), fi_ep_bind(3), fi_setopt(3), fi_enable(3), fi_getopt(3).
+// Wraps: fi_fabric(3), fi_domain(3), fi_cq_open(3), fi_av_open(3), fi_eq_open
+// (fi_eq(3)), fi_endpoint(3), fi_ep_bind(3), fi_setopt(3), fi_enable(3),
+// fi_getopt(3).
 func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 	if cfg.Depth < 1 {
 		return nil, fmt.Errorf("fabric: depth %d: must be at least 1", cfg.Depth)
@@ -173,7 +178,7 @@ func (e *Endpoint) Address() (Address, error) {
 	var base, key C.uint64_t
 	C.xb_ofi_remote(e.ep, &base, &key)
 	e.name = name[:n]
-	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len())}, nil
+	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len()), PID: os.Getpid()}, nil
 }
 
 // Connect makes peer the endpoint's peer. Nothing is sent: the first operation
@@ -199,14 +204,14 @@ func (e *Endpoint) Connect(peer Address) error {
 // Lane hands the endpoint to a measuring loop; see [engine.NewGroup]. It is used
 // through: fi_read, fi_writemsg, fi_writedata (fi_rma(3)), fi_tsend, fi_trecv
 // (fi_tagged(3)), fi_send, fi_senddata, fi_recv (fi_msg(3)), fi_cq_read,
-// fi_cq_readerr, fi_cq_strerror (fi_cq(3)).
+// fi_cq_readerr, fi_cq_strerror (fi_cq(3)), fi_eq_read, fi_eq_readerr (fi_eq(3)).
 func (e *Endpoint) Lane() engine.Lane {
 	return engine.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops)}
 }
 
 // Close closes the endpoint, its registrations, queues and domain. All closes
 // are tried; the first that failed is reported. The shared-memory file of a peer
-// over shm that was killed is removed. It may be called twice.
+// over shm or efa that was killed on this host is removed. It may be called twice.
 // Wraps: fi_close(3).
 func (e *Endpoint) Close() error {
 	if e.ep == nil {
@@ -219,8 +224,11 @@ func (e *Endpoint) Close() error {
 	if rc != 0 {
 		errs = append(errs, failure(e.provider, &fe))
 	}
-	if e.attr.Provider == "shm" {
+	switch e.attr.Provider {
+	case "shm":
 		errs = append(errs, sweepShared("/dev/shm", e.peer.Name))
+	case "efa":
+		errs = append(errs, sweepEFA("/dev/shm", e.peer))
 	}
 	return errors.Join(errs...)
 }

@@ -39,6 +39,20 @@ static int open_cq(struct xb_ofi_ep *e, struct fid_cq **cq)
 	return rc;
 }
 
+/* efa ends the process when a packet of its own fails, such as a handshake with
+ * a peer that died, unless it has an event queue to tell it to. */
+static int open_eq(struct xb_ofi_ep *e)
+{
+	struct {
+		struct fi_eq_attr attr;
+		char pad[XB_OFI_PAD];
+	} a;
+
+	memset(&a, 0, sizeof(a));
+	a.attr.wait_obj = FI_WAIT_NONE;
+	return fi_eq_open(e->fabric, &a.attr, &e->eq, NULL);
+}
+
 static int open_av(struct xb_ofi_ep *e)
 {
 	struct {
@@ -130,8 +144,11 @@ static int open_all(struct xb_ofi_ep *e, struct xb_ofi_limits *limits, struct xb
 	TRY("fi_ep_bind", fi_ep_bind(e->ep, &e->av->fid, 0));
 	TRY("fi_ep_bind", fi_ep_bind(e->ep, &e->tx_cq->fid, FI_TRANSMIT));
 	TRY("fi_ep_bind", fi_ep_bind(e->ep, &e->rx_cq->fid, FI_RECV));
-	if (e->how.efa)
+	if (e->how.efa) {
+		TRY("fi_eq_open", open_eq(e));
+		TRY("fi_ep_bind", fi_ep_bind(e->ep, &e->eq->fid, 0));
 		set_efa(e, limits);
+	}
 	TRY("fi_enable", fi_enable(e->ep));
 	get_limits(e, limits);
 	e->slot_bytes = e->how.sends == XB_OFI_SENDS_SLOTS && !e->how.initiator ? (uint32_t)limits->max_msg
@@ -176,6 +193,7 @@ int xb_ofi_close(struct xb_ofi_ep *e, struct xb_ofi_error *error)
 		struct fid *fid;
 	} all[] = {
 		{ "fi_close(endpoint)", e->ep ? &e->ep->fid : NULL },
+		{ "fi_close(eq)", e->eq ? &e->eq->fid : NULL },
 		{ "fi_close(mr)", e->mr ? &e->mr->fid : NULL },
 		{ "fi_close(control mr)", e->control_mr ? &e->control_mr->fid : NULL },
 		{ "fi_close(av)", e->av ? &e->av->fid : NULL },

@@ -45,6 +45,7 @@ struct xb_ofi_ep {
 	/* What the hot path reads comes first. */
 	struct fid_ep *ep;
 	struct fid_cq *tx_cq, *rx_cq;
+	struct fid_eq *eq; /* efa only: what it cannot blame on an operation */
 	fi_addr_t peer;
 	uint64_t base, remote_base, remote_key;
 	void *desc, *control_desc;

@@ -196,6 +196,42 @@ func TestSweepShared(t *testing.T) {
 	})
 }
 
+// The names are those that libfabric 1.17 and 2.1 gave to files of endpoints
+// with these addresses.
+func TestSweepEFA(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead, alive := cmd.Process.Pid, os.Getpid()
+	name := []byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0xef, 0xa0, 0, 0, 0x31, 0x2f, 0x80, 0, 1, 0, 0, 0, 0xa6, 0x35, 0x27, 0x6f, 0, 0, 0, 0, 0, 0, 0, 0}
+	file := fmt.Sprintf("fe80::efa0:0:312f:8000_0001_6f2735a6_%04x", os.Getuid())
+	for word, c := range map[string]struct {
+		peer    Address
+		removed bool
+	}{
+		"dead":      {Address{Name: name, PID: dead}, true},
+		"alive":     {Address{Name: name, PID: alive}, false},
+		"no number": {Address{Name: name}, false},
+		"short":     {Address{Name: name[:23], PID: dead}, false},
+		"another":   {Address{Name: append([]byte{0xfd}, name[1:]...), PID: dead}, false},
+	} {
+		t.Run(word, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, file)
+			if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := sweepEFA(dir, c.peer); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(path); os.IsNotExist(err) != c.removed {
+				t.Errorf("removed: %v, want %v", os.IsNotExist(err), c.removed)
+			}
+		})
+	}
+}
+
 func TestErrorWords(t *testing.T) {
 	e := &Error{Op: "fi_mr_regattr", Provider: "efa", Errno: errNoMemory, Detail: "438566912 bytes of host memory: Cannot allocate memory"}
 	got := hinted(e).Error()

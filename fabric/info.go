@@ -105,6 +105,7 @@ func (w Want) rma() bool { return w.does(engine.Read) || w.does(engine.Write) }
 type NIC struct {
 	Name     string `json:"name,omitempty"` // "rdmap0s6", "eth0"
 	Driver   string `json:"driver,omitempty"`
+	DeviceID string `json:"device_id,omitempty"` // of the PCI device: "0xefa2"
 	Firmware string `json:"firmware,omitempty"`
 	PCI      string `json:"pci,omitempty"`             // "0000:00:06.0"
 	NUMA     int    `json:"numa"`                      // node, -1: unknown

@@ -1,9 +1,11 @@
 package fabric
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,10 +32,31 @@ func sweepShared(dir string, name []byte) error {
 		return nil
 	}
 	pid, err := strconv.Atoi(m[1])
-	if err != nil || !gone(pid) {
+	if err != nil {
 		return nil
 	}
-	path := filepath.Join(dir, s)
+	return sweep(dir, s, pid)
+}
+
+// sweepEFA removes the shared-memory file of a peer over efa that was killed
+// before it could: efa keeps one an endpoint for its same-host shortcut, used or
+// not. peer proves nothing but what sweep checks.
+func sweepEFA(dir string, peer Address) error {
+	const gidLen, qkeyAt = 16, 20 // then 2 bytes of queue pair number, 2 of padding, 4 of key
+	if len(peer.Name) < qkeyAt+4 || peer.PID <= 1 {
+		return nil
+	}
+	gid, qpn := netip.AddrFrom16([gidLen]byte(peer.Name)), binary.NativeEndian.Uint16(peer.Name[gidLen:])
+	return sweep(dir, fmt.Sprintf("%s_%04x_%08x_%04x", gid, qpn, binary.NativeEndian.Uint32(peer.Name[qkeyAt:]), os.Getuid()), peer.PID)
+}
+
+// sweep removes the regular file of this user named name in dir, if process pid
+// is gone.
+func sweep(dir, name string, pid int) error {
+	if !gone(pid) {
+		return nil
+	}
+	path := filepath.Join(dir, name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

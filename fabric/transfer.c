@@ -47,6 +47,35 @@ static int fail_cq(struct xb_ofi_ep *e, struct fid_cq *cq)
 	return XB_FAIL;
 }
 
+/* An error that belongs to no operation, in the event queue. */
+static int read_eq(struct xb_ofi_ep *e)
+{
+	struct {
+		struct fi_eq_err_entry entry;
+		char pad[XB_OFI_PAD];
+	} err;
+	char event[256], room[128] = "";
+	uint32_t kind;
+	const char *words;
+	ssize_t rc = fi_eq_read(e->eq, &kind, event, sizeof(event), 0);
+	int code;
+
+	if (rc == -FI_EAGAIN || rc >= 0)
+		return XB_OK;
+	if (rc != -FI_EAVAIL)
+		return fail(e, "fi_eq_read", rc);
+	memset(&err, 0, sizeof(err));
+	rc = fi_eq_readerr(e->eq, &err.entry, 0);
+	if (rc < 0)
+		return fail(e, "fi_eq_readerr", rc);
+	code = err.entry.err < 0 ? -err.entry.err : err.entry.err;
+	/* efa has words for its codes in the completion queue alone. */
+	words = fi_cq_strerror(e->tx_cq, err.entry.prov_errno, NULL, room, sizeof(room));
+	snprintf(e->words, sizeof(e->words), "the endpoint failed: %s (%d), provider: %s (%d)",
+		 xb_ofi_strerror(e->lib, code), code, words ? words : "no words", err.entry.prov_errno);
+	return XB_FAIL;
+}
+
 static int acknowledged(const struct xb_ofi_ep *e, int op)
 {
 	return op == XB_SEND || (op == XB_WRITE && e->how.landing == XB_OFI_LANDING_COUNT);
@@ -281,6 +310,8 @@ static int progress(void *lane)
 		if (read_rx(e) != XB_OK)
 			return XB_FAIL;
 	}
+	if (look && e->eq && read_eq(e) != XB_OK)
+		return XB_FAIL;
 	if (e->slots_due && post_slots(e) != XB_OK)
 		return XB_FAIL;
 	if (e->armed.sends && e->armed.posted < e->armed.n && post_receives(e) != XB_OK)

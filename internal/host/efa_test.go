@@ -2,6 +2,8 @@ package host_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -95,4 +97,38 @@ func ExampleLookupEFA() {
 	e, _ := host.LookupEFA("g5.12xlarge")
 	fmt.Println(e.LineBits/1e9, "Gbit/s, RDMA write:", e.Write)
 	// Output: 40 Gbit/s, RDMA write: no
+}
+
+// Where $SYSFS_PATH points the RDMA libraries elsewhere, the devices that are
+// listed and counted are those, and network interfaces stay this host's.
+func TestSysfsPath(t *testing.T) {
+	dir := t.TempDir()
+	counters := filepath.Join(dir, "class/infiniband/rdmap9s9/ports/1/hw_counters")
+	if err := os.MkdirAll(counters, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(counters, "rdma_read_bytes"), []byte("4711\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(counters, "../rate"), []byte("100 Gb/sec (4X EDR)\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SYSFS_PATH", dir)
+	u, err := host.Root("").Usage()
+	if err != nil || u.Counters["rdmap9s9/rdma_read_bytes"] != 4711 || u.Counters["lo/rx_bytes"] == 0 && len(u.Counters) < 2 {
+		t.Errorf("%v, counters %v", err, u.Counters)
+	}
+	var rdma []string
+	for _, n := range host.Root("").NICs() {
+		if n.Kind == "rdma" {
+			rdma = append(rdma, fmt.Sprint(n.Name, " ", n.LinkBits))
+		}
+	}
+	if len(rdma) != 1 || rdma[0] != "rdmap9s9 100000000000" {
+		t.Errorf("RDMA devices %v", rdma)
+	}
+	// A recorded tree is what it is.
+	if u, err := host.Root(t.TempDir()).Usage(); err != nil || len(u.Counters) != 0 {
+		t.Errorf("%v, counters of an empty tree %v", err, u.Counters)
+	}
 }

@@ -139,8 +139,9 @@ func (r Root) NICs() []record.NIC {
 		}
 		out = append(out, nic)
 	}
-	for _, n := range r.names("/sys/class/infiniband") {
-		base := filepath.Join("/sys/class/infiniband", n)
+	class := filepath.Join(r.sysfs(), "class/infiniband")
+	for _, n := range r.names(class) {
+		base := filepath.Join(class, n)
 		nic := record.NIC{Name: n, Kind: "rdma", NUMA: r.numa(base), PCI: r.pci(base)}
 		// "100 Gb/sec (4X EDR)"
 		if gbit, _, ok := strings.Cut(r.text(base, "ports/1/rate"), " "); ok {
@@ -243,9 +244,10 @@ func (r Root) netCounters(into map[string]uint64) {
 
 // rdmaCounters reads the counters of bytes of every RDMA port.
 func (r Root) rdmaCounters(into map[string]uint64) {
-	for _, dev := range r.names("/sys/class/infiniband") {
-		for _, port := range r.names(filepath.Join("/sys/class/infiniband", dev, "ports")) {
-			base := filepath.Join("/sys/class/infiniband", dev, "ports", port)
+	class := filepath.Join(r.sysfs(), "class/infiniband")
+	for _, dev := range r.names(class) {
+		for _, port := range r.names(filepath.Join(class, dev, "ports")) {
+			base := filepath.Join(class, dev, "ports", port)
 			for _, dir := range []string{"hw_counters", "counters"} {
 				for _, name := range r.names(filepath.Join(base, dir)) {
 					if !strings.Contains(name, "bytes") && !strings.HasSuffix(name, "_data") {
