@@ -24,7 +24,8 @@ const (
 	// (FI_DELIVERY_COMPLETE) or "count" (counted remote CQ data).
 	FabricLanding = "write-landing"
 	// FabricShared is "on" or "off": whether efa may carry same-host traffic over
-	// shared memory. Off by default, so that an efa number is an EFA number.
+	// shared memory. Off by default, so that an efa number is an EFA number and,
+	// from libfabric 1.18 on, no killed process leaves a file in /dev/shm.
 	FabricShared = "efa-shm"
 )
 
@@ -59,7 +60,7 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	want := fabric.Want{Provider: cfg.Provider, Ops: cfg.Ops, Bind: firstBind(cfg.Bind), NoShared: cfg.SameHost}
+	want := fabric.Want{Provider: cfg.Provider, Ops: cfg.Ops, Bind: firstBind(cfg.Bind), NoShared: true}
 	if err := fabricOptions(&want, cfg.Options); err != nil {
 		return nil, err
 	}
@@ -234,11 +235,19 @@ func (e *fabricEndpoint) chooseRails() error {
 
 // maxPiece is how many bytes one operation can move at most.
 func (e *fabricEndpoint) maxPiece(op engine.Op) uint64 {
-	if op == engine.Send {
+	switch {
+	case op == engine.Send:
 		return e.limits.MaxMessage
+	case op == engine.Write && e.found.Landing == fabric.RemoteCount && e.rails[0].Provider == "efa":
+		// efa cuts longer ones itself, and each part raises an event.
+		return min(e.limits.MaxRMA, efaMaxRDMA)
 	}
 	return e.limits.MaxRMA
 }
+
+// efaMaxRDMA is the longest request of EFA devices in bytes; libfabric does not
+// tell (ibv_device's max_rdma_size, 1 GiB in all generations).
+const efaMaxRDMA = 1 << 30
 
 func (e *fabricEndpoint) Lanes() int { return len(e.lanes) }
 

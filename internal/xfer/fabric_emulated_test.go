@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/fabric/efaemu"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
@@ -123,19 +124,49 @@ func runEmulated(t *testing.T, wrap []string, all []emulatedCase) {
 // generation and temper.
 func TestFabricEmulatedEFA(t *testing.T) {
 	const write = "emulated: libfabric 1.17 has no device RDMA write"
-	all := "fabric efa landing map[read:local-completion send:target-ack write:delivery-complete] " +
-		"protocol map[read:libfabric 1.17 cannot say send:tagged messages write:" + write + "] emulated [write]"
+	all := func(read, emulated string) string {
+		return "fabric efa landing map[read:local-completion send:target-ack write:delivery-complete] " +
+			"protocol map[read:" + read + " send:tagged messages write:" + write + "] emulated [" + emulated + "]"
+	}
+	device := all("device RDMA, by messages until the peers' handshake", "write")
 	count := "fabric efa landing map[write:remote-cq-count] protocol map[write:" + write + "] emulated [write]"
 	if v := needFabric(t).Version(); v.String() != "1.17" {
 		testenv.Declare(t, "the expected words are those of libfabric 1.17, this host has "+v.String())
 	}
 	every := []string{"efa dc read,write,send"}
 	runEmulated(t, nil, []emulatedCase{
-		{"p5", efaemu.Options{Profile: efaemu.P5}, append(every, "efa count write"), []string{all, count}},
-		{"p4d, shuffled", efaemu.Options{Profile: efaemu.P4d, Shuffle: 3}, every, []string{all}},
-		{"g5, short queue", efaemu.Options{Profile: efaemu.G5, SendQueue: 8}, every, []string{all}},
-		{"p5, receivers not ready, short RDMA", efaemu.Options{Profile: efaemu.P5, RNREvery: 5, MaxRDMASize: 8192}, every, []string{all}},
+		{"p5", efaemu.Options{Profile: efaemu.P5}, append(every, "efa count write"), []string{device, count}},
+		{"p4d, shuffled", efaemu.Options{Profile: efaemu.P4d, Shuffle: 3}, every,
+			[]string{all("emulated: libfabric 1.17 reads by messages on device 0xefa1", "read write")}},
+		{"g5, short queue", efaemu.Options{Profile: efaemu.G5, SendQueue: 8}, every,
+			[]string{all("emulated: libfabric 1.17 reads by messages on device 0xefa0", "read write")}},
+		{"p5, receivers not ready, short RDMA", efaemu.Options{Profile: efaemu.P5, RNREvery: 5, MaxRDMASize: 8192}, every, []string{device}},
 	})
+}
+
+// What cannot be asked is told by device and setting, as libfabric 1.17's source
+// decides it.
+func TestOldEFA(t *testing.T) {
+	v := fabric.Version{Major: 1, Minor: 17}
+	for _, c := range []struct {
+		op          engine.Op
+		device, set string
+		words       string
+		emulated    bool
+	}{
+		{engine.Read, "0xefa2", "", "device RDMA, by messages until the peers' handshake", false},
+		{engine.Read, "0xefa2", "0", "emulated: libfabric 1.17 reads by messages on device 0xefa2", true},
+		{engine.Read, "0xefa1", "", "emulated: libfabric 1.17 reads by messages on device 0xefa1", true},
+		{engine.Read, "0xefa1", "1", "device RDMA, by messages until the peers' handshake", false},
+		{engine.Read, "0xefa0", "", "emulated: libfabric 1.17 reads by messages on device 0xefa0", true},
+		{engine.Read, "", "", "libfabric 1.17 cannot say", false},
+		{engine.Write, "0xefa2", "1", "emulated: libfabric 1.17 has no device RDMA write", true},
+	} {
+		words, emulated := oldEFA(c.op, v, c.device, c.set)
+		if words != c.words || emulated != c.emulated {
+			t.Errorf("%v on %q with %q: %q, %v; want %q, %v", c.op, c.device, c.set, words, emulated, c.words, c.emulated)
+		}
+	}
 }
 
 // Both fabrics of libfabric 2.1's efa provider.

@@ -2,7 +2,9 @@ package xfer
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/fabric"
@@ -70,9 +72,12 @@ func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
 		return
 	}
 	switch l := e.limits; {
-	case op == engine.Write && e.lib.Version().Less(fabric.Version{Major: 1, Minor: 18}):
-		info.Protocol[word] = fmt.Sprintf("emulated: libfabric %v has no device RDMA write", e.lib.Version())
-		info.Emulated = append(info.Emulated, word)
+	case e.lib.Version().Less(fabric.Version{Major: 1, Minor: 18}):
+		var emulated bool
+		info.Protocol[word], emulated = oldEFA(op, e.lib.Version(), e.rails[0].NIC.DeviceID, os.Getenv("FI_EFA_USE_DEVICE_RDMA"))
+		if emulated {
+			info.Emulated = append(info.Emulated, word)
+		}
 	case !l.Known:
 		info.Protocol[word] = fmt.Sprintf("libfabric %v cannot say", e.lib.Version())
 	case op == engine.Read && l.EmulatedRead || op == engine.Write && l.EmulatedWrite:
@@ -81,6 +86,28 @@ func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
 	default:
 		info.Protocol[word] = "device RDMA"
 	}
+}
+
+// oldEFA says what efa before 1.18, which cannot be asked, makes of RMA on a
+// device; set is FI_EFA_USE_DEVICE_RDMA. (libfabric v1.17.0,
+// prov/efa/src/rxr/rxr_env.c and rxr_rma.c.)
+func oldEFA(op engine.Op, v fabric.Version, device, set string) (words string, emulated bool) {
+	var rdma bool
+	switch {
+	case op == engine.Write:
+		return fmt.Sprintf("emulated: libfabric %v has no device RDMA write", v), true
+	case set != "":
+		n, err := strconv.Atoi(set)
+		rdma = err == nil && n != 0
+	case device == "":
+		return fmt.Sprintf("libfabric %v cannot say", v), false
+	default:
+		rdma = device != "0xefa0" && device != "0xefa1"
+	}
+	if !rdma {
+		return fmt.Sprintf("emulated: libfabric %v reads by messages on device %s", v, device), true
+	}
+	return "device RDMA, by messages until the peers' handshake", false
 }
 
 // sharedNote says whether two endpoints of one host meet in the NIC.
