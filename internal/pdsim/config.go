@@ -59,9 +59,12 @@ type Config struct {
 
 	PrefillTime     time.Duration // constant part of a prompt's computation
 	PrefillPerToken time.Duration
-	StepTime        time.Duration // one decode step: the one-token forward and each later token
-	MoverDelay      time.Duration // added to each transfer: a slow peer
-	Lease           time.Duration // how long a prefill engine keeps blocks, 30 s by default
+	// Parallel is how many prompts are computed at once, each in its whole time; 1
+	// by default, which makes a queue.
+	Parallel   int
+	StepTime   time.Duration // one decode step: the one-token forward and each later token
+	MoverDelay time.Duration // added to each transfer: a slow peer
+	Lease      time.Duration // how long a prefill engine keeps blocks, 30 s by default
 	// Recompute computes the prompt locally when a transfer fails, as
 	// kv_load_failure_policy "recompute" does; otherwise the request fails.
 	Recompute bool
@@ -152,6 +155,12 @@ func (c Config) filled() (Config, error) {
 	}
 	if c.MaxTokens == 0 {
 		c.MaxTokens = 131_072
+	}
+	if c.Parallel == 0 {
+		c.Parallel = 1
+	}
+	if c.Parallel < 1 {
+		return c, fmt.Errorf("%d prompts at once", c.Parallel)
 	}
 	if c.Lease == 0 {
 		c.Lease = 30 * time.Second

@@ -20,7 +20,7 @@ type Engine struct {
 	id     string // engine_id
 	memory *mem.Buffer
 	mover  Mover
-	gpu    chan struct{} // computes one prompt at a time
+	gpu    chan struct{} // computes Config.Parallel prompts at a time
 	life   context.Context
 	end    context.CancelFunc
 	work   sync.WaitGroup // requests and lease timers
@@ -56,7 +56,7 @@ func NewEngine(cfg Config, mover Mover) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("KV memory of the %s engine: %w", cfg.Role, err), mover.Close())
 	}
-	e := &Engine{cfg: cfg, id: newID(), memory: memory, mover: mover, gpu: make(chan struct{}, 1), pool: pool,
+	e := &Engine{cfg: cfg, id: newID(), memory: memory, mover: mover, gpu: make(chan struct{}, cfg.Parallel), pool: pool,
 		freed: make(chan struct{}), leases: map[string]*lease{}, cut: map[string]bool{}, seq: map[Fault]int{}}
 	e.life, e.end = context.WithCancel(context.Background())
 	e.m.init()

@@ -283,14 +283,25 @@ func (j *job) generate(ctx context.Context) error {
 	if err := j.grow(ctx); err != nil {
 		return err
 	}
-	j.first = time.Now()
 	output := q.output
 	if e.hits(EarlyEOS) {
 		output = 1
 	}
 	truncated, broken := e.hits(TruncatedStream), e.hits(StreamError)
-	for j.made < output {
-		if j.made > 0 {
+	for ; j.made < output; j.made++ {
+		var reason any
+		if j.made+1 == output {
+			if reason = "length"; output < q.output {
+				reason = "stop"
+			}
+		}
+		data, err := json.Marshal(j.body(j.made, reason))
+		if err != nil {
+			return err
+		}
+		if j.made == 0 {
+			j.first = time.Now() // all that is left is to send it
+		} else {
 			if err := wait.Until(ctx, j.first.Add(time.Duration(j.made)*e.cfg.StepTime)); err != nil {
 				return err
 			}
@@ -301,17 +312,10 @@ func (j *job) generate(ctx context.Context) error {
 				return j.cutOff()
 			}
 		}
-		j.made++
 		if !q.Stream {
 			continue
 		}
-		var reason any
-		if j.made == output {
-			if reason = "length"; output < q.output {
-				reason = "stop"
-			}
-		}
-		if err := j.eventJSON(j.body(j.made-1, reason)); err != nil {
+		if err := j.event(data); err != nil {
 			return err
 		}
 	}
