@@ -173,6 +173,16 @@ static int lane_post(void *p, int op, const struct xb_piece *piece, uint64_t ind
 		       "ucp_put_nbx");
 }
 
+/* Progress that ends no operation is not idleness: the engine rests after a
+ * poll without completions, so that one goes on while UCX has something to do. */
+#define PROGRESS_MOST 16
+
+static void progress(struct xb_ucx_lane *l)
+{
+	for (int i = 0; i < PROGRESS_MOST && l->u->worker_progress(l->worker) && !l->completed; i++)
+		;
+}
+
 static int lane_poll(void *p)
 {
 	struct xb_ucx_lane *l = p;
@@ -184,7 +194,7 @@ static int lane_poll(void *p)
 		l->cuda.set_current(l->cuda.ctx);
 		l->cuda_bound = 1;
 	}
-	l->u->worker_progress(l->worker);
+	progress(l);
 	if (atomic_load_explicit(&l->info_state, memory_order_relaxed) == XB_UCX_INFO_WANTED) {
 		int wanted = XB_UCX_INFO_WANTED;
 

@@ -21,6 +21,10 @@ import (
 // so this bounds memory (some hundred bytes a request), not speed.
 const ucxDepth = 4096
 
+// ucxChunk bounds an operation by default: a wait ends when no operation
+// completes within the timeout, and UCX says nothing of a part.
+const ucxChunk = 64 << 20
+
 // ucxEndpoint is one side of a transfer over UCX: a context, and a worker with
 // its endpoint for each lane.
 type ucxEndpoint struct {
@@ -54,6 +58,9 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 	cfg.Streams = max(cfg.Streams, 1)
 	if cfg.Depth <= 0 {
 		cfg.Depth = ucxDepth
+	}
+	if cfg.Chunk == 0 {
+		cfg.Chunk = ucxChunk
 	}
 	e := &ucxEndpoint{cfg: cfg, tls: tls}
 	var err error
