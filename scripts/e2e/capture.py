@@ -3,8 +3,8 @@
 
     build/e2e/<newest|0.15>/bin/python scripts/e2e/capture.py <newest|0.15> [--fresh]
 
-Starts the engines of the launch spec twice (prefix caching off, then on), runs each scenario once on otherwise idle
-engines, and ends by killing a decoder in the middle of a stream. It takes about ten minutes on two idle cores. Scenarios
+Starts the engines of the launch spec with prefix caching off, then on, runs each scenario once on otherwise idle engines,
+and then, on fresh engines each, what some releases do not survive. It takes about ten minutes on two idle cores. Scenarios
 that are there already are kept, so that a run that broke off can go on; --fresh captures all anew.
 """
 import concurrent.futures
@@ -125,7 +125,7 @@ def save_response(folder, stem, result, stream):
     return {"status": status, "headers": headers, **times}
 
 
-def scenario(cap, name, tokens, seed, mode="two-leg", full=False, headers_same=True, tweak=None, **more):
+def scenario(cap, name, tokens, seed, mode="two-leg", full=False, tweak=None, **more):
     """Runs one request and keeps everything: bodies, answers, metric pages before and after, deltas, client times."""
     folder = cap.out / name
     if (folder / "meta.json").exists():
@@ -157,11 +157,15 @@ def scenario(cap, name, tokens, seed, mode="two-leg", full=False, headers_same=T
         is_stream = answer[1].get("content-type", "").startswith("text/event-stream")
         meta[role] = save_response(folder, f"{role}-{'stream' if is_stream else 'response'}", answer, is_stream)
     time.sleep(SETTLE_S)
-    after = cap.pages(roles)
     for role in roles:
-        for when, page in (("before", before[role]), ("after", after[role])):
-            (folder / f"{role}-{when}.prom").write_text(page if full else slim(page))
-        meta[f"{role}_delta"] = delta(before[role], after[role])
+        (folder / f"{role}-before.prom").write_text(before[role] if full else slim(before[role]))
+        try:
+            after = cap.page(role)
+        except OSError as err:  # some scenarios kill their engine
+            meta[f"{role}_gone"] = repr(err)
+            continue
+        (folder / f"{role}-after.prom").write_text(after if full else slim(after))
+        meta[f"{role}_delta"] = delta(before[role], after)
     dump(folder / "meta.json", meta)
     print(f"  {name}: {[meta[r]['status'] for r in roles if r in meta]}", flush=True)
     return meta
@@ -257,8 +261,6 @@ def errors(cap):
 def dying_decoder(cap, rundir):
     """A stream whose engine core is killed after some tokens: what the client gets."""
     folder = cap.out / "engine-dies-mid-stream"
-    if (folder / "meta.json").exists():
-        return
     folder.mkdir(exist_ok=True)
     pgid = int((rundir / "decode.pid").read_text())
     parts = urllib.parse.urlsplit(cap.url["decode"])
@@ -285,6 +287,7 @@ def dying_decoder(cap, rundir):
     dump(folder / "meta.json", {"status": resp.status, "client_error": cut, "health_after": health,
                                 "killed": "EngineCore process, SIGKILL, after 4 chunks"})
     print(f"  engine-dies-mid-stream: {len(raw)} bytes, client error {cut}, health after {health}", flush=True)
+    return {"health_after": health}
 
 
 def engine_core(pgid):
@@ -361,11 +364,8 @@ def plain_phase(cap, facts, rundir):
     errors(cap)
     facts.add("rss_after_load", lambda: rss(rundir))
 
-    def wrong_peer(body):
-        body["kv_transfer_params"] = body["kv_transfer_params"] | {
-            "remote_port": 9, "remote_engine_id": str(uuid.uuid4())}
 
-    scenario(cap, "load-failure-256", 256, 50, tweak=wrong_peer)
+def expiry_phase(cap, facts, rundir):
     meta = scenario(cap, "expired-256", 256, 60, mode="prefill-only")
     if meta:
         time.sleep(EXPIRY_WAIT_S)
@@ -377,8 +377,12 @@ def plain_phase(cap, facts, rundir):
         meta["prefill_delta"] = delta((cap.out / "expired-256/prefill-before.prom").read_text(), page)
         (cap.out / "expired-256/prefill-after.prom").write_text(slim(page))
         dump(cap.out / "expired-256/meta.json", meta)
-    # Last: vLLM 0.15.1 does not check token ids, and this one takes its engine down.
-    may_kill(cap, facts, "token-id-out-of-range", prompt=[3, 4, 100000])
+
+    def wrong_peer(body):
+        body["kv_transfer_params"] = body["kv_transfer_params"] | {
+            "remote_port": 9, "remote_engine_id": str(uuid.uuid4())}
+
+    may_kill(cap, facts, "load-failure-256", 256, 50, mode="two-leg", tweak=wrong_peer)
 
 
 def caching_phase(cap, facts, rundir):
@@ -387,21 +391,24 @@ def caching_phase(cap, facts, rundir):
     scenario(cap, "caching-unified-256-cold", 256, 71, mode="unified")
     scenario(cap, "caching-unified-256-hit", 256, 71, mode="unified")
     facts.add("caching_sequence_256", lambda: sequence(cap, 256, 4, 400))
-    dying_decoder(cap, rundir)
+    facts.add("engine-dies-mid-stream", lambda: dying_decoder(cap, rundir))
 
 
 def incomplete_phase(cap, facts, rundir):
-    may_kill(cap, facts, "params-incomplete", kv_transfer_params={"do_remote_prefill": True, "do_remote_decode": False})
+    may_kill(cap, facts, "params-incomplete", 32, 80,
+             kv_transfer_params={"do_remote_prefill": True, "do_remote_decode": False})
 
 
-def may_kill(cap, facts, name, **more):
+def range_phase(cap, facts, rundir):
+    # vLLM does not check token ids: this one takes the engine core down.
+    may_kill(cap, facts, "token-id-out-of-range", 3, 80, prompt=[3, 4, 100000])
+
+
+def may_kill(cap, facts, name, tokens, seed, mode="decode-only", **more):
     """A request that some releases do not survive: what it answers, and whether the engine still does."""
 
     def make():
-        try:
-            scenario(cap, name, 32, 80, mode="decode-only", **more)
-        except (OSError, http.client.HTTPException) as err:
-            print(f"  {name}: {err!r}", flush=True)
+        scenario(cap, name, tokens, seed, mode=mode, **more)
         try:
             return {"health_after": cap.call("decode", "GET", "/health")[0]}
         except OSError as err:
@@ -428,9 +435,11 @@ def main():
     caching_on = ([(r, "--enable-prefix-caching") for r in spec["engines"]],
                   {(r, "--no-enable-prefix-caching") for r in spec["engines"]})
     for name, phase, roles, flags, last in (
-            ("plain", plain_phase, ["prefill", "decode", "unified"], ((), ()), "token-id-out-of-range"),
-            ("caching", caching_phase, ["prefill", "decode", "unified"], caching_on, "caching_sequence_256"),
-            ("incomplete", incomplete_phase, ["decode"], ((), ()), "params-incomplete")):
+            ("plain", plain_phase, ["prefill", "decode", "unified"], ((), ()), "rss_after_load"),
+            ("caching", caching_phase, ["prefill", "decode", "unified"], caching_on, "engine-dies-mid-stream"),
+            ("expiry", expiry_phase, ["prefill", "decode"], ((), ()), "load-failure-256"),
+            ("incomplete", incomplete_phase, ["decode"], ((), ()), "params-incomplete"),
+            ("range", range_phase, ["decode"], ((), ()), "token-id-out-of-range")):
         if last in facts:
             continue
         with tempfile.TemporaryDirectory(prefix="xferbench-capture-") as tmp:
