@@ -256,21 +256,23 @@ func payload(rows []*analysis.Row) string {
 // shapes lists the shapes and, where they do not depend on the size, their
 // descriptors.
 func shapes(rows []*analysis.Row, counts bool) string {
-	var out []string
+	if slices.ContainsFunc(rows, func(r *analysis.Row) bool { return !r.Ceiling }) {
+		rows = slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Ceiling })
+	}
+	var names []string
+	descs := map[string][]string{}
 	for _, r := range rows {
-		if r.Ceiling && len(rows) > 1 && slices.ContainsFunc(rows, func(s *analysis.Row) bool { return !s.Ceiling }) {
-			continue
-		}
-		w := r.Shape
-		if counts {
-			w = fmt.Sprintf("%s %s", units.FormatCount(int64(r.Descs)), r.Shape)
-		}
-		out = append(out, w)
+		names = append(names, r.Shape)
+		descs[r.Shape] = append(descs[r.Shape], units.FormatCount(int64(r.Descs)))
 	}
-	if counts {
-		return "descriptors: " + list(unique(out))
+	names = unique(names)
+	if !counts {
+		return list(names)
 	}
-	return list(unique(out))
+	for i, n := range names {
+		names[i] = list(unique(descs[n])) + " " + n
+	}
+	return "descriptors: " + strings.Join(names, "; ")
 }
 
 // colds are the one-time costs, a line each provider.

@@ -36,6 +36,7 @@ type (
 		Method          string
 		Guides          []htmlFact // advice and what it rests on
 		Models          []string
+		ModelNotes      string
 		Warnings        []htmlWarning
 		Results         htmlTable
 		Figures         []htmlFigure
@@ -137,8 +138,12 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	for _, g := range a.Guides {
 		h.Guides = append(h.Guides, htmlFact{guide(g), strings.TrimSpace(crossing(g))})
 	}
+	h.ModelNotes = modelNotes
 	for _, m := range a.Models {
 		h.Models = append(h.Models, model(m))
+	}
+	for _, m := range a.Pieces {
+		h.Models = append(h.Models, pieces(m))
 	}
 	for _, w := range a.Warnings {
 		class := "warning"

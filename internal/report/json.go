@@ -31,6 +31,7 @@ type (
 		Pairs      []jsonPair      `json:"comparisons"`
 		Brackets   []jsonPair      `json:"brackets"`
 		Models     []jsonModel     `json:"cost_models"`
+		Pieces     []jsonPieces    `json:"descriptor_costs"`
 		Guidelines []jsonGuideline `json:"guidelines"`
 		Warnings   []jsonWarning   `json:"warnings"`
 	}
@@ -119,9 +120,19 @@ type (
 		AlphaCI     *jsonInterval `json:"start_ci_ns"`
 		NsPerByte   float64       `json:"ns_per_byte"`
 		NsPerByteCI *jsonInterval `json:"ns_per_byte_ci"`
+		NsPerDesc   *float64      `json:"ns_per_descriptor"`
+		NsPerDescCI *jsonInterval `json:"ns_per_descriptor_ci"`
 		Blocks      int           `json:"blocks"`
 		Worst       float64       `json:"worst_relative_residual"`
 		WorstBytes  int64         `json:"worst_bytes"`
+	}
+	jsonPieces struct {
+		Label       string        `json:"label"`
+		Bytes       uint64        `json:"bytes"`
+		Conditions  []int         `json:"conditions"`
+		BaseNs      float64       `json:"base_ns"`
+		NsPerDesc   float64       `json:"ns_per_descriptor"`
+		NsPerDescCI *jsonInterval `json:"ns_per_descriptor_ci"`
 	}
 	jsonGuideline struct {
 		A         string        `json:"a"`
@@ -174,7 +185,7 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	j := jsonRun{
 		Record: a.Record.Path, Run: a.Record.Run, Status: "cut off", Emulated: a.Emulated(), Colds: a.Record.Colds,
 		Rows: []jsonRow{}, Pairs: jsonPairs(a.Pairs, verdict), Brackets: jsonPairs(a.Brackets, bracket),
-		Models: []jsonModel{}, Guidelines: []jsonGuideline{}, Warnings: []jsonWarning{},
+		Models: []jsonModel{}, Pieces: []jsonPieces{}, Guidelines: []jsonGuideline{}, Warnings: []jsonWarning{},
 	}
 	if a.Record.End != nil {
 		j.Status = a.Record.End.Status
@@ -187,14 +198,17 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	}
 	for _, m := range a.Models {
 		c := m.Cost
-		var ids []int
-		for _, r := range m.Rows {
-			ids = append(ids, r.ID)
-		}
 		j.Models = append(j.Models, jsonModel{
-			Label: m.Label, Conditions: ids, AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
+			Label: m.Label, Conditions: ids(m.Rows), AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
 			Blocks: c.Blocks, Worst: c.WorstResidual, WorstBytes: c.WorstBytes,
 		})
+		if c.GammaCI != nil {
+			last := &j.Models[len(j.Models)-1]
+			last.NsPerDesc, last.NsPerDescCI = number(c.GammaNS), interval(c.GammaCI)
+		}
+	}
+	for _, m := range a.Pieces {
+		j.Pieces = append(j.Pieces, jsonPieces{m.Label, m.Bytes, ids(m.Rows), m.BaseNs, m.NsPerDesc, interval(&m.NsPerDescCI)})
 	}
 	for _, g := range a.Guides {
 		x := jsonGuideline{
@@ -211,6 +225,14 @@ func toJSON(a *analysis.Analysis) jsonRun {
 		j.Warnings = append(j.Warnings, jsonWarning(w))
 	}
 	return j
+}
+
+func ids(rows []*analysis.Row) []int {
+	out := make([]int, len(rows))
+	for i, r := range rows {
+		out[i] = r.ID
+	}
+	return out
 }
 
 func jsonRowOf(r *analysis.Row) jsonRow {

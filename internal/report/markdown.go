@@ -80,6 +80,9 @@ func advice(a *analysis.Analysis) []string {
 	for _, m := range a.Models {
 		out = append(out, model(m))
 	}
+	for _, m := range a.Pieces {
+		out = append(out, pieces(m))
+	}
 	return out
 }
 

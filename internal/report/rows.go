@@ -45,6 +45,7 @@ func factors() []factor {
 		{"memory", true, func(r *analysis.Row) string { return analysis.Memory(r.Condition) }, false, 0},
 		{"layout", true, func(r *analysis.Row) string { return word(r.Layout) }, false, 0},
 		{"block", false, func(r *analysis.Row) string { return fmt.Sprint(r.Block) }, false, 0},
+		{"descs", false, func(r *analysis.Row) string { return fmt.Sprint(r.Descs) }, false, 0},
 		{"streams", false, func(r *analysis.Row) string { return fmt.Sprint(r.Transport.Streams) }, false, 0},
 		{"depth", false, func(r *analysis.Row) string { return fmt.Sprint(r.Transport.Depth) }, false, 0},
 		{"chunk", false, func(r *analysis.Row) string { return units.CompactBytes(int64(r.Transport.Chunk)) }, false, 0},
@@ -70,7 +71,14 @@ func naming(rows []*analysis.Row) []column {
 			if i >= 4 && r.Ceiling {
 				continue // ceilings have settings of their own
 			}
-			if i >= 7 { // a setting counts as varied within one provider only
+			if f.head == "descs" { // other shapes say how many by their name
+				if first, ok := perProvider["descs"]; r.Shape == "contiguous" {
+					constant = constant && (!ok || first == v)
+					perProvider["descs"] = v
+				}
+				continue
+			}
+			if i >= 8 { // a setting counts as varied within one provider only
 				if first, ok := perProvider[r.Provider]; ok && first != v {
 					constant = false
 				}

@@ -141,14 +141,17 @@ func costColumns(rows []*analysis.Row) []column {
 		}
 		return digits(f, 3)
 	}
-	return []column{
-		{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }},
+	var cols []column
+	if !slices.ContainsFunc(naming(rows), func(c column) bool { return c.head == "descs" }) {
+		cols = append(cols, column{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }})
+	}
+	return append(cols, []column{
 		{head: "post_us", cell: val(func(r *analysis.Row) string { return posted(r, r.PostNs/1e3) })},
 		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return posted(r, r.PostPerDesc) })},
 		{head: "cpu_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
 		{head: "peer_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
 		{head: "eagain", rank: 5, cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
-	}
+	}...)
 }
 
 // sizes is how many different sizes rows have.

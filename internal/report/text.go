@@ -266,12 +266,15 @@ func (p *page) guides(a *analysis.Analysis) {
 			p.item(crossing(g))
 		}
 	}
-	if len(a.Models) > 0 {
+	if len(a.Models)+len(a.Pieces) > 0 {
 		p.line("")
 		for _, m := range a.Models {
 			p.item(model(m))
 		}
-		p.comment("start + bytes / rate, fitted to block medians, 95% intervals")
+		for _, m := range a.Pieces {
+			p.item(pieces(m))
+		}
+		p.comment(modelNotes)
 	}
 }
 
@@ -330,6 +333,15 @@ func model(m analysis.Model) string {
 		s += fmt.Sprintf(", %s a descriptor [%s, %s]", units.FormatNanos(c.GammaNS), units.FormatNanos(c.GammaCI.Lo), units.FormatNanos(c.GammaCI.Hi))
 	}
 	return s
+}
+
+const modelNotes = "cost models: start + bytes / rate, and a time for each descriptor where their number varied; least squares on block medians, 95% intervals"
+
+// pieces is the time of a descriptor as a sentence.
+func pieces(m analysis.PieceModel) string {
+	return fmt.Sprintf("%s: %s for each descriptor [%s, %s], %s without, from %s to %s descriptors", m.Label, units.FormatNanos(m.NsPerDesc),
+		units.FormatNanos(m.NsPerDescCI.Lo), units.FormatNanos(m.NsPerDescCI.Hi), units.FormatNanos(m.BaseNs),
+		units.FormatCount(int64(m.Rows[0].Descs)), units.FormatCount(int64(m.Rows[len(m.Rows)-1].Descs)))
 }
 
 // paths holds the payload against what the NICs counted.

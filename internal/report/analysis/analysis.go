@@ -34,6 +34,7 @@ type Analysis struct {
 	// range in which the transfer of an engine lies.
 	Brackets []Pair
 	Models   []Model
+	Pieces   []PieceModel
 	Guides   []Guide
 	Warnings []Warning
 }

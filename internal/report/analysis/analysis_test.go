@@ -242,6 +242,32 @@ func TestCrossover(t *testing.T) {
 	}
 }
 
+// TestDescriptors: a descriptor costs 900 ns in the formula behind the record.
+func TestDescriptors(t *testing.T) {
+	files, err := synth.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := record.Read(bytes.NewReader(files["descriptors.jsonl"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := of(t, rec)
+	if len(a.Models) != 1 || len(a.Pieces) != 2 || len(a.Guides) != 0 {
+		t.Fatalf("%d models, %d descriptor costs, %d guides", len(a.Models), len(a.Pieces), len(a.Guides))
+	}
+	// The noise adds 0.03·√(2/π) = 2.4 % on average, the median block a little less.
+	const truth = 900 * 1.02
+	if iv := a.Models[0].Cost.GammaCI; iv == nil || !iv.Contains(truth) {
+		t.Errorf("γ %v in %v", a.Models[0].Cost.GammaNS, iv)
+	}
+	for _, p := range a.Pieces {
+		if !p.NsPerDescCI.Contains(truth) || math.Abs(p.NsPerDesc/truth-1) > 0.1 {
+			t.Errorf("%s: %v ns in %v", p.Label, p.NsPerDesc, p.NsPerDescCI)
+		}
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	codes := func(r *record.Record, f func(*record.Record) (*analysis.Analysis, error)) []string {
 		a, err := f(r)

@@ -176,6 +176,12 @@ func (a *Analysis) label() {
 		func(c record.Condition) string { return Memory(c) },
 		func(c record.Condition) string { return c.Layout },
 		func(c record.Condition) string { return fmt.Sprintf("%d-token blocks", c.Block) },
+		func(c record.Condition) string {
+			if c.Shape != "contiguous" {
+				return "" // the shape says how many
+			}
+			return fmt.Sprintf("%d descriptors", c.Descs)
+		},
 		func(c record.Condition) string { return fmt.Sprintf("%d streams", c.Transport.Streams) },
 		func(c record.Condition) string { return fmt.Sprintf("depth %d", c.Transport.Depth) },
 	}
@@ -183,7 +189,7 @@ func (a *Analysis) label() {
 	for _, r := range a.Rows {
 		words := []string{r.Provider}
 		for i, p := range parts {
-			if i < 2 || i < 6 && varies(p) || i >= 6 && a.settingVaries(r.Provider, p) {
+			if i < 2 || i < 7 && varies(p) || i >= 7 && a.settingVaries(r.Provider, p) {
 				if w := p(r.Condition); w != "" {
 					words = append(words, w)
 				}

@@ -69,6 +69,9 @@ func (a *Analysis) warn(live bool) {
 			a.warnf(w.Code, "%s: %s", m.Label, w.Text)
 		}
 	}
+	for _, p := range a.Pieces {
+		a.Warnings = append(a.Warnings, p.Warnings...)
+	}
 	for _, g := range a.Guides {
 		for _, w := range g.Crossover.Warnings {
 			a.warnf(w.Code, "%s and %s: %s", g.A.Label, g.B.Label, w.Text)

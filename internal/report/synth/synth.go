@@ -302,6 +302,17 @@ func Specs() map[string]Spec {
 	slices.SortStableFunc(cells, func(a, b Cell) int { return int(int64(a.Bytes) - int64(b.Bytes)) })
 	add(Spec{Name: "sweep", Seed: 13, Kind: "sweep", Argv: []string{"xferbench", "sweep", "--provider", "tcp,ucx:tcp", "--size", "4KiB:64MiB:x4", "--shape", "contiguous", "synthetic-b"}, Hosts: 2, Blocks: 10, Iters: 4, Cells: cells, End: ok})
 
+	cells = nil
+	for _, n := range sizes[5:7] {
+		for _, d := range []int{1, 64, 512, 4096} {
+			c := Cell{KV("tcp", "read", kv.Contiguous, 2, n), truths["tcp"]}
+			c.Descs, c.Ops = d, d
+			c.Name += fmt.Sprintf(" %d descriptors", d)
+			cells = append(cells, c)
+		}
+	}
+	add(Spec{Name: "descriptors", Seed: 15, Kind: "sweep", Argv: []string{"xferbench", "sweep", "--provider", "tcp", "--size", "4MiB,16MiB", "--descriptors", "1,64,512,4096", "synthetic-b"}, Hosts: 2, Blocks: 8, Iters: 2, Cells: cells, End: ok})
+
 	add(Spec{Name: "launches", Seed: 14, Kind: "raw", Argv: append(slices.Clone(argv), "--launches", "6"), Hosts: 1, Blocks: 2, Iters: 2, Launches: 6, Cells: full()[:4], End: ok})
 	return out
 }

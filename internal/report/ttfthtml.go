@@ -1,0 +1,223 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/plot"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/ttft"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+// html is the article of a TTFT run.
+func (d *TTFTDocument) html(id string) (htmlRun, error) {
+	run := d.record.Run
+	fs := d.facts()
+	h := htmlRun{ID: id, Title: "ttft run " + run.ID, When: fs[0].text, Argv: strings.Join(run.Argv, " "), Verdicts: d.verdicts(),
+		SequenceNote: "Each dot is one request, one at a time, in the order in which they ran; the line is the median. A dashed line is where the engine's block pool is predicted to wrap around, a full one a change that was found."}
+	if d.result.Simulated {
+		h.Emulated = "SIMULATED: the engines are stand-ins; their TTFT is no measurement"
+	}
+	if d.record.End == nil {
+		h.Status = "This run was cut off."
+	} else if d.record.End.Status != record.StatusOK {
+		h.Status = "This run is not complete: " + d.record.End.Status + "."
+	}
+	if len(h.Verdicts) > 0 {
+		h.Method = "verdicts: paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+	}
+	for _, r := range d.rows {
+		if r.TTFT == nil {
+			continue
+		}
+		s := d.label(r) + ": first token after " + nanos(r.TTFT.Median)
+		if r.TTFT.CI != nil {
+			s += fmt.Sprintf(" [%s, %s]", nanos(r.TTFT.CI.Lo), nanos(r.TTFT.CI.Hi))
+		}
+		if m := r.Moved; m != nil {
+			s += fmt.Sprintf(", of which the transfer of %s takes %s", units.FormatMB(int64(m.Bytes)), nanos(m.Xfer))
+		}
+		h.Summary = append(h.Summary, s)
+	}
+	for _, w := range d.warnings() {
+		h.Warnings = append(h.Warnings, htmlWarning{"warning", w})
+	}
+	if len(d.rows) > 0 {
+		cols, notes := d.columns()
+		h.Results = table("Time to first token", cols, len(d.rows), notes)
+	}
+	h.Figures = slices.DeleteFunc([]htmlFigure{d.partsFigure(id), d.spreadFigure(id)}, func(f htmlFigure) bool { return f.SVG == "" })
+	var err error
+	if h.Sequences, err = d.sequences(id); err != nil {
+		return h, err
+	}
+	for _, f := range fs[1:] {
+		h.Facts = append(h.Facts, htmlFact{f.title, f.text})
+	}
+	h.Details = provenance(d.record, nil)
+	return h, nil
+}
+
+func (d *TTFTDocument) partsFigure(id string) htmlFigure {
+	rows := d.split()
+	if len(rows) == 0 {
+		return htmlFigure{}
+	}
+	f := htmlFigure{Title: "Where the TTFT went", Text: "Medians of the parts of a request, end to end."}
+	hi := 0.0
+	var bars []plot.Bar
+	var words []string
+	used := map[int]bool{}
+	for _, r := range rows {
+		b := plot.Bar{Label: d.label(r)}
+		sum := 0.0
+		for i, p := range partNames {
+			v := p.of(r.Split)
+			b.Parts = append(b.Parts, plot.Part{Value: v, Class: i})
+			used[i] = used[i] || v > 0
+			sum += v
+		}
+		b.Text = nanos(sum)
+		hi = math.Max(hi, sum)
+		bars, words = append(bars, b), append(words, b.Label+" "+b.Text)
+	}
+	for i, p := range partNames {
+		if used[i] {
+			f.Legend = append(f.Legend, htmlLegend{plot.Patch(i), p.name})
+		}
+	}
+	if hi == 0 {
+		return htmlFigure{}
+	}
+	cols, n := d.splitColumns()
+	t := table("medians in ms", cols, n, "")
+	f.Data = &t
+	f.SVG = plot.Bars(plot.Text{ID: id + "-p", Title: f.Title, Desc: "Stacked parts of the time to first token: " + list(words) + ".", X: "time"},
+		plot.Axis{Hi: hi * 1.02, Ticks: plot.Linear(0, hi*1.02, 5, tickTime)}, bars)
+	return f
+}
+
+func (d *TTFTDocument) spreadFigure(id string) htmlFigure {
+	lo, hi := math.Inf(1), 0.0
+	var strips []plot.Strip
+	var words []string
+	for i, r := range d.rows {
+		if r.TTFT == nil {
+			continue
+		}
+		s := plot.Strip{Label: d.label(r), Class: i % 6, Mid: r.TTFT.Median, Text: fmt.Sprintf("median %s, n %d", nanos(r.TTFT.Median), r.N)}
+		for _, l := range plot.Thin(r.lines, maxDots, func(a, b ttft.Line) int { return int(a.TTFTNs - b.TTFTNs) }) {
+			s.Values = append(s.Values, float64(l.TTFTNs))
+		}
+		for _, l := range r.lines {
+			lo, hi = math.Min(lo, float64(l.TTFTNs)), math.Max(hi, float64(l.TTFTNs))
+		}
+		if r.TTFT.CI != nil {
+			s.Lo, s.Hi = r.TTFT.CI.Lo, r.TTFT.CI.Hi
+		}
+		strips, words = append(strips, s), append(words, s.Label)
+	}
+	if len(strips) == 0 {
+		return htmlFigure{}
+	}
+	lo, hi = bounds(lo, hi, 0.03)
+	f := htmlFigure{Title: "Every request", Text: "A dot is one request, the bar the 95% interval of the median. The axis does not start at zero."}
+	cols, _ := d.columns()
+	t := table("times in ms", cols, len(d.rows), "")
+	f.Data = &t
+	f.SVG = plot.Strips(plot.Text{ID: id + "-e", Title: f.Title, Desc: "Distribution of the time to first token for " + list(words) + ".", X: "time to first token"},
+		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, tickTime)}, strips)
+	return f
+}
+
+// blockName is the block of a request as a figure labels it; "w" is warm-up.
+func blockName(l ttft.Line) string {
+	if l.Phase != record.PhaseMeasure {
+		return "w"
+	}
+	return fmt.Sprint(l.Block + 1)
+}
+
+// sequences draw the requests of each series in order, and the descriptors
+// where NIXL counted them.
+func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
+	var out []htmlFigure
+	for i, s := range d.result.Series {
+		var lines []ttft.Line
+		for _, l := range d.lines {
+			if l.Arm == s.Arm && l.PromptTokens == s.Tokens && l.Load == ttft.LoadClosed && l.Concurrency == 1 && l.Valid {
+				lines = append(lines, l)
+			}
+		}
+		slices.SortStableFunc(lines, func(a, b ttft.Line) int { return a.Sequence - b.Sequence })
+		for _, c := range []struct {
+			component, y string
+			of           func(l ttft.Line) (float64, bool)
+			label        func(float64) string
+		}{
+			{"ttft", "TTFT", func(l ttft.Line) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
+			{"descriptors", "descriptors", func(l ttft.Line) (float64, bool) {
+				if l.Moved == nil || l.Moved.Scope != "sample" {
+					return 0, false
+				}
+				return float64(l.Moved.Descriptors), true
+			}, trimmed},
+		} {
+			var ys []float64
+			var at []int
+			var blocks []plot.Span
+			last := ""
+			for _, l := range lines {
+				v, ok := c.of(l)
+				if !ok {
+					continue
+				}
+				k := float64(len(ys))
+				if name := blockName(l); name != last {
+					blocks, last = append(blocks, plot.Span{From: k - 0.5, Label: name}), name
+				}
+				blocks[len(blocks)-1].To = k + 0.5
+				ys, at = append(ys, v), append(at, l.Sequence)
+			}
+			for k := range blocks {
+				if every := (len(blocks)-1)/12 + 1; k%every > 0 {
+					blocks[k].Label = ""
+				}
+			}
+			if len(ys) < 2 {
+				continue
+			}
+			index := func(sequence int) float64 {
+				k, _ := slices.BinarySearch(at, sequence)
+				return float64(k) - 0.5
+			}
+			var marks []plot.Mark
+			for _, ch := range s.Changes {
+				if ch.Component == c.component {
+					marks = append(marks, plot.Mark{At: index(ch.Sequence), Class: "change", Label: fmt.Sprintf("change at %d", ch.Sequence+1)})
+				}
+			}
+			if s.Lap != nil && s.Lap.Sequence <= at[len(at)-1] {
+				marks = append(marks, plot.Mark{At: index(s.Lap.Sequence), Class: "predicted", Label: fmt.Sprintf("pool wraps at %d", s.Lap.Sequence+1)})
+			}
+			mid, err := stats.Median(ys)
+			if err != nil {
+				return nil, err
+			}
+			lo, hi := bounds(slices.Min(ys), slices.Max(ys), 0.06)
+			title := fmt.Sprintf("%s, %s tokens: %s", s.Arm, units.FormatCount(int64(s.Tokens)), c.y)
+			n := len(ys)
+			ys, blocks, marks = squeeze(ys, blocks, marks)
+			f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Classes[c.component], n)}
+			f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-q%d%s", id, i, c.component), Title: title + " in run order",
+				Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Classes[c.component], c.label(mid)), X: "block, in run order"},
+				i%6, ys, blocks, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, c.label)})
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
