@@ -280,6 +280,11 @@ func (p *page) guides(a *analysis.Analysis) {
 
 func guide(g analysis.Guide) string {
 	a, b := g.A.Rows[0].Provider, g.B.Rows[0].Provider
+	if zs := g.Guideline.Zones; len(zs) == 1 && zs[0].Use == stats.Neither && g.Crossover.Kind != stats.CrossesAt {
+		// Neither can also mean that the noise hides whatever there is.
+		return fmt.Sprintf("%s %s, %s or %s: from %s to %s these data show no difference", strings.ToUpper(g.A.Rows[0].Op), g.A.Rows[0].Shape, a, b,
+			shortBytes(zs[0].FromBytes), shortBytes(zs[0].ToBytes))
+	}
 	return fmt.Sprintf("%s %s, %s or %s: %s", strings.ToUpper(g.A.Rows[0].Op), g.A.Rows[0].Shape, a, b,
 		g.Guideline.Text(a, b, shortBytes))
 }

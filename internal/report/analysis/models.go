@@ -66,12 +66,13 @@ func (a *Analysis) seriesOf(r *Row, overShapes bool) series {
 	return s
 }
 
-// grouped are the rows that may be fitted, by series, in order.
+// grouped are the rows that may be fitted, by series, in order: transports, not
+// copies in memory, whose caches are no line.
 func (a *Analysis) grouped(key func(r *Row) series) [][]*Row {
 	at := map[series]int{}
 	var out [][]*Row
 	for _, r := range a.Rows {
-		if !r.HasSpeed() || r.Launches > 1 {
+		if !r.HasSpeed() || r.Launches > 1 || r.API == "memcpy" {
 			continue
 		}
 		k := key(r)

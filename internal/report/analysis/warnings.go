@@ -56,6 +56,7 @@ func (a *Analysis) warn(live bool) {
 			a.path(r)
 		}
 	}
+	a.busy()
 	for _, p := range slices.Concat(a.Pairs, a.Brackets) {
 		if p.Refused == "" {
 			a.Warnings = append(a.Warnings, p.Warnings()...)
@@ -131,14 +132,28 @@ func (a *Analysis) path(r *Row) {
 	if len(p.Counters) == 0 {
 		return // the host has no byte counter: the table says so
 	}
-	if p.Ratio > maxPathRatio && p.PayloadBytes > minBusy {
-		c := p.Counters[0]
-		a.warnf("path-busy", "%s: %s counted %.2f times the payload: other traffic shared it, and the times hold that; repeat on quiet hosts", r.Label, c.Device, p.Ratio)
-	}
 	if p.Ratio < minPathRatio {
 		c := p.Counters[0]
 		a.warnf("path", "%s: no NIC counted the payload (%s %s: %s of it); the bytes took another way, such as shared memory or a device without counters: see the path table, and xferbench providers",
 			r.Label, c.Device, c.Name, units.FormatPercent(p.Ratio))
+	}
+}
+
+// busy warns of other traffic on the NICs, all rows in one sentence.
+func (a *Analysis) busy() {
+	var worst *Row
+	n := 0
+	for _, r := range a.Rows {
+		if p := r.Path; p != nil && r.HasSpeed() && r.API != "memcpy" && p.Ratio > maxPathRatio && p.PayloadBytes > minBusy {
+			n++
+			if worst == nil || p.Ratio > worst.Path.Ratio {
+				worst = r
+			}
+		}
+	}
+	if n > 0 {
+		a.warnf("path-busy", "in %d of %d rows the NIC counted far more than the payload (%s: %.2f times on %s): other traffic shared it, and the times hold that; repeat on quiet hosts",
+			n, len(a.Rows), worst.Label, worst.Path.Ratio, worst.Path.Counters[0].Device)
 	}
 }
 
