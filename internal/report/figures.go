@@ -49,6 +49,9 @@ func figures(a *analysis.Analysis, id string) []htmlFigure {
 	if len(rows) == 0 {
 		return nil
 	}
+	if len(a.Pieces) > 0 && sizes(rows) < manySizes {
+		return []htmlFigure{timeByDescs(a, id)}
+	}
 	if sizes(rows) >= manySizes {
 		out := []htmlFigure{timeBySize(a, rows, id), rateBySize(a, rows, id)}
 		shown := transports(rows)
@@ -288,12 +291,12 @@ func timeBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigur
 	}
 	title := "Time against size"
 	f := htmlFigure{Title: title, Text: "Medians with 95% intervals; every transfer as a dot, spread sideways to be seen. Both axes are logarithmic.", Legend: legend, Data: dataTable(rows)}
-	f.SVG = plot.Curves(plot.Text{ID: id + "-t", Title: title, Desc: "Median transfer time by size for " + list(names2(series)) + "; the values stand in the table below.", X: "bytes", Y: "time"},
+	f.SVG = plot.Curves(plot.Text{ID: id + "-t", Title: title, Desc: "Median transfer time by size for " + list(seriesNames(series)) + "; the values stand in the table below.", X: "bytes", Y: "time"},
 		sizeAxis(rows), plot.Axis{Lo: lo / 1.15, Hi: hi * 1.15, Log: true, Ticks: plot.Log(lo/1.15, hi*1.15, 10, 6, tickTime)}, series, nil, bands)
 	return f
 }
 
-func names2(series []plot.Series) []string {
+func seriesNames(series []plot.Series) []string {
 	var out []string
 	for _, s := range series {
 		out = append(out, s.Name)
@@ -301,7 +304,66 @@ func names2(series []plot.Series) []string {
 	return out
 }
 
+// timeByDescs draws the time of the same bytes against the number of descriptors
+// that they are cut into.
+func timeByDescs(a *analysis.Analysis, id string) htmlFigure {
+	cl := classes(a)
+	var series []plot.Series
+	var legend []htmlLegend
+	var all []*analysis.Row
+	ylo, yhi, xlo, xhi := math.Inf(1), 0.0, math.Inf(1), 0.0
+	first := map[string]uint64{}
+	for _, m := range a.Pieces {
+		p := m.Rows[0].Provider
+		if first[p] == 0 {
+			first[p] = m.Bytes
+		}
+		s := plot.Series{Name: m.Label, Class: cl[p], Dashed: first[p] != m.Bytes}
+		for _, r := range m.Rows {
+			x := math.Max(1, float64(r.Descs))
+			pt := plot.Point{X: x, Y: r.MedianNs, Label: r.Label + ": " + nanos(r.MedianNs)}
+			if r.CI != nil {
+				pt.Lo, pt.Hi = r.CI.Lo, r.CI.Hi
+			}
+			s.Points = append(s.Points, pt)
+			for _, v := range thin(r) {
+				s.Dots = append(s.Dots, [2]float64{x, float64(v.TotalNs)})
+			}
+			ylo, yhi = math.Min(ylo, r.MinNs), math.Max(yhi, r.MaxNs)
+			xlo, xhi = math.Min(xlo, x), math.Max(xhi, x)
+		}
+		all = append(all, m.Rows...)
+		series, legend = append(series, s), append(legend, htmlLegend{plot.Swatch(s.Class, s.Dashed), s.Name})
+	}
+	title := "Time against descriptors"
+	f := htmlFigure{Title: title, Text: "The same bytes cut into more pieces: medians with 95% intervals, every transfer as a dot. Both axes are logarithmic.", Legend: legend, Data: dataTable(all)}
+	f.SVG = plot.Curves(plot.Text{ID: id + "-n", Title: title, Desc: "Median transfer time by number of descriptors for " + list(seriesNames(series)) + "; the values stand in the table below.", X: "descriptors", Y: "time"},
+		plot.Axis{Lo: xlo, Hi: xhi, Log: true, Ticks: plot.Log(xlo, xhi, 10, 6, trimmed)},
+		plot.Axis{Lo: ylo / 1.15, Hi: yhi * 1.15, Log: true, Ticks: plot.Log(ylo/1.15, yhi*1.15, 10, 6, tickTime)}, series, nil, nil)
+	return f
+}
+
+// withoutMemcpy leaves copies in memory out where they would flatten all else,
+// and says how fast they are.
+func withoutMemcpy(rows []*analysis.Row) ([]*analysis.Row, string) {
+	copies, others := 0.0, 0.0
+	for _, r := range rows {
+		rate := float64(r.Bytes) / r.MedianNs
+		if r.API == "memcpy" {
+			copies = math.Max(copies, rate)
+		} else {
+			others = math.Max(others, rate)
+		}
+	}
+	if others == 0 || copies < 3*others {
+		return rows, ""
+	}
+	rows = slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.API == "memcpy" })
+	return rows, fmt.Sprintf(" A copy in memory, up to %s, is beyond this axis.", units.FormatGBps(copies*1e9))
+}
+
 func rateBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
+	rows, beyond := withoutMemcpy(rows)
 	series, legend := curves(a, rows, func(r *analysis.Row, ns float64) float64 { return float64(r.Bytes) / ns },
 		func(r *analysis.Row) string {
 			return r.Label + ": " + units.FormatGBps(float64(r.Bytes)/r.MedianNs*1e9)
@@ -321,8 +383,8 @@ func rateBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigur
 		}
 	}
 	title := "Throughput against size"
-	f := htmlFigure{Title: title, Text: "Bytes over median time with its 95% interval, and the ceilings.", Legend: legend, Data: dataTable(rows)}
-	f.SVG = plot.Curves(plot.Text{ID: id + "-r", Title: title, Desc: "Throughput by size for " + list(names2(series)) + "; the values stand in the table below.", X: "bytes", Y: "GB/s"},
+	f := htmlFigure{Title: title, Text: "Bytes over median time with its 95% interval, and the ceilings." + beyond, Legend: legend, Data: dataTable(rows)}
+	f.SVG = plot.Curves(plot.Text{ID: id + "-r", Title: title, Desc: "Throughput by size for " + list(seriesNames(series)) + "; the values stand in the table below.", X: "bytes", Y: "GB/s"},
 		sizeAxis(rows), plot.Axis{Lo: 0, Hi: hi * 1.12, Ticks: plot.Linear(0, hi*1.12, 6, trimmed)}, series, levels, nil)
 	return f
 }

@@ -20,6 +20,7 @@ func TestHTMLGolden(t *testing.T) {
 		"same-twice":    {"same-twice.jsonl"},
 		"two-days":      {"two-providers.jsonl", "another-day.jsonl"},
 		"ttft":          {"ttft.jsonl"},
+		"descriptors":   {"descriptors.jsonl"},
 	} {
 		golden(t, name+".html", render(t, "html", paths...))
 	}

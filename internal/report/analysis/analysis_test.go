@@ -305,6 +305,7 @@ func TestWarnings(t *testing.T) {
 		"clean":       {many, func(r *record.Record) { r.Paths = []record.Path{path(101 << 20)} }, nil},
 		"few":         {many[:3], func(*record.Record) {}, []string{"few-blocks"}},
 		"warm-up":     {step, func(*record.Record) {}, []string{"warm-up"}},
+		"slow first":  {[][]int64{{2000, 1000}, {2010, 1000}, {2020, 990}, {1990, 1010}, {2000, 1000}, {2010, 1005}}, func(*record.Record) {}, []string{"slow-first"}},
 		"path":        {many, func(r *record.Record) { r.Paths = []record.Path{path(1 << 20)} }, []string{"path"}},
 		"busy":        {many, func(r *record.Record) { r.Paths = []record.Path{path(150 << 20)} }, []string{"path-busy"}},
 		"cold path":   {many, func(r *record.Record) { p := path(1); p.Phase = record.PhaseCold; r.Paths = []record.Path{p} }, nil},

@@ -53,6 +53,7 @@ func (a *Analysis) warn(live bool) {
 	for _, r := range a.Rows {
 		if r.HasSpeed() {
 			a.steady(r)
+			a.first(r)
 			a.path(r)
 		}
 	}
@@ -122,6 +123,35 @@ func (a *Analysis) steady(r *Row) {
 	case stats.NoSteadyState:
 		a.warnf("no-steady-state", "%s: no steady state, %s; the median describes no lasting level: run longer (--blocks, --budget)", r.Label, levels)
 	}
+}
+
+// slowFirst is how many times the first transfer of a block may take the others'
+// time before it is a finding.
+const slowFirst = 1.25
+
+// first warns when the first transfer of each block is slow and the block median
+// holds it: with three transfers or more, it does not.
+func (a *Analysis) first(r *Row) {
+	if r.Iters != 2 || r.Blocks < stats.MinRankCI {
+		return
+	}
+	var firsts, seconds []float64
+	for i, s := range r.Samples {
+		if i == 0 || s.Block != r.Samples[i-1].Block || s.Launch != r.Samples[i-1].Launch {
+			firsts = append(firsts, float64(s.TotalNs))
+		} else {
+			seconds = append(seconds, float64(s.TotalNs))
+		}
+	}
+	f, err := stats.Median(firsts)
+	if err != nil {
+		return // no samples, and no speed either
+	}
+	s, err := stats.Median(seconds)
+	if err != nil || f < slowFirst*s {
+		return
+	}
+	a.warnf("slow-first", "%s: the first transfer of a block takes %.1f times as long as the second (caches, idle connections), and the median of two holds it: use --iterations 3 or more", r.Label, f/s)
 }
 
 func (a *Analysis) path(r *Row) {
