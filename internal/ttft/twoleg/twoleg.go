@@ -108,7 +108,7 @@ func Params(answer []byte) (json.RawMessage, error) {
 			return nil, fmt.Errorf("%w: %s is missing or null", ErrNoParams, key)
 		}
 	}
-	if bytes.IndexAny(params.Get("remote_block_ids"), "0123456789") < 0 {
+	if !bytes.ContainsAny(params.Get("remote_block_ids"), "0123456789") {
 		return nil, fmt.Errorf("%w: remote_block_ids is empty", ErrNoParams)
 	}
 	if !json.Valid(raw) {
