@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xferbench/xferbench/internal/record"
@@ -106,5 +107,26 @@ func TestTTFTText(t *testing.T) {
 	head, ok := strings.CutSuffix(got.String(), want.String())
 	if !ok || !strings.Contains(head, "ttft run ttft") || !strings.Contains(head, "record: ttft.jsonl") || !strings.Contains(want.String(), "438566912") {
 		t.Errorf("got\n%s", got.String())
+	}
+}
+
+// TestColor: colour only adds escape sequences, and only when asked for.
+func TestColor(t *testing.T) {
+	a := analyse(t, filepath.Join(recordsDir, "failed-check.jsonl"))
+	var plain, colored bytes.Buffer
+	if err := Text(&plain, a, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Text(&colored, a, Options{Color: true}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(plain.String(), "\x1b") {
+		t.Error("escape sequences without colour")
+	}
+	if !strings.Contains(colored.String(), "\x1b[") {
+		t.Error("no escape sequences with colour")
+	}
+	if got := ansi.Strip(colored.String()); got != plain.String() {
+		t.Errorf("colour changes the text:\n%s", cmp.Diff(plain.String(), got))
 	}
 }
