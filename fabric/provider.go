@@ -14,6 +14,7 @@ type candidate struct {
 	provider  string // exact name in fi_info
 	fabric    string // exact fabric name, or "" for any
 	addressed bool   // takes a local IP address
+	count     bool   // counting beats delivery complete, whose every write is answered
 	note      string // for the header, when this one was chosen
 }
 
@@ -30,15 +31,16 @@ var providers = map[string][]candidate{
 	"efa":        {{provider: "efa", fabric: "efa"}},
 	"efa-direct": {{provider: "efa", fabric: "efa-direct"}},
 	"tcp": {
-		{provider: "tcp", addressed: true},
-		{provider: "net", addressed: true, note: "this libfabric has native RDM tcp under the name net"},
+		{provider: "tcp", addressed: true, count: true},
+		{provider: "net", addressed: true, count: true, note: "this libfabric has native RDM tcp under the name net"},
 	},
-	"net":         {{provider: "net", addressed: true}},
-	"tcp;ofi_rxm": {{provider: "tcp;ofi_rxm", addressed: true}},
-	"tcp-rxm":     {{provider: "tcp;ofi_rxm", addressed: true}},
-	"shm":         {{provider: "shm"}},
-	"sockets":     {{provider: "sockets", addressed: true}},
-	"verbs":       {{provider: "verbs;ofi_rxm"}},
+	"net":           {{provider: "net", addressed: true, count: true}},
+	"tcp;ofi_rxm":   {{provider: "tcp;ofi_rxm", addressed: true, count: true}},
+	"tcp-rxm":       {{provider: "tcp;ofi_rxm", addressed: true, count: true}},
+	"shm":           {{provider: "shm"}},
+	"sockets":       {{provider: "sockets", addressed: true}},
+	"verbs":         {{provider: "verbs;ofi_rxm"}},
+	"verbs;ofi_rxm": {{provider: "verbs;ofi_rxm"}},
 }
 
 // other is the prefix of names that are passed to libfabric as they are.

@@ -49,7 +49,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 	f.bind(cmd.Flags())
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
-	cmd.AddCommand(newServeCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
+	cmd.AddCommand(newServeCommand(), newProvidersCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
 		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand())
 	return cmd
 }

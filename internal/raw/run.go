@@ -16,6 +16,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
+	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/analysis"
 	"github.com/xferbench/xferbench/internal/version"
@@ -227,6 +228,7 @@ func (s *session) design() *record.Design {
 func (s *session) inventory() record.Host {
 	h := host.Root("").Inventory()
 	h.CPUs = runtime.NumCPU()
+	h.GPUs = providers.GPUs()
 	return h
 }
 

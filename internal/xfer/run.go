@@ -88,6 +88,8 @@ type Run struct {
 	opened     []*opened
 	batch      uint64 // batches so far: each has a payload of its own
 	samples    []record.Sample
+	held       []record.Line // of a condition that is not written yet
+	holding    bool
 }
 
 type opened struct {
@@ -133,7 +135,7 @@ func (r *Run) Do(ctx context.Context) error {
 	failed := 0
 	iters := make([]int, len(r.Specs))
 	for c := range r.Specs {
-		n, bad, err := r.first(ctx, c, memNs, peerNs)
+		n, bad, err := r.describeFirst(ctx, c, memNs, peerNs)
 		if err != nil {
 			return err
 		}
@@ -285,11 +287,36 @@ func (r *Run) plan(ctx context.Context) error {
 			Descs: max(t.Count(), s.Pieces), Ops: rep.Ops, Ceiling: s.Ceiling,
 			Landing: info.Landing[s.Op.String()], Transport: info, Simulated: info.Simulated,
 		})
-		if err := r.Write(r.conditions[id]); err != nil {
-			return err
-		}
 	}
 	return nil
+}
+
+// describeFirst runs a condition's first transfer and then writes the condition,
+// its lines after it: some libraries know what they use only once they did.
+func (r *Run) describeFirst(ctx context.Context, c int, memNs, peerNs int64) (iters, failed int, err error) {
+	r.held, r.holding = nil, true
+	iters, failed, err = r.first(ctx, c, memNs, peerNs)
+	r.holding = false
+	o, cond := r.opened[r.Specs[c].Transport], &r.conditions[c]
+	if info, ierr := r.Local.info(r.Specs[c].Transport); ierr == nil {
+		info.Simulated = info.Simulated || o.peer.Info.Simulated
+		cond.Transport, cond.Landing = info, info.Landing[cond.Op]
+	}
+	for _, l := range append([]record.Line{*cond}, r.held...) {
+		if werr := r.Write(l); werr != nil {
+			return 0, 0, errors.Join(err, werr)
+		}
+	}
+	return iters, failed, err
+}
+
+// put writes a line, or keeps it until its condition is known.
+func (r *Run) put(l record.Line) error {
+	if r.holding {
+		r.held = append(r.held, l)
+		return nil
+	}
+	return r.Write(l)
 }
 
 // first runs a condition's first transfer, which is never part of its figures:
@@ -316,7 +343,7 @@ func (r *Run) first(ctx context.Context, c int, memNs, peerNs int64) (iters, fai
 			PeerOpenNs: o.peer.Ns, PeerRegisterNs: o.peerReg.Ns, MemoryNs: memNs, PeerMemoryNs: peerNs,
 			Simulated: cond.Simulated,
 		}
-		if err := r.Write(cold); err != nil {
+		if err := r.put(cold); err != nil {
 			return 0, 0, err
 		}
 		// One more, warm: the cold time would make the blocks too short.
@@ -452,14 +479,14 @@ func (r *Run) runBatch(ctx context.Context, c, block, place, iters int, phase st
 		})
 	}
 	for _, s := range out {
-		if err := r.Write(s); err != nil {
+		if err := r.put(s); err != nil {
 			return nil, 0, err
 		}
 	}
 	if phase == record.PhaseMeasure {
 		r.samples = append(r.samples, out...)
 	}
-	return out, failed, r.Write(record.Path{
+	return out, failed, r.put(record.Path{
 		Condition: c, Block: block, Phase: phase, PayloadBytes: cond.Bytes * uint64(len(ss)),
 		Counters:  append(host.Diff("initiator", before, after), host.Diff("target", peerBefore.Usage, peerAfter.Usage)...),
 		Voluntary: after.Voluntary - before.Voluntary, Involuntary: after.Involuntary - before.Involuntary,
@@ -506,6 +533,6 @@ func (r *Run) check(ctx context.Context, op engine.Op, o *opened, pay PayloadReq
 	if rep.Mismatch == nil {
 		return true, nil
 	}
-	return false, r.Write(record.Event{TimeNs: clock.Now() - r.Start, Level: record.Fault, Condition: &c,
+	return false, r.put(record.Event{TimeNs: clock.Now() - r.Start, Level: record.Fault, Condition: &c,
 		Message: fmt.Sprintf("%s, on the %s: %v", r.conditions[c].Name, side, rep.Mismatch)})
 }

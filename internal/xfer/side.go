@@ -357,6 +357,15 @@ func (s *Side) Settle(ctx context.Context, r SettleRequest) (UsageReply, error) 
 	return UsageReply{Arrived: n, Usage: u}, err
 }
 
+// info is what an endpoint knows of itself by now.
+func (s *Side) info(id int) (Info, error) {
+	ep, err := s.endpoint(id)
+	if err != nil {
+		return Info{}, err
+	}
+	return ep.Info(), nil
+}
+
 // transfer runs a plan as the initiator.
 func (s *Side) transfer(ctx context.Context, plan, iters int) ([]engine.Sample, error) {
 	p, ep, err := s.plan(plan)
