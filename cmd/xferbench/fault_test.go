@@ -184,10 +184,6 @@ func (p *proc) closed(status string, code int) *record.Record {
 // children lists the processes that p started and that still live.
 func (p *proc) children() []int {
 	p.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.cmd.Process.Pid, p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	var out []int
 	// Children are listed by the thread that forked them.
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
@@ -195,7 +191,8 @@ func (p *proc) children() []int {
 		p.t.Fatal(err)
 	}
 	for _, f := range tasks {
-		if b, err = os.ReadFile(f); err != nil {
+		b, err := os.ReadFile(f)
+		if err != nil {
 			continue // a thread that just ended
 		}
 		for _, w := range strings.Fields(string(b)) {

@@ -70,7 +70,6 @@ func peerArg(cmd *cobra.Command, args []string) error {
 // rawFlags are the flags of a raw run.
 type rawFlags struct {
 	o          raw.Options
-	providers  []string
 	sizes      *units.SizeList
 	tokens     *units.TokenList
 	chunk      units.Size

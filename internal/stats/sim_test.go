@@ -266,66 +266,6 @@ func simShare(t *testing.T, reps, n int, paired bool) float64 {
 	return float64(hit) / float64(reps)
 }
 
-// simSequentialStop runs blocks until the interval of the ratio is ±target and
-// returns its coverage and the mean number of blocks.
-func simSequentialStop(t *testing.T, reps int, target float64) (cover, blocks float64) {
-	rng := newRand(3)
-	for range reps {
-		var a, b []float64
-		for len(a) < 200 {
-			a = append(a, base(rng.NormFloat64()))
-			b = append(b, base(rng.NormFloat64()))
-			if len(a) < minSequential {
-				continue
-			}
-			w, err := UntilRatioWidth(a, b, target, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if w.Reached || len(a) == 200 {
-				if w.Interval.Contains(1) {
-					cover++
-				}
-				break
-			}
-		}
-		blocks += float64(len(a))
-	}
-	return cover / float64(reps), blocks / float64(reps)
-}
-
-// simFamily is the share of A/A sweeps over m sizes in which Holm's correction
-// lets any size be called different.
-func simFamily(t *testing.T, reps, blocks, m int) float64 {
-	rng := newRand(uint64(m))
-	hit := 0
-	for range reps {
-		vs := make([]Verdict, m)
-		for i := range vs {
-			a, b := make([]float64, blocks), make([]float64, blocks)
-			for k := range a {
-				a[k], b[k] = base(rng.NormFloat64()), base(rng.NormFloat64())
-			}
-			v, err := ComparePaired(a, b, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			vs[i] = v
-		}
-		vs, err := AdjustFamily(vs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range vs {
-			if v.Kind == Different {
-				hit++
-				break
-			}
-		}
-	}
-	return float64(hit) / float64(reps)
-}
-
 // within prints a simulated rate beside its bounds and fails outside them.
 func within(t *testing.T, what string, got, lo, hi float64) {
 	t.Helper()
