@@ -292,6 +292,9 @@ func (l *Library) find(p Provider, c candidate, w Want) (*Found, *Error) {
 	landings := []Landing{w.Landing}
 	if w.Landing == LandingAuto {
 		landings = []Landing{DeliveryComplete, RemoteCount}
+		if c.count {
+			landings = []Landing{RemoteCount, DeliveryComplete}
+		}
 	}
 	if !w.does(engine.Write) {
 		landings = landings[:1]

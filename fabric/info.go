@@ -45,7 +45,7 @@ var APIVersion = Version{1, 18}
 type Landing int
 
 const (
-	LandingAuto      Landing = iota // DeliveryComplete where granted, else RemoteCount
+	LandingAuto      Landing = iota // RemoteCount over tcp, DeliveryComplete elsewhere, the other where it is refused
 	DeliveryComplete                // FI_DELIVERY_COMPLETE on every write
 	RemoteCount                     // the target counts remote CQ data and acknowledges
 )

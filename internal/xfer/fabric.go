@@ -159,9 +159,6 @@ func (e *fabricEndpoint) open(want fabric.Want) error {
 		}
 		e.limits = l
 	}
-	if c.Chunk == 0 {
-		c.Chunk = fabricChunk(e.rails[0].Attributes)
-	}
 	return nil
 }
 

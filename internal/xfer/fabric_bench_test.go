@@ -58,27 +58,49 @@ func benchFabric(b *testing.B, cfg Config, size uint64, count int) {
 	mid := ss[len(ss)/2]
 	b.ReportMetric(float64(mid.Total().Nanoseconds()), "median-ns")
 	b.ReportMetric(float64(mid.Bytes)/float64(mid.Total().Nanoseconds()), "GB/s")
+	b.ReportMetric(float64(mid.Polls), "polls")
+	b.ReportMetric(float64(mid.EAgain), "eagain")
+	b.ReportMetric(float64(ss[0].Total().Nanoseconds()), "min-ns")
 	b.ReportMetric(float64(mid.Post().Nanoseconds())/float64(mid.Ops), "post-ns/op")
 }
 
-// BenchmarkFabricTune is what the defaults of depth and chunk are chosen by: one
-// transfer of 64 MiB, cut and queued differently.
+// BenchmarkFabricTune is what the defaults of chunk and depth were chosen by: 64
+// MiB cut differently, and 2,048 descriptors of a KV cache queued differently.
 func BenchmarkFabricTune(b *testing.B) {
 	needFabric(b)
 	const size = 64 << 20
 	for _, provider := range []string{"tcp", "tcp;ofi_rxm", "shm"} {
 		for _, op := range []engine.Op{engine.Read, engine.Write} {
-			for _, chunk := range []uint64{64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, size} {
-				for _, depth := range []int{4, 16, 64, 256} {
-					if chunk*uint64(depth)/4 >= size && depth > 4 {
-						continue // no more in flight than with less
-					}
-					b.Run(fmt.Sprintf("%s/%v/chunk %dk/depth %d", provider, op, chunk>>10, depth), func(b *testing.B) {
-						cfg := fabricConfig(provider, op)
-						cfg.Depth = depth
-						benchFabric(b, cfg, chunk, int(size/chunk))
-					})
-				}
+			for _, chunk := range []uint64{256 << 10, 1 << 20, 4 << 20, 16 << 20, size} {
+				b.Run(fmt.Sprintf("%s/%v/chunk %dk", provider, op, chunk>>10), func(b *testing.B) {
+					benchFabric(b, fabricConfig(provider, op), chunk, int(size/chunk))
+				})
+			}
+			for _, depth := range []int{16, 64, 256, 1024, 4096} {
+				b.Run(fmt.Sprintf("%s/%v/depth %d", provider, op, depth), func(b *testing.B) {
+					cfg := fabricConfig(provider, op)
+					cfg.Depth = depth
+					benchFabric(b, cfg, 16<<10, 2048)
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkFabricLanding compares what the two proofs of a WRITE cost.
+func BenchmarkFabricLanding(b *testing.B) {
+	needFabric(b)
+	for _, provider := range []string{"tcp", "tcp;ofi_rxm", "shm"} {
+		for _, w := range []struct {
+			size  uint64
+			count int
+		}{{64, 1}, {16 << 10, 64}, {1 << 20, 64}} {
+			for _, landing := range []string{"dc", "count"} {
+				b.Run(fmt.Sprintf("%s/%dx%d/%s", provider, w.count, w.size, landing), func(b *testing.B) {
+					cfg := fabricConfig(provider, engine.Write)
+					cfg.Options = map[string]string{FabricLanding: landing}
+					benchFabric(b, cfg, w.size, w.count)
+				})
 			}
 		}
 	}

@@ -10,17 +10,17 @@ import (
 	"github.com/xferbench/xferbench/fabric"
 )
 
+// unlimited and more is longer than any buffer: no limit worth a word.
+const unlimited = 1 << 60
+
 // fabricDepth is how many operations a lane has in flight by default.
 func fabricDepth(a fabric.Attributes) int {
-	const most = 256
+	const most = 4096 // as NIXL's plugin, which posts until it is refused, on efa
 	if a.TxSize > 0 {
 		return min(a.TxSize, most)
 	}
 	return most
 }
-
-// fabricChunk is how long an operation is by default at most.
-func fabricChunk(fabric.Attributes) uint64 { return 1 << 20 }
 
 func (e *fabricEndpoint) Info() Info {
 	a := e.rails[0].Attributes
@@ -55,7 +55,7 @@ func (e *fabricEndpoint) Info() Info {
 // describe adds what proves op's landing and what the provider makes of it.
 func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
 	word := op.String()
-	if most := e.maxPiece(op); most < e.cfg.Chunk {
+	if most := e.maxPiece(op); most < unlimited && (e.cfg.Chunk == 0 || most < e.cfg.Chunk) {
 		info.MaxPiece[word] = most
 	}
 	switch {

@@ -58,7 +58,7 @@ func runFabric(t *testing.T, cfg Config, ops ...engine.Op) *pair {
 	info := p.ep.Info()
 	key := uint64(7)
 	for _, op := range ops {
-		most := info.Chunk
+		most := uint64(pairBytes)
 		if n := info.MaxPiece[op.String()]; n > 0 {
 			most = n
 		}
