@@ -171,6 +171,20 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+func TestCloseRemovesAnEmptyRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.jsonl")
+	w, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty record was left: %v", err)
+	}
+}
+
 func TestLast(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	if _, err := Last(); err == nil || !strings.Contains(err.Error(), "no record") {

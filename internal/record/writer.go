@@ -174,8 +174,9 @@ func (w *Writer) put(b []byte) error {
 	return nil
 }
 
-// Close returns the unused reserve and closes the file; it may be called
-// twice.
+// Close returns the unused reserve and closes the file, and removes one without
+// a line: a command that failed before it began leaves nothing. It may be
+// called twice.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -183,6 +184,9 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	err := w.file.Truncate(w.size)
+	if w.size == 0 {
+		err = errors.Join(err, os.Remove(w.file.Name()))
+	}
 	err = errors.Join(err, w.file.Close())
 	w.file, w.ended = nil, true
 	if err != nil {

@@ -357,7 +357,11 @@ func (r *Run) first(ctx context.Context, c int, memNs, peerNs int64) (iters, fai
 		return r.Schedule.Iterations, failed, nil
 	}
 	last := ss[len(ss)-1].TotalNs
-	return int(min(maxIters, max(1, int64(batchTime)/max(1, last)))), failed, nil
+	n := int(min(maxIters, max(1, int64(batchTime)/max(1, last))))
+	if n == 2 {
+		n = 3 // the first of a block is often slow, and the median of two holds it
+	}
+	return n, failed, nil
 }
 
 func (r *Run) blocks(ctx context.Context, iters []int) (failed int, err error) {
