@@ -14,6 +14,7 @@ import (
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/pdsim"
 	"github.com/xferbench/xferbench/internal/ttft/poolsim"
+	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 // simFlags describe simulated engines.
@@ -34,6 +35,7 @@ func (f *simFlags) bind(fs *pflag.FlagSet, prefix string) {
 	fs.IntVar(&f.c.Blocks, prefix+"blocks", 200, "simulated engine: blocks in the pool")
 	fs.StringVar(&f.order, prefix+"pool-order", string(poolsim.FIFO), "simulated engine: free list, fifo (vLLM up to 0.23) or lifo")
 	fs.BoolVar(&f.c.Caching, prefix+"prefix-caching", false, "simulated engine: keep freed blocks as with prefix caching on")
+	fs.StringVar(&f.c.Transport, prefix+"transport", "socket", "simulated engine: `provider` over which the KV cache moves (xferbench providers)")
 	fs.StringVar(&f.model, prefix+"model", kv.DefaultModel, "simulated engine: `model` whose KV cache moves: preset or config.json")
 	fs.IntVar(&f.blockTokens, prefix+"block-tokens", kv.DefaultBlockTokens, "simulated engine: tokens in a block")
 	fs.StringVar(&f.c.Release, prefix+"vllm", "0.32.0", "simulated engine: `release` whose metrics it shows")
@@ -47,6 +49,9 @@ func (f *simFlags) config() (pdsim.Config, error) {
 	var err error
 	if c.Order, err = poolsim.ParseOrder(f.order); err != nil {
 		return c, err
+	}
+	if err := xfer.CheckConfig(xfer.Config{Provider: c.Transport}); err != nil {
+		return c, fmt.Errorf("transport %w", err)
 	}
 	m, err := kv.Resolve(f.model, "auto")
 	if err != nil {

@@ -54,6 +54,9 @@ type Config struct {
 	// Caching lets the block pool keep freed blocks as with prefix caching on. No
 	// request ever hits the cache, except by a fault.
 	Caching bool
+	// Transport is the provider of package xfer that moves the KV cache of an engine
+	// made by [Listen]: "socket" (kernel TCP) by default, "tcp", "efa", "ucx:tcp", ….
+	Transport string
 	// MaxTokens is the longest prompt and output together, 131,072 by default.
 	MaxTokens int
 
@@ -90,7 +93,7 @@ const (
 	FailedTransfer  Fault = "failed-transfer"  // decode: the transfer fails, then as Recompute says
 	ExpiredLease    Fault = "expired-lease"    // prefill: releases the blocks at once
 	ShortTransfer   Fault = "short-transfer"   // decode: loads one block less
-	DyingPeer       Fault = "dying-peer"       // prefill: its memory server cuts the connection half-way
+	DyingPeer       Fault = "dying-peer"       // prefill: its memory server goes away when the transfer begins
 	StreamError     Fault = "stream-error"     // decode, unified: an error inside the stream after the first token
 	TruncatedStream Fault = "truncated"        // decode, unified: the connection is cut after the first token
 	NoUsage         Fault = "no-usage"         // decode, unified: no usage chunk

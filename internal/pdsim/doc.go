@@ -3,7 +3,8 @@
 // interface (completions, streaming, kv_transfer_params, /metrics with vLLM's
 // names) and compute nothing. Prefill and decode take the times that they are
 // told; the KV cache is real memory that really moves from the prefill to the
-// decode engine through a [Mover].
+// decode engine through a [Mover], by default over one of the project's own transports
+// ([Wire]).
 //
 // It is the ground truth of the tests of package ttft, where each [Fault] must
 // come out as the right reason, and the demo of `xferbench ttft --sim`. Its

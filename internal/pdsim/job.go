@@ -199,7 +199,7 @@ func (j *job) decodeLeg(ctx context.Context) error {
 
 // load pulls remote blocks into local ones.
 func (e *Engine) load(ctx context.Context, q *request, local, remote []int) (Moved, error) {
-	ctx, cancel := context.WithTimeout(ctx, tcpTimeout)
+	ctx, cancel := context.WithTimeout(ctx, wireTimeout)
 	defer cancel()
 	p := q.params
 	begin := time.Now()

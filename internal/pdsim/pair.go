@@ -18,13 +18,17 @@ type Server struct {
 	done chan error
 }
 
-// Listen starts an engine with the [TCP] mover on host. Port 0 is any free one.
+// Listen starts an engine on host whose KV cache moves over cfg.Transport. Port 0
+// is any free one.
 func Listen(cfg Config, host string, port int) (*Server, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return nil, fmt.Errorf("%s engine: %w", cfg.Role, err)
 	}
-	mover, err := NewTCP(host)
+	if cfg.Transport == "" {
+		cfg.Transport = "socket"
+	}
+	mover, err := NewWire(cfg.Transport, host)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
