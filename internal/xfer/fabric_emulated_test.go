@@ -85,12 +85,20 @@ func emulated(t *testing.T, o efaemu.Options) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "LD_PRELOAD="); ok && sanitizer(t) != "" {
+			env[i] = "LD_PRELOAD=" + sanitizer(t) + ":" + v
+		}
+	}
 	return env
 }
 
 // debian13 is the command that runs another one with Debian 13's libraries.
 func debian13(t *testing.T) []string {
 	t.Helper()
+	if sanitizer(t) != "" {
+		testenv.Declare(t, "the address sanitizer's runtime is this host's, not Debian 13's")
+	}
 	script, err := filepath.Abs("../../scripts/debian13.sh")
 	if err != nil {
 		t.Fatal(err)
