@@ -91,7 +91,8 @@ struct wait {
 
 static void moved(struct wait *w) { *w = (struct wait){ 0 }; }
 
-/* Called on each poll that moved nothing; an errno ends the wait. */
+/* Called on each poll that moved nothing; an errno ends the wait. what is being
+ * waited for, or NULL when the wait ends with that of another lane. */
 static int idle(struct lane *l, struct wait *w, const char *what)
 {
 	struct xb_group *g = l->g;
@@ -105,7 +106,7 @@ static int idle(struct lane *l, struct wait *w, const char *what)
 			return fail(l, ECANCELED, "another lane failed");
 		if (w->deadline == 0)
 			w->deadline = t + g->timeout_ns;
-		else if (t > w->deadline)
+		else if (what && t > w->deadline)
 			return fail(l, ETIMEDOUT, what);
 	}
 	relax(g);
@@ -126,7 +127,7 @@ static int meet(struct lane *l, uint32_t i)
 	while (atomic_load(&g->barrier) < all) {
 		if (l->ops->poll(l->impl) == XB_FAIL)
 			return fail_op(l);
-		if ((rc = idle(l, &w, "the lanes did not start together")))
+		if ((rc = idle(l, &w, NULL)))
 			return rc;
 	}
 	return 0;
@@ -331,8 +332,8 @@ static void *lane_main(void *arg)
 
 		if (s != seen) {
 			seen = s;
-			if (atomic_load(&l->dead))
-				l->rc = atomic_load(&l->dead);
+			if ((l->rc = atomic_load(&l->dead)))
+				atomic_store(&g->failed, 1);
 			else if (g->cmd == CMD_TRANSFER)
 				transfer(l);
 			else if (g->cmd == CMD_ARM)

@@ -1,0 +1,230 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/engine/enginetest"
+)
+
+// group starts a group of fake lanes with a plan of n pieces each; done closes
+// it and returns what the lanes counted.
+func group(t *testing.T, timeout time.Duration, n int, bs ...enginetest.Behaviour) (g *engine.Group, plans []*engine.Plan, done func() []enginetest.Counts) {
+	t.Helper()
+	var fakes []*enginetest.Lane
+	var lanes []engine.Lane
+	for i, b := range bs {
+		f := enginetest.New(b)
+		fakes, lanes = append(fakes, f), append(lanes, f.Lane())
+		pieces := make([]engine.Piece, n)
+		for j := range pieces {
+			pieces[j] = engine.Piece{Local: uint64(j) * 10, Remote: uint64(j) * 10, Len: uint64(10 + i)}
+		}
+		p, err := engine.NewPlan(pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plans = append(plans, p)
+	}
+	g, err := engine.NewGroup(lanes, engine.Config{Poll: engine.Yield, Timeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var counts []enginetest.Counts
+	done = func() []enginetest.Counts {
+		if counts == nil {
+			g.Close()
+			for i, f := range fakes {
+				counts = append(counts, f.Counts())
+				f.Free()
+				plans[i].Free()
+			}
+		}
+		return counts
+	}
+	t.Cleanup(func() { done() })
+	return g, plans, done
+}
+
+func TestTransferCountsAndOrdersTimes(t *testing.T) {
+	const pieces, iters, depth = 100, 5, 7
+	g, plans, done := group(t, 10*time.Second, pieces, enginetest.Behaviour{RefuseEvery: 10, PollsPerDone: 3}, enginetest.Behaviour{})
+	begin := clock.Now()
+	ss, err := g.Transfer(context.Background(), engine.Read, plans, iters, depth)
+	end := clock.Now()
+	if err != nil || len(ss) != iters {
+		t.Fatalf("%d samples, %v", len(ss), err)
+	}
+	last := begin
+	for i, s := range ss {
+		if s.Bytes != pieces*10+pieces*11 || s.Ops != 2*pieces || s.EAgain < pieces/10 || s.Polls == 0 {
+			t.Errorf("sample %d: %+v", i, s)
+		}
+		for _, ns := range []int64{s.BeginNs, s.PostedNs, s.LocalNs, s.DoneNs} {
+			if ns < last {
+				t.Errorf("sample %d: a time before the one before it: %+v", i, s)
+			}
+			last = ns
+		}
+		if s.Post() < 0 || s.Local() < s.Post() || s.Total() < s.Local() {
+			t.Errorf("sample %d: post %v, local %v, total %v", i, s.Post(), s.Local(), s.Total())
+		}
+	}
+	if last > end {
+		t.Error("the last transfer ended after the call")
+	}
+	for i, c := range done() {
+		if c.Posts != pieces*iters || c.Begins != iters || c.Flushes != 2*iters || c.MostInFlight > depth {
+			t.Errorf("lane %d: %+v", i, c)
+		}
+	}
+}
+
+func TestWaitsEnd(t *testing.T) {
+	for name, tt := range map[string]struct {
+		b    enginetest.Behaviour
+		says string
+	}{
+		"nothing completes": {enginetest.Behaviour{NeverCompletes: true}, "no operation"},
+		"all refused":       {enginetest.Behaviour{RefuseEvery: 1}, "no operation could be posted"},
+		"never lands":       {enginetest.Behaviour{NeverLands: true}, "not confirmed to have landed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, plans, _ := group(t, 50*time.Millisecond, 3, tt.b, enginetest.Behaviour{})
+			start := time.Now()
+			ss, err := g.Transfer(context.Background(), engine.Write, plans, 2, 16)
+			if !errors.Is(err, engine.ErrTimeout) || !strings.Contains(err.Error(), tt.says) || len(ss) != 0 {
+				t.Errorf("%d samples, %v", len(ss), err)
+			}
+			if d := time.Since(start); d < 50*time.Millisecond || d > 20*time.Second {
+				t.Errorf("ended after %v", d)
+			}
+		})
+	}
+}
+
+// The samples of transfers that were whole before the failure are kept.
+func TestFailureKeepsWords(t *testing.T) {
+	g, plans, _ := group(t, 10*time.Second, 10, enginetest.Behaviour{FailAt: 25}, enginetest.Behaviour{})
+	ss, err := g.Transfer(context.Background(), engine.Read, plans, 5, 4)
+	if err == nil || !strings.Contains(err.Error(), "post 25 failed") || errors.Is(err, engine.ErrStopped) {
+		t.Errorf("error %v", err)
+	}
+	if len(ss) != 2 {
+		t.Errorf("%d samples, want the 2 before the failure", len(ss))
+	}
+}
+
+func TestCancelStops(t *testing.T) {
+	g, plans, _ := group(t, time.Hour, 3, enginetest.Behaviour{NeverCompletes: true})
+	cause := errors.New("a person")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	time.AfterFunc(20*time.Millisecond, func() { cancel(cause) })
+	if _, err := g.Transfer(ctx, engine.Read, plans, 1, 16); !errors.Is(err, cause) {
+		t.Errorf("error %v, want the cause", err)
+	}
+	if _, err := g.Transfer(context.Background(), engine.Read, plans, 1, 16); !errors.Is(err, engine.ErrStopped) {
+		t.Errorf("a batch after the stop: %v", err)
+	}
+}
+
+func TestArmAndSettle(t *testing.T) {
+	g, plans, done := group(t, 10*time.Second, 4, enginetest.Behaviour{}, enginetest.Behaviour{})
+	for range 3 {
+		if err := g.Arm(context.Background(), engine.Send, plans, 6); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := g.Settle(context.Background()); n != 6 || err != nil {
+			t.Fatalf("settled %d, %v", n, err)
+		}
+	}
+	for i, c := range done() {
+		if c.Armed != 18 || c.Acked != 18 {
+			t.Errorf("lane %d: %+v", i, c)
+		}
+	}
+}
+
+func TestSettleTimesOut(t *testing.T) {
+	g, plans, _ := group(t, 50*time.Millisecond, 4, enginetest.Behaviour{}, enginetest.Behaviour{NeverArrives: true})
+	if err := g.Arm(context.Background(), engine.Send, plans, 2); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := g.Settle(context.Background()); n != 0 || err == nil || !strings.Contains(err.Error(), "0 of 2") {
+		t.Errorf("settled %d, %v", n, err)
+	}
+}
+
+// A lane that fails while it only progresses is found, and ends what follows.
+func TestFaultOutsideOfABatch(t *testing.T) {
+	g, plans, _ := group(t, time.Second, 4, enginetest.Behaviour{FailPollAt: 1})
+	var err error
+	for end := time.Now().Add(20 * time.Second); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		err = g.Fault()
+	}
+	if err == nil || !strings.Contains(err.Error(), "poll failed") {
+		t.Fatalf("Fault() = %v", err)
+	}
+	if _, err := g.Transfer(context.Background(), engine.Read, plans, 1, 4); err == nil || !strings.Contains(err.Error(), "poll failed") {
+		t.Errorf("a batch on a dead lane: %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	g, plans, _ := group(t, time.Second, 1, enginetest.Behaviour{})
+	for _, f := range []func() error{
+		func() error { _, err := g.Transfer(context.Background(), engine.Read, nil, 1, 1); return err },
+		func() error { _, err := g.Transfer(context.Background(), engine.Read, plans, 0, 1); return err },
+		func() error { _, err := g.Transfer(context.Background(), engine.Read, plans, 1, 0); return err },
+		func() error { _, err := engine.NewGroup(nil, engine.Config{}); return err },
+		func() error { _, err := engine.ParseOp("pull"); return err },
+	} {
+		if err := f(); err == nil {
+			t.Error("taken")
+		}
+	}
+	g.Close()
+	g.Close()
+	g.Stop()
+	if err := g.Fault(); err != nil {
+		t.Error(err)
+	}
+}
+
+// No Go allocation while transfers are measured, but for the samples returned.
+func TestTransferAllocates(t *testing.T) {
+	g, plans, _ := group(t, 10*time.Second, 1000, enginetest.Behaviour{})
+	run := func(iters int) float64 {
+		return testing.AllocsPerRun(5, func() {
+			if _, err := g.Transfer(context.Background(), engine.Read, plans, iters, 64); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if one, many := run(1), run(50); many > one {
+		t.Errorf("%v allocations for 1 transfer of 1,000 pieces, %v for 50", one, many)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	p, err := engine.NewPlan([]engine.Piece{{1, 2, 3}, {4, 5, 6}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Len() != 2 || p.Bytes() != 9 || p.Pieces()[1] != (engine.Piece{Local: 4, Remote: 5, Len: 6}) {
+		t.Errorf("plan of %d pieces, %d bytes: %v", p.Len(), p.Bytes(), p.Pieces())
+	}
+	p.Free()
+	p.Free()
+	if empty, err := engine.NewPlan(nil); err != nil || empty.Len() != 0 {
+		t.Errorf("an empty plan: %v", err)
+	}
+}
