@@ -163,14 +163,15 @@ func yesNo(b bool) string {
 }
 
 // TestInOrder is the control of the shuffling knob: without it, efa-direct's
-// operations complete in the order they were posted.
+// one-sided operations complete in the order they were posted. (Immediate data
+// is not in it: a datum that waits for its receiver completes late.)
 func TestInOrder(t *testing.T) {
 	t.Parallel()
 	_, env := setup(t, Options{})
-	args := []string{"-f", "efa-direct", "-s", "262144", "-c", "4096", "read", "write", "writedata"}
+	args := []string{"-f", "efa-direct", "-s", "262144", "-c", "4096", "read", "write"}
 	target, initiator := &side{args: args}, &side{args: args}
 	run(t, newer, client(t), env, target, initiator)
-	if initiator.exit != 0 || len(initiator.transfers) != 3 {
+	if initiator.exit != 0 || len(initiator.transfers) != 2 {
 		t.Fatalf("exit %d\n%s", initiator.exit, initiator.stderr)
 	}
 	for i, words := range initiator.transfers {
