@@ -256,6 +256,17 @@ func streamFailure(ctx context.Context, err error, tokens int) *failure {
 	return f
 }
 
+// statusError is an answer whose status is not 200.
+type statusError struct {
+	url  string
+	code int
+	body string
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("GET %s: %d %s: %.200s", e.url, e.code, http.StatusText(e.code), e.body)
+}
+
 // get reads a small document of an engine.
 func (c *Client) get(ctx context.Context, url string, limit int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -272,7 +283,7 @@ func (c *Client) get(ctx context.Context, url string, limit int64) ([]byte, erro
 		return nil, fmt.Errorf("GET %s: %w", url, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s: %.200s", url, res.Status, bytes.TrimSpace(body))
+		return nil, &statusError{url, res.StatusCode, string(bytes.TrimSpace(body))}
 	}
 	return body, nil
 }
@@ -294,7 +305,8 @@ func (c *Client) scrape(ctx context.Context, base string) (metrics.Reading, erro
 	return r, nil
 }
 
-// warm opens n connections to base and leaves them idle.
+// warm opens n connections to base and leaves them idle. Any answer will do: a
+// proxy need not know /health.
 func (c *Client) warm(ctx context.Context, base string, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -303,7 +315,12 @@ func (c *Client) warm(ctx context.Context, base string, n int) error {
 	var wg sync.WaitGroup
 	errs := make([]error, n)
 	for i := range n {
-		wg.Go(func() { _, errs[i] = c.get(ctx, base+"/health", 1<<20) })
+		wg.Go(func() {
+			var status *statusError
+			if _, err := c.get(ctx, base+"/health", 1<<20); !errors.As(err, &status) {
+				errs[i] = err
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -3,7 +3,9 @@ package ttft
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -42,6 +44,9 @@ func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 	a.versions, a.pools = map[string]string{}, map[string]pool{}
 	for _, base := range a.all() {
 		if base == a.Front && a.Path == PathProxy {
+			if err := r.awaitProxy(ctx, base); err != nil {
+				return err
+			}
 			continue // a proxy need not know more than completions
 		}
 		if err := r.askEngine(ctx, a, base); err != nil {
@@ -62,6 +67,32 @@ func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 		}
 	}
 	return r.checkEqual(a)
+}
+
+// proxyWait bounds the wait for a proxy that has no engine.
+const proxyWait = 15 * time.Second
+
+// awaitProxy waits until a proxy takes requests: one with health checks needs a
+// while to see engines that have just come up, and answers 503 until then. Other
+// answers are as good as none: a proxy need not know /health.
+func (r *runner) awaitProxy(ctx context.Context, base string) error {
+	ctx, cancel := context.WithTimeout(ctx, proxyWait)
+	defer cancel()
+	for {
+		_, err := r.client.get(ctx, base+"/health", 1<<20)
+		var status *statusError
+		switch {
+		case err == nil, errors.As(err, &status) && status.code != http.StatusServiceUnavailable:
+			return nil
+		case status == nil:
+			return fmt.Errorf("the proxy does not answer: %w", err)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the proxy takes no requests: %w; are its engines up?", err)
+		}
+	}
 }
 
 // askEngine reads version, model and block pool of one engine.

@@ -138,9 +138,11 @@ func (p prompts) prepare(index uint64, id, model string, tokens, maxTokens int) 
 		return nil, fmt.Errorf("model name: %w", err)
 	}
 	// No return_token_ids: the engine would send the whole prompt back, in the clock.
+	// No min_tokens, which ignore_eos makes idle: proxies that pass it on with
+	// max_tokens 1, as vLLM's own toy proxy does, get status 400 for it.
 	common := fmt.Sprintf(`{"model":%s,"prompt":%s,"temperature":0,"n":1,"ignore_eos":true`, name, prompt)
 	r := &prepared{id: id, tokens: tokens}
-	r.whole = fmt.Appendf(nil, `%s,"max_tokens":%d,"min_tokens":%d,"stream":true,"stream_options":{"include_usage":true}}`, common, maxTokens, maxTokens)
+	r.whole = fmt.Appendf(nil, `%s,"max_tokens":%d,"stream":true,"stream_options":{"include_usage":true}}`, common, maxTokens)
 	r.prefill = fmt.Appendf(nil, `%s,"max_tokens":1,"stream":false,"kv_transfer_params":{"do_remote_decode":true,"do_remote_prefill":false,`+
 		`"remote_engine_id":null,"remote_block_ids":null,"remote_host":null,"remote_port":null}}`, common)
 	r.decode = append(make([]byte, 0, len(r.whole)+64<<10), r.whole[:len(r.whole)-1]...)

@@ -87,7 +87,7 @@ func TestBodies(t *testing.T) {
 		return out
 	}
 	whole := decode(r.whole)
-	if whole.MaxTokens != 8 || whole.MinTokens != 8 || !whole.Stream || !whole.StreamOptions["include_usage"] || whole.Params != nil {
+	if whole.MaxTokens != 8 || whole.MinTokens != 0 || !whole.Stream || !whole.StreamOptions["include_usage"] || whole.Params != nil {
 		t.Errorf("whole %+v", whole)
 	}
 	prefill := decode(r.prefill)

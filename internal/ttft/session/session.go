@@ -76,7 +76,8 @@ func checkShare(f float64) error {
 
 // sources is how many ways of naming engines are used.
 func (o *Options) sources() (n int) {
-	for _, used := range []bool{o.URL != "" || len(o.Prefill)+len(o.Decode) > 0, len(o.Arms) > 0, o.Launch != "", o.Sim} {
+	// Arms beside a launch file name what is measured on its engines.
+	for _, used := range []bool{o.URL != "" || len(o.Prefill)+len(o.Decode) > 0, len(o.Arms) > 0 && o.Launch == "", o.Launch != "", o.Sim} {
 		if used {
 			n++
 		}
@@ -166,7 +167,7 @@ func (s *session) check() ([]ttft.Arm, error) {
 	case n == 0:
 		return nil, usage("no engine is named; give --url, or --prefill and --decode, or --arm, or --launch FILE, or --sim for a demo without engines")
 	case n > 1:
-		return nil, usage("--url with --prefill and --decode, --arm, --launch and --sim exclude one another; name several deployments with --arm")
+		return nil, usage("--url with --prefill and --decode, --arm, --launch and --sim exclude one another, except --launch with --arm; name several deployments with --arm")
 	}
 	if err := checkShare(s.o.MaxInvalid); err != nil {
 		return nil, err
@@ -248,13 +249,14 @@ func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Resul
 		res, err = s.measure(ctx, arms)
 		return res, err
 	case s.o.Launch != "":
-		return s.launched(ctx)
+		return s.launched(ctx, arms)
 	}
 	return s.measure(ctx, arms)
 }
 
-// launched runs over engines that it starts.
-func (s *session) launched(ctx context.Context) (res *ttft.Result, err error) {
+// launched runs over engines that it starts: over the arms named, such as one
+// through a proxy, or else over those of the file.
+func (s *session) launched(ctx context.Context, arms []ttft.Arm) (res *ttft.Result, err error) {
 	f, err := launch.Load(s.o.Launch)
 	if err != nil {
 		return nil, usage("--launch: %w", err)
@@ -280,13 +282,22 @@ func (s *session) launched(ctx context.Context) (res *ttft.Result, err error) {
 		// Engines are stopped also when the run was interrupted.
 		err = errors.Join(err, cluster.Stop(context.WithoutCancel(ctx)))
 	}()
-	arms := cluster.Arms()
-	for i := range arms {
-		a, err := arms[i].Resolve(s.o.Mode, s.o.Path)
-		if err != nil {
-			return nil, usage("%w", err)
+	if len(arms) == 0 {
+		arms = cluster.Arms()
+		for i := range arms {
+			if arms[i], err = arms[i].Resolve(s.o.Mode, s.o.Path); err != nil {
+				return nil, usage("%w", err)
+			}
 		}
-		arms[i] = a
+		return s.measure(ctx, arms)
+	}
+	for i := range arms {
+		if arms[i].Model == "" {
+			arms[i].Model = f.ServedName
+		}
+		if arms[i].BytesPerToken == 0 {
+			arms[i].BytesPerToken = f.BytesPerToken
+		}
 	}
 	return s.measure(ctx, arms)
 }

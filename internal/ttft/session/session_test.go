@@ -200,6 +200,14 @@ engines:
 	}
 	o := options()
 	o.Launch = file
+	o.Arms = []string{fmt.Sprintf("pair=http://127.0.0.1:%d,http://127.0.0.1:%d", p, d), fmt.Sprintf("alone=direct=http://127.0.0.1:%d", p)}
+	if res, err := Run(context.Background(), o, Output{}); err != nil && !errors.Is(err, ErrTooFew) {
+		t.Fatal(err)
+	} else if len(res.Rows) != 2 || res.Rows[0].Arm != "pair" || res.Rows[0].Path != ttft.PathTwoLeg || res.Rows[1].Path != ttft.PathDirect || res.Invalid != 0 ||
+		res.Rows[0].Condition.Asked != 256*uint64(o.Run.PromptTokens[0]) {
+		t.Errorf("arms named beside the file: %+v", res.Rows)
+	}
+	o.Arms = nil
 	var mu sync.Mutex
 	var told []string
 	res, err := Run(context.Background(), o, Output{Log: func(level, m string) { mu.Lock(); told = append(told, level+": "+m); mu.Unlock() }})

@@ -1,0 +1,70 @@
+package ttft
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/xferbench/xferbench/internal/pdsim"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/ttft/proxy"
+)
+
+// inFront starts a P/D proxy with a hook on its /health.
+func inFront(t *testing.T, prefill, decode string, health http.HandlerFunc) string {
+	t.Helper()
+	p, err := proxy.New(proxy.Config{Prefill: []string{prefill}, Decode: []string{decode}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	mux := http.NewServeMux()
+	mux.Handle("/", p)
+	mux.HandleFunc("GET /health", health)
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// A proxy without /health, as vLLM's toy proxy is, is measured without a word;
+// one that says 503 while it looks for its engines is waited for.
+func TestProxiesAreWaitedFor(t *testing.T) {
+	var asked atomic.Int32
+	for name, health := range map[string]http.HandlerFunc{
+		"no such page": http.NotFound,
+		"engines seen late": func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) < 4 {
+				http.Error(w, "no engine yet", http.StatusServiceUnavailable)
+			}
+		},
+	} {
+		set := simulate(t, pdsim.Config{}, false)
+		rec := &recorder{}
+		a := twoLeg(set)
+		a.Path, a.Front = PathProxy, inFront(t, set.Prefill.URL, set.Decode.URL, health)
+		res := mustRun(t, quick(rec, 2, a))
+		if res.Requests != 2 || res.Invalid != 0 {
+			t.Errorf("%s: %d requests, invalid %v", name, res.Requests, res.Reasons)
+		}
+		for _, e := range rec.events {
+			if e.Level != record.Info {
+				t.Errorf("%s: %s: %s", name, e.Level, e.Message)
+			}
+		}
+	}
+	if asked.Load() < 4 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+func TestProxyThatIsNotThere(t *testing.T) {
+	set := simulate(t, pdsim.Config{}, false)
+	a := twoLeg(set)
+	a.Path, a.Front = PathProxy, "http://127.0.0.1:1"
+	if _, err := Run(context.Background(), quick(&recorder{}, 2, a)); err == nil || !strings.Contains(err.Error(), "the proxy does not answer") {
+		t.Errorf("error %v", err)
+	}
+}
