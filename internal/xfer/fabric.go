@@ -447,10 +447,7 @@ func (e *fabricEndpoint) Close() error {
 		e.group.Close()
 		e.group = nil
 	}
-	var errs []error
-	for _, l := range e.lanes {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{e.closeLanes()}
 	if e.found != nil {
 		e.found.Free()
 	}
@@ -458,6 +455,28 @@ func (e *fabricEndpoint) Close() error {
 		f.Free()
 	}
 	e.lanes = nil
+	return errors.Join(errs...)
+}
+
+// closeLanes ends the wait for a lane whose close does not return: efa's waits
+// until all that was sent has completed, which a peer that no longer runs but is
+// not dead puts off for ever.
+func (e *fabricEndpoint) closeLanes() error {
+	limit := cmp.Or(max(e.cfg.Timeout, 0), fabricTimeout)
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	var errs []error
+	for i, l := range e.lanes {
+		done := make(chan error, 1)
+		go func() { done <- l.Close() }()
+		select {
+		case err := <-done:
+			errs = append(errs, err)
+		case <-late.C:
+			return errors.Join(append(errs, fmt.Errorf("%s: fi_close: %w within %v: operations are in flight that neither complete nor fail; %d of %d endpoints stay open until this process ends",
+				e.cfg.Provider, ErrNotClosed, limit, len(e.lanes)-i, len(e.lanes)))...)
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -385,8 +385,8 @@ func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
 	return Done{}, ep.Close()
 }
 
-// Close closes all endpoints, then frees plans and buffer; it may be called
-// twice.
+// Close closes all endpoints, then frees plans and buffer, but for the buffer of
+// an endpoint that does not close; it may be called twice.
 func (s *Side) Close() error {
 	var errs []error
 	for id, ep := range s.endpoints {
@@ -397,9 +397,9 @@ func (s *Side) Close() error {
 		freePlans(p.lanes)
 		delete(s.plans, id)
 	}
-	if s.buf != nil {
+	if s.buf != nil && !errors.Is(errors.Join(errs...), ErrNotClosed) {
 		errs = append(errs, s.buf.Free())
-		s.buf = nil
 	}
+	s.buf = nil
 	return errors.Join(errs...)
 }

@@ -60,6 +60,9 @@ var (
 	ErrUnavailable = errors.New("transport unavailable")
 	// ErrUnsupported: the provider cannot do this operation or memory kind.
 	ErrUnsupported = errors.New("not supported by the transport")
+	// ErrNotClosed: the library did not let go of an endpoint in time. Its
+	// memory must stay until the process ends.
+	ErrNotClosed = errors.New("not closed")
 )
 
 // Endpoint is one side of an open transport. Its methods are for one goroutine
@@ -91,6 +94,9 @@ type Endpoint interface {
 	Transfer(ctx context.Context, op engine.Op, plans []*engine.Plan, iters int) ([]engine.Sample, error)
 	// Fault is the error of an endpoint that failed outside a transfer.
 	Fault() error
+	// Close returns within Config.Timeout. After an error that matches
+	// [ErrNotClosed] the registered buffer may still be written to: it must not
+	// be freed.
 	Close() error
 }
 
