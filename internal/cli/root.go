@@ -123,6 +123,7 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Set, "set", nil, "KEY=VALUE for libfabric transports: write-landing=dc|count, efa-shm=on|off")
 	fs.StringVar(&o.SecretFile, "secret-file", "", "secret that both sides share, instead of the token in PEER")
 	fs.StringVar(&o.Program, "peer-program", "xferbench", "xferbench on the ssh:// host")
+	fs.StringVar(&o.SSHCommand, "ssh-command", "ssh", "how to start ssh, read by the shell: 'ssh -i KEY -J GATEWAY'")
 	fs.BoolVar(&o.PushBinary, "push-binary", false, "copy this binary to the ssh:// host for the run")
 	fs.IntVar(&o.Launch, raw.LaunchFlag, -1, "number of this launch")
 	// Only a process that repeats itself gives this one.

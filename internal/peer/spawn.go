@@ -2,13 +2,11 @@ package peer
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -48,33 +46,6 @@ func ParseLine(line string, secret *Secret) (address string, s Secret, err error
 	return net.JoinHostPort(host, port), s, nil
 }
 
-// SSH is how a peer is started on another host.
-type SSH struct {
-	Target  string // [user@]host, as the user's ssh takes it
-	Port    string // "" for ssh's own choice
-	Program string // on the remote host; "xferbench" is looked up in its PATH
-	Push    bool   // copy this binary there first, and remove it afterwards
-}
-
-// ParseSSH reads ssh://[user@]host[:port].
-func ParseSSH(s string) (SSH, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "ssh" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return SSH{}, fmt.Errorf("peer %q: want ssh://[user@]host[:port]", s)
-	}
-	if _, has := u.User.Password(); has {
-		return SSH{}, errors.New("peer: a password does not belong into a URL; ssh asks for it, or uses your keys")
-	}
-	t := u.Hostname()
-	if n := u.User.Username(); n != "" {
-		t = n + "@" + t
-	}
-	if strings.HasPrefix(t, "-") {
-		return SSH{}, fmt.Errorf("peer %q: a host cannot begin with a dash", s)
-	}
-	return SSH{Target: t, Port: u.Port(), Program: "xferbench"}, nil
-}
-
 // Child is a peer that this process started: here or through ssh. It ends when
 // its standard input does, whatever becomes of this process.
 type Child struct {
@@ -82,7 +53,7 @@ type Child struct {
 	Secret  Secret
 
 	cmd    *exec.Cmd
-	stdin  io.Closer
+	stdin  io.WriteCloser
 	stderr tail
 	done   chan struct{}
 	err    error
@@ -98,77 +69,17 @@ func StartLocal(ctx context.Context, timeout time.Duration, args ...string) (*Ch
 		return nil, fmt.Errorf("%w: this binary: %w", ErrPeer, err)
 	}
 	args = append([]string{"serve", "--once", "--attached", "--listen", "127.0.0.1:0"}, args...)
-	return start(ctx, exec.Command(exe, args...), timeout)
-}
-
-// StartSSH starts a peer on another host through the user's own ssh. args are
-// added to its serve command.
-func StartSSH(ctx context.Context, s SSH, timeout time.Duration, args ...string) (*Child, error) {
-	ssh := func(remote string) *exec.Cmd {
-		a := []string{"-T"}
-		if s.Port != "" {
-			a = append(a, "-p", s.Port)
-		}
-		return exec.Command("ssh", append(a, "--", s.Target, remote)...)
-	}
-	program := quote(s.Program)
-	remote := program + " serve --once --attached --listen ssh:0"
-	for _, a := range args {
-		remote += " " + quote(a)
-	}
-	if s.Push {
-		path, err := push(ctx, ssh, timeout)
-		if err != nil {
-			return nil, fmt.Errorf("%w: copying this binary to %s: %w", ErrPeer, s.Target, err)
-		}
-		remote = strings.Replace(remote, program, path, 1)
-		remote += "; rc=$?; rm -f " + path + "; exit $rc"
-	}
-	c, err := start(ctx, ssh(remote), timeout)
-	if err != nil && !s.Push {
-		err = fmt.Errorf("%w; xferbench must be in the PATH of %s, or use --push-binary", err, s.Target)
-	}
-	return c, err
-}
-
-// push copies this binary to a new temporary file of the remote host.
-func push(ctx context.Context, ssh func(string) *exec.Cmd, timeout time.Duration) (string, error) {
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return "", err
-	}
-	defer exe.Close()
-	cmd := ssh(`umask 077; f=$(mktemp /tmp/xferbench.XXXXXX) && cat >"$f" && chmod 700 "$f" && echo "$f"`)
-	cmd.Stdin = exe
-	var out, words bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &words
-	// A slow link may take a while for the binary's 20 MB.
-	ctx, cancel := context.WithTimeout(ctx, timeout+2*time.Minute)
-	defer cancel()
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
-	err = cmd.Wait()
-	stop()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(words.String()))
-	}
-	path := strings.TrimSpace(out.String())
-	if !strings.HasPrefix(path, "/tmp/xferbench.") || strings.ContainsAny(path, " '\"$`\\\n;") {
-		return "", fmt.Errorf("the remote shell answered %q where a file's name should be", path)
-	}
-	return path, nil
-}
-
-// quote makes one word of s for a POSIX shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// start runs cmd, a serve, and waits for its line.
-func start(ctx context.Context, cmd *exec.Cmd, timeout time.Duration) (*Child, error) {
-	c := &Child{cmd: cmd, done: make(chan struct{}), grace: timeout}
+	cmd := exec.Command(exe, args...)
 	// Ctrl-C is for this process: it ends its peer in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return start(ctx, cmd, timeout, timeout+20*time.Second, nil)
+}
+
+// start runs cmd, a serve, and waits for its line, at most for wait. timeout is
+// how long it may later take to end. feed, when not nil, is what the child
+// reads first.
+func start(ctx context.Context, cmd *exec.Cmd, timeout, wait time.Duration, feed io.Reader) (*Child, error) {
+	c := &Child{cmd: cmd, done: make(chan struct{}), grace: timeout}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPeer, err)
@@ -179,46 +90,69 @@ func start(ctx context.Context, cmd *exec.Cmd, timeout time.Duration) (*Child, e
 	}
 	c.stdin = stdin
 	cmd.Stderr = &c.stderr
+	// A process that ssh leaves in the background may keep standard error open.
+	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w: starting %s: %w", ErrPeer, cmd.Path, err)
 	}
 	lines := make(chan string, 1)
-	go func() {
-		// The line is the only output; the rest is drained so that the
-		// child never blocks.
-		r := bufio.NewReader(stdout)
-		for {
-			l, err := r.ReadString('\n')
-			if _, addr, ok := strings.Cut(strings.TrimSpace(l), "xferbench "); ok && strings.Contains(addr, "#") {
-				select {
-				case lines <- addr[strings.LastIndexByte(addr, ' ')+1:]:
-				default:
-				}
+	go c.attend(stdout, lines)
+	if feed != nil {
+		go func() {
+			// A child that ends early says why; the broken pipe is no news.
+			_, err := io.Copy(stdin, feed)
+			if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
+				fmt.Fprintf(&c.stderr, "\nsending the binary: %v", err)
 			}
-			if err != nil {
-				break
-			}
-		}
-		c.err = cmd.Wait()
-		close(c.done)
-	}()
-	// Starting through ssh may wait for a person to type.
-	t := time.NewTimer(timeout + 20*time.Second)
+		}()
+	}
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case l := <-lines:
-		c.Address, c.Secret, err = ParseLine(l, nil)
+		if c.Address, c.Secret, err = ParseLine(l, nil); err == nil {
+			return c, nil
+		}
 	case <-c.done:
-		err = fmt.Errorf("%s ended before it was ready: %s", cmd.Path, c.Words())
+		err = fmt.Errorf("it ended before it was ready: %s", c.Words())
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-t.C:
-		err = fmt.Errorf("%s was not ready within %v", cmd.Path, timeout+20*time.Second)
+		err = fmt.Errorf("it was not ready within %v: %s", wait, c.Words())
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrPeer, err), c.Stop())
+	return nil, c.abandon(err)
+}
+
+// attend reads the child's output until its end. The line is the only output;
+// the rest is drained so that the child never blocks.
+func (c *Child) attend(stdout io.Reader, lines chan<- string) {
+	r := bufio.NewReader(stdout)
+	for {
+		l, err := r.ReadString('\n')
+		if _, addr, ok := strings.Cut(strings.TrimSpace(l), "xferbench "); ok && strings.Contains(addr, "#") {
+			select {
+			case lines <- addr[strings.LastIndexByte(addr, ' ')+1:]:
+			default:
+			}
+		}
+		if err != nil {
+			break
+		}
 	}
-	return c, nil
+	if c.err = c.cmd.Wait(); errors.Is(c.err, exec.ErrWaitDelay) {
+		c.err = nil
+	}
+	close(c.done)
+}
+
+// abandon ends a child that is of no use, for the reason err.
+func (c *Child) abandon(err error) error {
+	// One that still waits for a network or a person does not look at its
+	// standard input.
+	if serr := c.cmd.Process.Signal(syscall.SIGTERM); serr != nil && !errors.Is(serr, os.ErrProcessDone) {
+		err = errors.Join(err, serr)
+	}
+	return errors.Join(fmt.Errorf("%w: %w", ErrPeer, err), c.Stop())
 }
 
 // Words is the end of what the child said on its standard error, and how it

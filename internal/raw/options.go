@@ -25,6 +25,7 @@ type Options struct {
 	SecretFile   string
 	Program      string // xferbench on the ssh host
 	PushBinary   bool
+	SSHCommand   string // the shell's words that start ssh; "": ssh
 	Providers    []string
 	Ops          []string
 	Sizes        []int64 // bytes; empty: Tokens
@@ -100,7 +101,7 @@ func (o *Options) where() (w where, err error) {
 		if err != nil {
 			return w, usage("%w", err)
 		}
-		s.Program, s.Push = o.Program, o.PushBinary
+		s.Program, s.Push, s.Command = o.Program, o.PushBinary, o.SSHCommand
 		return where{ssh: &s}, nil
 	}
 	var shared *peer.Secret

@@ -261,6 +261,9 @@ func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error
 		w.address, w.secret = child.Address, child.Secret
 	}
 	c, err := peer.Dial(ctx, w.address, w.secret, s.o.Timeout)
+	if err != nil && w.ssh != nil {
+		err = fmt.Errorf("%w; that is where ssh reached %s: this host must reach it directly too, on any port (or run serve there by hand, with --listen)", err, w.ssh.Target)
+	}
 	if err != nil && child != nil {
 		err = errors.Join(err, child.Stop())
 	}
