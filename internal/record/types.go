@@ -224,6 +224,8 @@ type Path struct {
 	Involuntary     int64 `json:"involuntary_switches"`
 	PeerVoluntary   int64 `json:"peer_voluntary_switches"`
 	PeerInvoluntary int64 `json:"peer_involuntary_switches"`
+	// Simulated: counted by an emulated device.
+	Simulated bool `json:"simulated,omitempty"`
 }
 
 // Counter is how far one counter moved: a file of hw_counters, or an

@@ -454,7 +454,7 @@ func (r *Run) runBatch(ctx context.Context, c, block, place, iters int, phase st
 		return nil, 0, err
 	}
 	if terr != nil {
-		return nil, 0, fmt.Errorf("%w: %s: %w", ErrTransfer, cond.Name, terr)
+		return nil, 0, fmt.Errorf("%w: %s: %w", ErrTransfer, cond.Name, errors.Join(terr, r.peerFault(ctx, o, c)))
 	}
 	if !o.alone {
 		if peerAfter, err = r.Peer.Settle(ctx, SettleRequest{c}); err != nil {
@@ -496,7 +496,23 @@ func (r *Run) runBatch(ctx context.Context, c, block, place, iters int, phase st
 		Voluntary: after.Voluntary - before.Voluntary, Involuntary: after.Involuntary - before.Involuntary,
 		PeerVoluntary:   peerAfter.Usage.Voluntary - peerBefore.Usage.Voluntary,
 		PeerInvoluntary: peerAfter.Usage.Involuntary - peerBefore.Usage.Involuntary,
+		Simulated:       cond.Simulated,
 	})
+}
+
+// peerFault is what went wrong on the peer, when a transfer failed here: often
+// the reason for it. It does not wait for long.
+func (r *Run) peerFault(ctx context.Context, o *opened, c int) error {
+	if o.alone || ctx.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := r.Peer.Settle(ctx, SettleRequest{c})
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("peer: %w", err)
 }
 
 // prepare puts the payload where the data comes from and poison where it goes,
