@@ -48,9 +48,8 @@ bench: build ## this tool against its peers, interleaved, on the same work
 verify-stats: deps ## the simulations that check the statistics' stated error rates
 	$(GO) test -count=1 -tags verifystats -timeout 60m ./internal/stats/...
 
-e2e: build ## a real engine pair over loopback, its KV transfer proved
-	scripts/e2e/setup.sh newest
-	$(GO) test -count=1 -tags e2e -timeout 30m ./internal/ttft/...
+e2e: build ## real vLLM engines of two releases over loopback, their KV transfer proved
+	@scripts/e2e.sh
 
 test-rdma: build ## verbs and UCX rc over Soft-RoCE in a virtual machine
 	@scripts/deps.sh rdma
