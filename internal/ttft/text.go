@@ -24,9 +24,11 @@ func (r *Result) Text(w io.Writer) error {
 	r.mainTable(&b)
 	r.splitTable(&b)
 	r.movedTable(&b)
+	var verdicts remarks
 	for _, c := range r.Comparisons {
-		wrapped(&b, "  ", fmt.Sprintf("%s, %d tokens %s: %s", c.Name, c.Tokens, c.Level, c.sentence()))
+		verdicts.add(fmt.Sprintf("%s, %d tokens %s", c.Name, c.Tokens, c.Level), c.sentence())
 	}
+	verdicts.write(&b, "  ", "", "comparisons")
 	if len(r.Comparisons) > 0 {
 		b.WriteString("# paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test\n\n")
 	}
@@ -238,14 +240,16 @@ func (c ArmComparison) sentence() string {
 }
 
 func (s Series) text(b *strings.Builder) {
-	if s.N < 2 {
-		return
-	}
 	var classes []string
+	known := false // a few requests have no class
 	for _, c := range components {
 		if k, ok := s.Classes[c.name]; ok {
 			classes = append(classes, c.name+" "+k.String())
+			known = known || k != stats.Unclassified
 		}
+	}
+	if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil {
+		return
 	}
 	wrapped(b, "  ", fmt.Sprintf("%s, %d tokens, %d requests one at a time: %s", s.Arm, s.Tokens, s.N, strings.Join(classes, ", ")))
 	for _, c := range s.Changes {
@@ -293,6 +297,7 @@ func wrapped(b *strings.Builder, indent, text string) {
 
 // notes are what a reader must know beside the numbers.
 func (r *Result) notes(b *strings.Builder) {
+	var direct, warnings, compared remarks
 	for _, row := range r.Rows {
 		if row.Cold > 0 {
 			wrapped(b, "#   ", fmt.Sprintf("# %s: %d of %d requests had to open a connection", row.Condition.Name, row.Cold, row.N))
@@ -301,14 +306,16 @@ func (r *Result) notes(b *strings.Builder) {
 			wrapped(b, "#   ", fmt.Sprintf("# %s: the decode engine's first token differs from the prefill engine's in %d of %d requests", row.Condition.Name, row.Mismatch, row.Matched))
 		}
 		if row.Path == PathDirect {
-			wrapped(b, "#   ", fmt.Sprintf("# %s: ends at the prefill engine and contains no transfer of KV cache", row.Condition.Name))
+			direct.add(row.Arm, "ends at the prefill engine and contains no transfer of KV cache")
 		}
 		if row.TTFT != nil {
 			for _, w := range row.TTFT.Warnings {
-				wrapped(b, "#   ", fmt.Sprintf("# %s: %s", row.Condition.Name, w.Text))
+				warnings.add(row.Condition.Name, w.Text)
 			}
 		}
 	}
+	direct.write(b, "#   ", "# ", "arms")
+	warnings.write(b, "#   ", "# ", "rows")
 	for _, s := range r.Series {
 		for _, c := range s.Changes {
 			if c.Component == "ttft" {
@@ -318,8 +325,46 @@ func (r *Result) notes(b *strings.Builder) {
 		}
 	}
 	for _, c := range r.Comparisons {
+		if c.Verdict.Kind == stats.TooFew {
+			continue // its sentence says so
+		}
 		for _, w := range c.Verdict.Warnings {
-			wrapped(b, "#   ", fmt.Sprintf("# %s against %s, %d tokens %s: %s", c.Name, c.Base, c.Tokens, c.Level, w.Text))
+			compared.add(fmt.Sprintf("%s against %s, %d tokens %s", c.Name, c.Base, c.Tokens, c.Level), w.Text)
+		}
+	}
+	compared.write(b, "#   ", "# ", "comparisons")
+}
+
+// remarks are sentences about things, in order. The same sentence about many is
+// written once.
+type remarks struct {
+	texts []string
+	about map[string][]string
+}
+
+func (m *remarks) add(name, text string) {
+	if m.about == nil {
+		m.about = map[string][]string{}
+	}
+	if _, known := m.about[text]; !known {
+		m.texts = append(m.texts, text)
+	}
+	if !slices.Contains(m.about[text], name) {
+		m.about[text] = append(m.about[text], name)
+	}
+}
+
+// maxNamed is about how many things a sentence is said one by one.
+const maxNamed = 3
+
+func (m *remarks) write(b *strings.Builder, indent, prefix, things string) {
+	for _, text := range m.texts {
+		names := m.about[text]
+		if len(names) > maxNamed {
+			names = []string{fmt.Sprintf("%d %s, %s to %s", len(names), things, names[0], names[len(names)-1])}
+		}
+		for _, n := range names {
+			wrapped(b, indent, prefix+n+": "+text)
 		}
 	}
 }

@@ -109,6 +109,21 @@ func TestTextGolden(t *testing.T) {
 	}
 }
 
+// What holds of many rows is said once.
+func TestRemarks(t *testing.T) {
+	var m remarks
+	for i := range 5 {
+		m.add(fmt.Sprintf("row %d", i), "too few")
+		m.add("row 0", "cold")
+	}
+	m.add("row 1", "cold")
+	var b strings.Builder
+	m.write(&b, "#   ", "# ", "rows")
+	if want := "# 5 rows, row 0 to row 4: too few\n# row 0: cold\n# row 1: cold\n"; b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
 // The jump of the study, on made-up data: the lap is predicted where TTFT and
 // descriptors change.
 func TestSeriesFindsTheStep(t *testing.T) {
