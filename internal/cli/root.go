@@ -47,6 +47,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 		},
 	}
 	f.bind(cmd.Flags())
+	cmd.Flags().BoolVar(&f.o.Tune, "tune", false, "first search --streams, --depth and --chunk for each provider, within --budget, and use the best")
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	cmd.AddCommand(newServeCommand(), newProvidersCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
@@ -126,9 +127,12 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.SSHCommand, "ssh-command", "ssh", "how to start ssh, read by the shell: 'ssh -i KEY -J GATEWAY'")
 	fs.BoolVar(&o.PushBinary, "push-binary", false, "copy this binary to the ssh:// host for the run")
 	fs.IntVar(&o.Launch, raw.LaunchFlag, -1, "number of this launch")
-	// Only a process that repeats itself gives this one.
-	if err := fs.MarkHidden(raw.LaunchFlag); err != nil {
-		panic(err) // the flag was defined on the line above
+	fs.BoolVar(&o.Reuse, raw.ReuseFlag, false, "all operations of a lane over the same memory")
+	// Only a process that repeats itself, and make bench, give these.
+	for _, name := range []string{raw.LaunchFlag, raw.ReuseFlag} {
+		if err := fs.MarkHidden(name); err != nil {
+			panic(err) // the flag was defined above
+		}
 	}
 	f.bindOutput(fs)
 }
@@ -210,6 +214,12 @@ func (f *rawFlags) measure(cmd *cobra.Command, w *record.Writer) error {
 	}
 	bar := newProgress(cmd.ErrOrStderr())
 	out.Progress = bar.raw
+	if f.json == "" {
+		out.Tune = func(l record.Tune) error {
+			bar.clear()
+			return report.Comment(cmd.OutOrStdout(), raw.TuneText(l), report.Options{Wide: f.wide})
+		}
+	}
 	rec, err := raw.Run(cmd.Context(), f.o, out)
 	bar.clear()
 	if w != nil {

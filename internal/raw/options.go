@@ -50,6 +50,8 @@ type Options struct {
 	RoundRobin   bool
 	UntilCI      float64 // relative half-width; 0: not used
 	Launches     int
+	Tune         bool // search for Streams, Depth and Chunk where they are 0
+	Reuse        bool // see xfer.Run.Reuse
 	Seed         uint64
 	NoVerify     bool
 	NoCeiling    bool
@@ -67,6 +69,10 @@ type Options struct {
 	resumed *record.Record
 	done    map[batchKey]bool
 }
+
+// ReuseFlag is the hidden flag that lays all operations of a lane over one
+// piece of memory, as ucx_perftest and iperf3 do; make bench compares by it.
+const ReuseFlag = "reuse"
 
 // ErrUsage is matched by the errors of options that cannot be run.
 var ErrUsage = errors.New("usage")
@@ -165,6 +171,12 @@ func memory(word string) (r xfer.MemoryRequest, err error) {
 		}
 	}
 	return r, nil
+}
+
+// onDevice reports whether a --memory is of a GPU.
+func onDevice(word string) bool {
+	m, err := memory(word)
+	return err == nil && m.Kind.OnDevice()
 }
 
 func keyValues(flag string, list []string) (map[string]string, error) {
@@ -300,7 +312,9 @@ func (o *Options) allProviders() []string {
 	}
 	var out []string
 	for _, c := range ceilings {
-		if !slices.Contains(o.Providers, c) {
+		// The kernel's TCP cannot read or write device memory.
+		device := c == "socket" && (onDevice(o.Memory) || onDevice(o.PeerMemory))
+		if !device && !slices.Contains(o.Providers, c) {
 			out = append(out, c)
 		}
 	}
@@ -443,6 +457,12 @@ func (o *Options) check() error {
 		return usage("--launches %d: want 1 to 1000", o.Launches)
 	case o.UntilCI < 0 || o.UntilCI >= 1:
 		return usage("--until-ci: want a percentage between 0%% and 100%%")
+	}
+	if err := o.checkTune(); err != nil {
+		return err
+	}
+	if o.Reuse && !o.NoVerify {
+		return usage("--%s leaves nothing to check: give --no-verify too", ReuseFlag)
 	}
 	for _, p := range o.Providers {
 		if p == "" || strings.ContainsAny(p, " \t\n#") {

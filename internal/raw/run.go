@@ -28,6 +28,7 @@ type Output struct {
 	Record   *record.Writer // nil: none
 	JSON     io.Writer      // the record's lines as well; nil: none
 	Progress func(xfer.Progress)
+	Tune     func(record.Tune) error // told each step of --tune; its error ends the run
 }
 
 // ErrInterrupted is the cause of a context that a person ended.
@@ -202,7 +203,10 @@ func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer
 		Schedule: xfer.Schedule{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, Budget: s.o.Budget,
 			Iterations: s.o.Iterations, RoundRobin: s.o.RoundRobin},
 		Memory: s.p.memory, PeerMemory: s.p.peerMemory, Seed: s.o.Seed, SkipVerify: s.o.NoVerify,
-		Start: s.start, Write: s.write, Progress: s.out.Progress,
+		Reuse: s.o.Reuse, Start: s.start, Write: s.write, Progress: s.out.Progress,
+	}
+	if s.o.Tune {
+		r.Prepare = func(ctx context.Context) error { return s.tune(ctx, r) }
 	}
 	if s.o.Launch > 0 {
 		// Another order and payload for each launch, from the one seed.

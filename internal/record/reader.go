@@ -24,6 +24,7 @@ type Record struct {
 	Summaries   []Summary
 	Comparisons []Comparison
 	Events      []Event
+	Tunes       []Tune            // steps of --tune, in order
 	Requests    []json.RawMessage // TTFT runs: see package ttft
 	End         *End              // nil: the record was cut off
 }
@@ -124,6 +125,8 @@ func (r *Record) add(line []byte, n int) error {
 		return into(line, &r.Comparisons)
 	case "event":
 		return into(line, &r.Events)
+	case "tune":
+		return into(line, &r.Tunes)
 	case "request":
 		r.Requests = append(r.Requests, slices.Clone(line))
 		return nil

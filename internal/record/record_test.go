@@ -26,6 +26,7 @@ func lines() []Line {
 		Summary{Condition: 1, N: 1},
 		Comparison{A: 0, B: 1, Verdict: "too-few"},
 		Event{Level: Warning, Message: "few samples"},
+		Tune{Provider: "tcp", Step: 2, Streams: 4, Bytes: 8, TotalNs: 3, BestNs: 5, Kept: true},
 		Request{Value: map[string]int{"ttft_ns": 4}},
 		End{Status: StatusOK, EndUnixNs: 6},
 	}
@@ -55,10 +56,10 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := all[9].(End)
+	end := all[10].(End)
 	want := &Record{Path: path, Run: all[0].(Run), Conditions: []Condition{all[1].(Condition)}, Colds: []Cold{all[2].(Cold)},
 		Samples: []Sample{all[3].(Sample)}, Paths: []Path{all[4].(Path)}, Summaries: []Summary{all[5].(Summary)},
-		Comparisons: []Comparison{all[6].(Comparison)}, Events: []Event{all[7].(Event)}, End: &end, Requests: got.Requests}
+		Comparisons: []Comparison{all[6].(Comparison)}, Events: []Event{all[7].(Event)}, Tunes: []Tune{all[8].(Tune)}, End: &end, Requests: got.Requests}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -118,7 +119,7 @@ func TestAppendGoesOnAfterACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, w, lines()[3], lines()[9])
+	write(t, w, lines()[3], lines()[10])
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -51,10 +51,30 @@ func share(total uint64, n, i int) uint64 {
 	return cut(i+1) - cut(i)
 }
 
-// plans copies the pieces of a transfer to C memory, one plan a lane.
-func plans(t *kv.Transfer, lanes int, chunk uint64) ([]*engine.Plan, error) {
+// reuse puts all pieces of each lane over the longest one of them.
+func reuse(lanes [][]engine.Piece) {
+	for _, pieces := range lanes {
+		var long engine.Piece
+		for _, p := range pieces {
+			if p.Len > long.Len {
+				long = p
+			}
+		}
+		for i := range pieces {
+			pieces[i].Local, pieces[i].Remote = long.Local, long.Remote
+		}
+	}
+}
+
+// plans copies the pieces of a transfer to C memory, one plan a lane. With
+// oneBuffer they lie as reuse puts them.
+func plans(t *kv.Transfer, lanes int, chunk uint64, oneBuffer bool) ([]*engine.Plan, error) {
+	lists := split(t, lanes, chunk)
+	if oneBuffer {
+		reuse(lists)
+	}
 	var out []*engine.Plan
-	for _, pieces := range split(t, lanes, chunk) {
+	for _, pieces := range lists {
 		p, err := engine.NewPlan(pieces)
 		if err != nil {
 			freePlans(out)
@@ -69,4 +89,21 @@ func freePlans(ps []*engine.Plan) {
 	for _, p := range ps {
 		p.Free()
 	}
+}
+
+// Extent is what a condition moves: its bytes, its descriptors before any
+// splitting, and the bytes of the longest.
+func Extent(s Spec) (bytes uint64, descriptors int, longest uint64, err error) {
+	t, err := kv.New(s.KV)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if s.Pieces > 0 {
+		piece, err := pieceBytes(s)
+		return uint64(t.Bytes), s.Pieces, piece, err
+	}
+	for d := range t.All() {
+		longest = max(longest, d.Len)
+	}
+	return uint64(t.Bytes), t.Count(), longest, nil
 }

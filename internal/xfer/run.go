@@ -75,17 +75,25 @@ type Run struct {
 	PeerMemory MemoryRequest
 	Seed       uint64
 	SkipVerify bool
-	Start      int64 // clock.Now() at the record's start
+	// Reuse lays all pieces of a lane over one piece of memory, as
+	// ucx_perftest and iperf3 work: for comparisons with them, without checks.
+	Reuse bool
+	Start int64 // clock.Now() at the record's start
 	// Before holds the samples of a record that this run goes on with.
 	Before []record.Sample
 
 	// Write takes each line of the record; its error ends the run.
 	Write func(record.Line) error
+	// Prepare, when set, is called once both sides have their buffers and
+	// before transports are opened; it may change them, after probes.
+	Prepare func(context.Context) error
 	// Progress, when set, is told before each batch.
 	Progress func(Progress)
 
 	conditions []record.Condition
 	opened     []*opened
+	probes     int // opened so far, and plans made for them
+	probePlans int
 	batch      uint64 // batches so far: each has a payload of its own
 	samples    []record.Sample
 	held       []record.Line // of a condition that is not written yet
@@ -117,8 +125,13 @@ func (r *Run) Do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.Prepare != nil {
+		if err := r.Prepare(ctx); err != nil {
+			return err
+		}
+	}
 	for i := range r.Transports {
-		o, err := r.open(ctx, i)
+		o, err := r.open(ctx, i, r.Transports[i], r.Labels[i])
 		if err != nil {
 			return err
 		}
@@ -181,8 +194,9 @@ func (r *Run) allocate(ctx context.Context) (local, peer int64, err error) {
 	return m.Ns, p.Ns, nil
 }
 
-func (r *Run) open(ctx context.Context, i int) (*opened, error) {
-	o := &opened{cfg: r.Transports[i], label: r.Labels[i]}
+// open opens a transport as endpoint i of both sides.
+func (r *Run) open(ctx context.Context, i int, cfg Config, label string) (*opened, error) {
+	o := &opened{cfg: cfg, label: label}
 	o.alone = o.cfg.Provider == "memcpy"
 	o.cfg.Role = Initiator
 	var err error
@@ -246,27 +260,34 @@ func pieceBytes(s Spec) (uint64, error) {
 	return (uint64(t.Bytes) + n - 1) / n, nil
 }
 
+// layOut makes plan id of both sides, of s over endpoint.
+func (r *Run) layOut(ctx context.Context, o *opened, endpoint, id int, s Spec) (PlanReply, error) {
+	req := PlanRequest{Plan: id, Endpoint: endpoint, Op: s.Op, KV: s.KV, Lanes: o.local.Lanes, Chunk: o.chunk(s.Op), Reuse: r.Reuse}
+	if s.Pieces > 0 {
+		piece, err := pieceBytes(s)
+		if err != nil {
+			return PlanReply{}, err
+		}
+		if req.Chunk == 0 || piece < req.Chunk {
+			req.Chunk = piece
+		}
+	}
+	rep, err := r.Local.Plan(ctx, req)
+	if err != nil || o.alone {
+		return rep, err
+	}
+	if _, err := r.Peer.Plan(ctx, req); err != nil {
+		return PlanReply{}, fmt.Errorf("peer: %w", err)
+	}
+	return rep, nil
+}
+
 func (r *Run) plan(ctx context.Context) error {
 	for id, s := range r.Specs {
 		o := r.opened[s.Transport]
-		req := PlanRequest{Plan: id, Endpoint: s.Transport, Op: s.Op, KV: s.KV, Lanes: o.local.Lanes, Chunk: o.chunk(s.Op)}
-		if s.Pieces > 0 {
-			piece, err := pieceBytes(s)
-			if err != nil {
-				return err
-			}
-			if req.Chunk == 0 || piece < req.Chunk {
-				req.Chunk = piece
-			}
-		}
-		rep, err := r.Local.Plan(ctx, req)
+		rep, err := r.layOut(ctx, o, s.Transport, id, s)
 		if err != nil {
 			return err
-		}
-		if !o.alone {
-			if _, err := r.Peer.Plan(ctx, req); err != nil {
-				return fmt.Errorf("peer: %w", err)
-			}
 		}
 		t, err := kv.New(s.KV)
 		if err != nil {

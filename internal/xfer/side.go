@@ -75,6 +75,8 @@ type (
 		KV       kv.Request `json:"kv"`
 		Lanes    int        `json:"lanes"`
 		Chunk    uint64     `json:"chunk_bytes"`
+		// Reuse lays a lane's pieces over one another; see Run.Reuse.
+		Reuse bool `json:"reuse,omitempty"`
 	}
 	PlanReply struct {
 		Ops int `json:"operations"`
@@ -261,7 +263,7 @@ func (s *Side) Plan(_ context.Context, r PlanRequest) (PlanReply, error) {
 	if s.plans[r.Plan] != nil {
 		return PlanReply{}, fmt.Errorf("plan %d exists already", r.Plan)
 	}
-	ps, err := plans(t, r.Lanes, r.Chunk)
+	ps, err := plans(t, r.Lanes, r.Chunk, r.Reuse)
 	if err != nil {
 		return PlanReply{}, err
 	}
@@ -375,14 +377,21 @@ func (s *Side) transfer(ctx context.Context, plan, iters int) ([]engine.Sample, 
 	return ep.Transfer(ctx, p.op, p.lanes, iters)
 }
 
-// Shut closes one endpoint.
+// Shut closes one endpoint and frees its plans.
 func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
 	ep, err := s.endpoint(r.Endpoint)
 	if err != nil {
 		return Done{}, err
 	}
 	delete(s.endpoints, r.Endpoint)
-	return Done{}, ep.Close()
+	err = ep.Close()
+	for id, p := range s.plans {
+		if p.endpoint == r.Endpoint {
+			freePlans(p.lanes)
+			delete(s.plans, id)
+		}
+	}
+	return Done{}, err
 }
 
 // Close closes all endpoints, then frees plans and buffer, but for the buffer of

@@ -1,0 +1,400 @@
+package raw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/units"
+	"github.com/xferbench/xferbench/internal/xfer"
+)
+
+// The search of --tune: from the provider's own setting, one factor after
+// another, along a ladder of values until two in a row were no better.
+const (
+	// tuneGain is how much faster a setting must be to be kept, and tuneHopeless
+	// how much slower one pair of blocks may show it before the second is spared.
+	tuneGain     = 0.98
+	tuneHopeless = 1.05
+	tuneRounds   = 2
+	tunePatience = 2
+	// tuneBlock is how long a condition's transfers of one block take together.
+	tuneBlock    = 50 * time.Millisecond
+	tuneMaxIters = 500
+	// tuneStreams bounds the number of endpoints: each has threads on both sides.
+	tuneStreamsPerCPU = 2
+	tuneDepthLeast    = 16
+	tuneChunkLeast    = 64 << 10
+	tuneChunkMost     = 16 << 20
+)
+
+// setting is what the search varies.
+type setting struct {
+	streams, depth int
+	chunk          uint64
+}
+
+// flags are the command line's words for it.
+func (t setting) flags() string {
+	out := fmt.Sprintf("--streams %d", t.streams)
+	if t.depth > 0 {
+		out += fmt.Sprintf(" --depth %d", t.depth)
+	}
+	if t.chunk > 0 {
+		out += " --chunk " + units.CompactBytes(int64(t.chunk))
+	}
+	return out
+}
+
+// free says which factors the search may change.
+type free struct{ streams, depth, chunk bool }
+
+// field is the workload that the ladders depend on.
+type field struct {
+	ops     int    // of the largest condition, unsplit, on one lane
+	longest uint64 // bytes of a condition's longest descriptor
+	cpus    int
+}
+
+// A ladder is a factor's values to try, in order, from the best so far.
+type ladder func(best setting, f field) []setting
+
+func streamsLadder(best setting, f field) (out []setting) {
+	for n := best.streams * 2; n <= max(4, tuneStreamsPerCPU*f.cpus); n *= 2 {
+		c := best
+		c.streams = n
+		out = append(out, c)
+	}
+	return out
+}
+
+func chunkLadder(best setting, f field) (out []setting) {
+	for n := uint64(tuneChunkMost); n >= tuneChunkLeast; n /= 4 {
+		if n >= f.longest || best.chunk > 0 && n >= best.chunk {
+			continue // the same operations
+		}
+		c := best
+		c.chunk = n
+		out = append(out, c)
+	}
+	return out
+}
+
+// depthLadder only goes down: a provider's own depth is as many as its queue
+// takes.
+func depthLadder(best setting, f field) (out []setting) {
+	ops := f.ops
+	if best.chunk > 0 && f.longest > best.chunk {
+		ops = int(uint64(ops) * ((f.longest + best.chunk - 1) / best.chunk))
+	}
+	ops = max(1, ops/best.streams)
+	for n := best.depth / 4; n >= tuneDepthLeast; n /= 4 {
+		if n >= ops {
+			continue // no operation waits for another
+		}
+		c := best
+		c.depth = n
+		out = append(out, c)
+	}
+	return out
+}
+
+// errTuneOver ends a search whose budget is spent.
+var errTuneOver = errors.New("budget")
+
+// search walks the ladders from start. try reports whether a setting is better
+// than the best so far, which it then is.
+func search(start setting, fr free, f field, try func(setting) (bool, error)) (setting, error) {
+	best := start
+	for _, l := range []struct {
+		free bool
+		ladder
+	}{{fr.streams, streamsLadder}, {fr.chunk, chunkLadder}, {fr.depth, depthLadder}} {
+		if !l.free {
+			continue
+		}
+		misses := 0
+		for _, c := range l.ladder(best, f) {
+			better, err := try(c)
+			if err != nil {
+				return best, err
+			}
+			if better {
+				best, misses = c, 0
+			} else if misses++; misses == tunePatience {
+				break
+			}
+		}
+	}
+	return best, nil
+}
+
+// tuner searches for one transport's setting.
+type tuner struct {
+	s        *session
+	r        *xfer.Run
+	cfg      xfer.Config
+	label    string
+	specs    []xfer.Spec
+	iters    []int // of each spec
+	bytes    uint64
+	deadline int64 // 0: none
+	step     int
+	best     *xfer.Probe
+	first    int64 // TotalNs of the setting that the search began with
+}
+
+// tune is [xfer.Run.Prepare] of a run with --tune: it gives each transport that
+// was asked for the best setting that it finds, within --budget for all.
+func (s *session) tune(ctx context.Context, r *xfer.Run) error {
+	var wanted []int
+	for i := range r.Transports {
+		if !slices.ContainsFunc(r.Specs, func(sp xfer.Spec) bool { return sp.Transport == i && sp.Ceiling }) {
+			wanted = append(wanted, i)
+		}
+	}
+	began := clock.Now()
+	for k, i := range wanted {
+		t := &tuner{s: s, r: r, cfg: r.Transports[i], label: r.Labels[i]}
+		for _, sp := range r.Specs {
+			if sp.Transport == i {
+				t.specs = append(t.specs, sp)
+			}
+		}
+		if s.o.Budget > 0 {
+			// What one provider leaves of its part goes to the next ones.
+			now := clock.Now()
+			t.deadline = now + (began+int64(s.o.Budget)-now)/int64(len(wanted)-k)
+		}
+		best, err := t.search(ctx)
+		if t.best != nil {
+			err = errors.Join(err, t.best.Close(ctx))
+		}
+		if err != nil {
+			return fmt.Errorf("tuning %s: %w", t.label, err)
+		}
+		c := &r.Transports[i]
+		c.Streams, c.Depth, c.Chunk = best.streams, best.depth, best.chunk
+	}
+	return nil
+}
+
+func (t *tuner) search(ctx context.Context) (setting, error) {
+	var err error
+	if t.best, err = t.r.Probe(ctx, t.cfg); err != nil {
+		return setting{}, err
+	}
+	info := t.best.Info()
+	start := setting{streams: info.Streams, depth: info.Depth, chunk: info.Chunk}
+	fr := free{streams: t.s.o.Streams[0] == 0, depth: t.s.o.Depth[0] == 0, chunk: t.s.o.Chunk == 0}
+	if info.API == "socket" || info.API == "memcpy" {
+		// One stream of bytes has neither operations in flight nor pieces.
+		fr.depth, fr.chunk = false, false
+		start.depth = 0
+	}
+	f := field{cpus: runtime.NumCPU()}
+	t.iters = make([]int, len(t.specs))
+	var ns int64
+	for i, sp := range t.specs {
+		n, err := t.warm(ctx, t.best, sp)
+		if err != nil {
+			return start, err
+		}
+		t.iters[i] = int(min(tuneMaxIters, max(1, int64(tuneBlock)/max(1, n))))
+		ns += n
+		b, err := sizes(sp, &f)
+		if err != nil {
+			return start, err
+		}
+		t.bytes += b
+	}
+	// The first reading is one warm transfer of each; comparisons repeat it.
+	line := t.line(start, ns, ns)
+	line.Kept = true
+	if err := t.s.tuned(line); err != nil {
+		return start, err
+	}
+	best, err := search(start, fr, f, func(c setting) (bool, error) { return t.try(ctx, c) })
+	note := ""
+	if errors.Is(err, errTuneOver) {
+		note, err = "the budget ended the search; a longer --budget may find more", nil
+	}
+	if err != nil {
+		return best, err
+	}
+	// No time: those of the search are selected ones, and too good.
+	end := t.line(best, 0, 0)
+	end.Kept, end.Flags, end.Note = true, best.flags(), note
+	return best, t.s.tuned(end)
+}
+
+// warm runs a condition twice on a probe, and says what the second took: the
+// first is cold.
+func (t *tuner) warm(ctx context.Context, p *xfer.Probe, sp xfer.Spec) (ns int64, err error) {
+	ss, err := p.Transfer(ctx, sp, 2)
+	if err != nil {
+		return 0, err
+	}
+	return int64(ss[len(ss)-1].Total()), nil
+}
+
+// block is the time of one transfer of each condition, each the mean of its
+// iterations.
+func (t *tuner) block(ctx context.Context, p *xfer.Probe) (ns int64, err error) {
+	for i, sp := range t.specs {
+		ss, err := p.Transfer(ctx, sp, t.iters[i])
+		if err != nil {
+			return 0, err
+		}
+		var sum int64
+		for _, x := range ss {
+			sum += int64(x.Total())
+		}
+		ns += sum / int64(len(ss))
+	}
+	return ns, nil
+}
+
+// try holds a setting against the best so far, in turn, and keeps the better
+// one open.
+func (t *tuner) try(ctx context.Context, c setting) (better bool, err error) {
+	if t.deadline != 0 && clock.Now() > t.deadline {
+		return false, errTuneOver
+	}
+	cfg := t.cfg
+	cfg.Streams, cfg.Depth, cfg.Chunk = c.streams, c.depth, c.chunk
+	probe, mine, theirs, err := t.against(ctx, cfg)
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		// The host's or the provider's limits: that setting is none to choose.
+		line := t.line(c, 0, 0)
+		line.Error = err.Error()
+		if probe != nil {
+			err = probe.Close(ctx)
+		} else {
+			err = nil
+		}
+		return false, errors.Join(err, t.s.tuned(line))
+	}
+	sum, best := int64(0), int64(0)
+	better = true
+	for i := range mine {
+		sum, best = sum+mine[i], best+theirs[i]
+		better = better && mine[i] < theirs[i]
+	}
+	gain := float64(sum) / float64(best)
+	better = better && len(mine) == tuneRounds && gain <= tuneGain
+	line := t.line(c, sum/int64(len(mine)), best/int64(len(mine)))
+	line.Kept = better
+	if better {
+		t.best, probe = probe, t.best
+	}
+	return better, errors.Join(probe.Close(ctx), t.s.tuned(line))
+}
+
+// against opens cfg and runs blocks of it and of the best so far, each pair in
+// the other order than the last.
+func (t *tuner) against(ctx context.Context, cfg xfer.Config) (p *xfer.Probe, mine, theirs []int64, err error) {
+	if p, err = t.r.Probe(ctx, cfg); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, sp := range t.specs {
+		if _, err := p.Transfer(ctx, sp, 1); err != nil {
+			return p, nil, nil, err
+		}
+	}
+	for i := range tuneRounds {
+		var m, b int64
+		both := []func() error{
+			func() (err error) { m, err = t.block(ctx, p); return err },
+			func() (err error) { b, err = t.block(ctx, t.best); return err },
+		}
+		if i%2 == 1 {
+			slices.Reverse(both)
+		}
+		for _, f := range both {
+			if err := f(); err != nil {
+				return p, nil, nil, err
+			}
+		}
+		mine, theirs = append(mine, m), append(theirs, b)
+		if float64(m) > tuneHopeless*float64(b) {
+			break
+		}
+	}
+	return p, mine, theirs, nil
+}
+
+func (t *tuner) line(c setting, total, best int64) record.Tune {
+	l := record.Tune{TimeNs: clock.Now() - t.s.start, Provider: t.label, Step: t.step, Streams: c.streams, Depth: c.depth,
+		Chunk: c.chunk, Bytes: t.bytes, TotalNs: total, BestNs: best}
+	t.step++
+	return l
+}
+
+// tuned writes a step and tells the caller.
+func (s *session) tuned(l record.Tune) error {
+	if s.out.Tune != nil {
+		if err := s.out.Tune(l); err != nil {
+			return err
+		}
+	}
+	return s.write(l)
+}
+
+// sizes notes what the ladders need of a condition, and returns its bytes.
+func sizes(sp xfer.Spec, f *field) (uint64, error) {
+	bytes, count, longest, err := xfer.Extent(sp)
+	if err != nil {
+		return 0, err
+	}
+	f.ops, f.longest = max(f.ops, count), max(f.longest, longest)
+	return bytes, nil
+}
+
+// TuneText is one line about a step, for people.
+func TuneText(l record.Tune) string {
+	c := setting{l.Streams, l.Depth, l.Chunk}
+	rate := "-"
+	if l.TotalNs > 0 {
+		rate = units.FormatGBps(float64(l.Bytes) / float64(l.TotalNs) * 1e9)
+	}
+	switch {
+	case l.Flags != "":
+		text := fmt.Sprintf("tune %s: best is %s", l.Provider, l.Flags)
+		if l.Note != "" {
+			text += "; " + l.Note
+		}
+		return text
+	case l.Error != "":
+		return fmt.Sprintf("tune %s: %s cannot be run: %s", l.Provider, c.flags(), l.Error)
+	case l.Step == 0:
+		return fmt.Sprintf("tune %s: begins with %s: %s", l.Provider, c.flags(), rate)
+	}
+	kept := "not better"
+	if l.Kept {
+		kept = "kept"
+	}
+	return fmt.Sprintf("tune %s: %s: %s, %s of the best's time, %s", l.Provider, c.flags(), rate,
+		units.FormatSignificant(float64(l.TotalNs)/float64(max(1, l.BestNs))), kept)
+}
+
+// checkTune reports what --tune does not go with.
+func (o *Options) checkTune() error {
+	switch {
+	case !o.Tune:
+		return nil
+	case len(o.Streams) > 1 || len(o.Depth) > 1:
+		return usage("--tune chooses --streams and --depth: give one number for what is to stay")
+	case o.Launches > 1:
+		return usage("--tune does not go with --launches: tune once, then give the flags that it names")
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Comment writes s as a line of a run's header, broken as the header's are.
+func Comment(w io.Writer, s string, o Options) error {
+	_, err := fmt.Fprintln(w, strings.Join(wrap(s, "# ", "#   ", o.width()), "\n"))
+	return err
+}
