@@ -110,7 +110,7 @@ func printPlan(w io.Writer, o *raw.Options) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(w, "# %d cells x %d blocks, %d of %d batches left, seed %d\n# %s a block; at %s with its data checks about %s\n",
+	_, err = fmt.Fprintf(w, "# %d cells x %d blocks, %d of %d batches left, seed %d\n# %s a block\n# at %s with its data checks about %s\n",
 		len(cells), o.Blocks, left, total, o.Seed, units.FormatBytes(bytes), planRate, planTime(bytes, o.Blocks, left, total))
 	return err
 }
