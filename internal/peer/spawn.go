@@ -72,13 +72,14 @@ func StartLocal(ctx context.Context, timeout time.Duration, args ...string) (*Ch
 	cmd := exec.Command(exe, args...)
 	// Ctrl-C is for this process: it ends its peer in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return start(ctx, cmd, timeout, timeout+20*time.Second, nil)
+	return start(ctx, cmd, "the second process", timeout, timeout+20*time.Second, nil)
 }
 
-// start runs cmd, a serve, and waits for its line, at most for wait. timeout is
+// start runs cmd, a serve, and waits for its line, at most for wait. what is cmd
+// in an error's words. timeout is
 // how long it may later take to end. feed, when not nil, is what the child
 // reads first.
-func start(ctx context.Context, cmd *exec.Cmd, timeout, wait time.Duration, feed io.Reader) (*Child, error) {
+func start(ctx context.Context, cmd *exec.Cmd, what string, timeout, wait time.Duration, feed io.Reader) (*Child, error) {
 	c := &Child{cmd: cmd, done: make(chan struct{}), grace: timeout}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -114,11 +115,11 @@ func start(ctx context.Context, cmd *exec.Cmd, timeout, wait time.Duration, feed
 			return c, nil
 		}
 	case <-c.done:
-		err = fmt.Errorf("it ended before it was ready: %s", c.Words())
+		err = fmt.Errorf("%s ended before the peer was ready: %s", what, c.Words())
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-t.C:
-		err = fmt.Errorf("it was not ready within %v: %s", wait, c.Words())
+		err = fmt.Errorf("%s: no peer was ready within %v: %s", what, wait, c.Words())
 	}
 	return nil, c.abandon(err)
 }

@@ -90,9 +90,9 @@ func StartSSH(ctx context.Context, s SSH, timeout time.Duration, args ...string)
 	}
 	words = append(words, "--", s.Target, remote)
 	cmd := exec.Command("sh", append([]string{"-c", `trap "" INT; exec ` + command + ` "$@"`, "ssh"}, words...)...)
-	c, err := start(ctx, cmd, timeout, sshWait(timeout, s.Push), feed)
+	c, err := start(ctx, cmd, "ssh to "+s.Target, timeout, sshWait(timeout, s.Push), feed)
 	if err != nil {
-		return nil, fmt.Errorf("%w: through ssh on %s; %s", err, s.Target, s.next(cmd))
+		return nil, fmt.Errorf("%w; %s", err, s.next(cmd))
 	}
 	return c, nil
 }
