@@ -8,6 +8,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 (($#)) || set -- 0.15 newest
+if [[ -n ${XFERBENCH_E2E:-} ]]; then
+	mkdir -p "$XFERBENCH_E2E"
+	XFERBENCH_E2E=$(cd "$XFERBENCH_E2E" && pwd)
+	export XFERBENCH_E2E
+fi
 # The toy proxy comes with the environment of 0.15.
 scripts/e2e/setup.sh 0.15
 for version; do

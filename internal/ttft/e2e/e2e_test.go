@@ -28,9 +28,6 @@ import (
 const (
 	kvShape = "testdata/kvshape/config.json"
 	vocab   = "512" // a token id outside kills an engine
-	// bytesPerToken is 28 layers of K and V, 4 heads of 128 values in bfloat16.
-	bytesPerToken = 2 * 28 * 4 * 128 * 2
-	maxTokens     = 4
 	// pairs is how many blocks the two proxies are compared in.
 	pairs = 8
 	// proxyBound is the difference between the two proxies above which the test
@@ -175,10 +172,7 @@ func join(list []int) string {
 }
 
 // bytes is what whole blocks of n tokens hold.
-func (v *version) bytes(n int) uint64 {
-	bt := v.file.BlockTokens
-	return uint64((n+bt-1)/bt*bt) * bytesPerToken
-}
+func (v *version) bytes(n int) uint64 { return wholeBlocks(n, v.file.BlockTokens) }
 
 // modes runs all paths at all lengths and loads over engines that xferbench
 // starts, and reads the record.
@@ -271,7 +265,7 @@ func (v *version) cells(x *tool, rec *record.Record, reqs []ttft.Line) {
 	warmed := map[string]int{}
 	got := map[string]int{}
 	for _, l := range reqs {
-		v.request(x.t, l)
+		v.request(x, l)
 		if l.Phase == record.PhaseWarmup {
 			warmed[l.Arm]++
 			continue
@@ -301,47 +295,10 @@ func (v *version) cells(x *tool, rec *record.Record, reqs []ttft.Line) {
 }
 
 // request wants one request valid, with the proof of its path.
-func (v *version) request(t *testing.T, l ttft.Line) {
-	t.Helper()
-	id := fmt.Sprintf("%s, %d tokens, c%d, %s %d", l.Arm, l.PromptTokens, l.Concurrency, l.Phase, l.Sequence)
-	if !l.Valid {
-		t.Errorf("%s: invalid, %s: %s", id, l.Reason, l.Detail)
-		return
-	}
-	inFlight, scope := int64(1), "sample"
-	if l.Concurrency > 1 {
-		inFlight, scope = int64(l.Concurrency), "batch"
-	}
-	if l.Proof != scope {
-		t.Errorf("%s: proof %q, want %q", id, l.Proof, scope)
-	}
-	if l.Completion != maxTokens || len(l.ITLNs) != maxTokens-1 || l.TTFTNs <= 0 || l.E2ENs < l.TTFTNs {
-		t.Errorf("%s: %d tokens, TTFT %d ns, %d gaps, end %d ns", id, l.Completion, l.TTFTNs, len(l.ITLNs), l.E2ENs)
-	}
-	if s := l.Split; s == nil {
-		t.Errorf("%s: no split", id)
-	} else if sum := s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network; sum != l.TTFTNs || s.Engine != (scope == "sample") {
-		t.Errorf("%s: the parts add up to %d ns of %d, from the engines: %v", id, sum, l.TTFTNs, s.Engine)
-	}
-	if l.Path == ttft.PathTwoLeg {
-		if g := l.Legs; g == nil || !slices.IsSorted([]int64{0, g.SendPrefill, g.PrefillHeaders, g.PrefillBody, g.SendDecode, g.DecodeHeaders, g.FirstToken}) || g.FirstToken != l.TTFTNs {
-			t.Errorf("%s: legs %+v", id, g)
-		}
-	}
-	if l.Path == ttft.PathUnified || l.Path == ttft.PathDirect {
-		if l.Moved != nil {
-			t.Errorf("%s: %+v moved where nothing can", id, *l.Moved)
-		}
-		return
-	}
-	want := v.bytes(l.PromptTokens)
-	switch m := l.Moved; {
-	case m == nil:
-		t.Errorf("%s: nothing is said of a transfer", id)
-	case m.Scope != scope || m.Transfers != inFlight || uint64(m.Bytes) != want*uint64(inFlight):
-		t.Errorf("%s: %d bytes in %d transfers (%s), want %d in %d", id, m.Bytes, m.Transfers, m.Scope, want*uint64(inFlight), inFlight)
-	case m.Descriptors < 28*inFlight || m.XferNs <= 0 || m.PostNs <= 0:
-		t.Errorf("%s: %d descriptors, %d ns, posted in %d ns", id, m.Descriptors, m.XferNs, m.PostNs)
+func (v *version) request(x *tool, l ttft.Line) {
+	x.t.Helper()
+	for _, p := range problems(l, v.file.BlockTokens) {
+		x.t.Errorf("%s, %d tokens, c%d, %s %d: %s", l.Arm, l.PromptTokens, l.Concurrency, l.Phase, l.Sequence, p)
 	}
 }
 
@@ -464,7 +421,7 @@ func (v *version) proxies(x *tool) {
 	for _, l := range reqs {
 		count[l.Arm]++
 		if l.Arm != "control" {
-			v.request(x.t, l)
+			v.request(x, l)
 		} else if l.Valid || l.Reason != ttft.LocalRecompute || l.Moved != nil || l.Completion != maxTokens {
 			x.t.Errorf("a request without kv_transfer_params: valid %v, reason %q (%s), moved %+v; want %s", l.Valid, l.Reason, l.Detail, l.Moved, ttft.LocalRecompute)
 		}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,7 +112,9 @@ func (x *tool) run(limit time.Duration, code int, args ...string) string {
 	}}
 	begin := time.Now()
 	say("xferbench %s", strings.Join(args, " "))
+	stop := progress(args)
 	err := cmd.Run()
+	stop()
 	say("exit code %d after %.0f s", cmd.ProcessState.ExitCode(), time.Since(begin).Seconds())
 	if ctx.Err() != nil {
 		x.t.Fatalf("xferbench %s: not done within %s\n%s", args[0], limit, errs.String())
@@ -124,6 +127,36 @@ func (x *tool) run(limit time.Duration, code int, args ...string) string {
 		x.t.Fatalf("xferbench %s: exit code %d, want %d\n%s\n%s", strings.Join(args, " "), got, code, out.String(), errs.String())
 	}
 	return out.String()
+}
+
+// progress shows now and then how many requests are in the record that args
+// name, until stop is called.
+func progress(args []string) (stop func()) {
+	at := slices.Index(args, "--record")
+	if at < 0 || args[0] != "ttft" {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(30 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			// There is none before the engines are ready.
+			if b, err := os.ReadFile(args[at+1]); err == nil {
+				say("  %d requests so far, %d of them invalid", bytes.Count(b, []byte(`"type":"request"`)), bytes.Count(b, []byte(`"valid":false`)))
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
 }
 
 // look notes the processes that carry the mark in their environment.
