@@ -3,6 +3,7 @@ package conformance
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -32,6 +33,11 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		if bin, err = build(filepath.Join(dir, "xferbench")); err != nil {
+			return 1, err
+		}
+		// Most of the time here is spent waiting for deadlines of other processes.
+		flag.Parse()
+		if err := flag.Set("test.parallel", "4"); err != nil {
 			return 1, err
 		}
 		code := m.Run()

@@ -69,7 +69,7 @@ func TestManyEventsOfOneWrite(t *testing.T) {
 	t.Parallel()
 	n := emulate(t, efaemu.Options{MaxRDMASize: 8192})
 	p := start(t, debian13, bin, n.env, "--provider", "efa", "--op", "write", "--shape", "merged", "--set", "write-landing=count", "--size", "3MB",
-		"--no-ceiling", "--blocks", "1", "--min-blocks", "1", "--timeout", "3s", "--record", filepath.Join(t.TempDir(), "r.jsonl"))
+		"--no-ceiling", "--blocks", "1", "--min-blocks", "1", "--timeout", "1s", "--record", filepath.Join(t.TempDir(), "r.jsonl"))
 	p.want(3)
 	if words := "data arrived that belongs to no transfer"; !strings.Contains(p.errs.String(), words) {
 		t.Errorf("stderr does not say %q:\n%s", words, p.errs.String())
