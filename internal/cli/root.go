@@ -89,7 +89,7 @@ func newRawFlags(kind string) *rawFlags {
 func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	o := &f.o
 	fs.SortFlags = false
-	fs.StringSliceVarP(&o.Providers, "provider", "p", []string{"tcp"}, "transports, comma-separated; the same twice is an A/A test (xferbench providers lists them)")
+	fs.StringSliceVarP(&o.Providers, "provider", "p", []string{"tcp"}, "transports, comma-separated; the same twice is an A/A test (xferbench providers lists them); ucx:A+B is UCX_TLS=A,B")
 	fs.StringSliceVar(&o.Ops, "op", []string{"read"}, "read (as vLLM's NixlConnector does), write, send")
 	fs.Var(f.sizes, "size", "bytes, rounded up to whole KV blocks: 438MB, 64KiB,1GiB")
 	fs.Var(f.tokens, "tokens", "the same in tokens (default 8000)")

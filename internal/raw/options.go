@@ -251,6 +251,8 @@ func (o *Options) plan() (*plan, error) {
 		}
 		switch api, _, _ := strings.Cut(c.Provider, ":"); api {
 		case "ucx":
+			// UCX_TLS is a list with commas; so is --provider.
+			c.Provider = strings.ReplaceAll(c.Provider, "+", ",")
 			c.Library, c.Options = o.Libucp, ucx
 		case "socket", "memcpy":
 		default:
