@@ -3,7 +3,8 @@
 //
 //  1. every package
 //  2. packages without C in them or below them, under the race detector, but
-//     for internal/buildtest, which tests programs and files and no Go code
+//     for internal/buildtest and internal/conformance, which test programs and
+//     files and no Go code of their own
 //  3. packages with C in them, under the address sanitizer
 //
 // It prints the result line of each package and the whole output of each test
@@ -142,6 +143,9 @@ func list(ctx context.Context, patterns []string) ([]pkg, error) {
 	}
 }
 
+// programs are packages whose tests run programs.
+var programs = []string{"/internal/buildtest", "/internal/conformance"}
+
 // selectPass returns the packages of a pass, those with tests only, and the
 // flags that `go test` gets for it.
 func selectPass(pass string, pkgs []pkg) (paths, flags []string, err error) {
@@ -165,7 +169,7 @@ func selectPass(pass string, pkgs []pkg) (paths, flags []string, err error) {
 	case "all":
 		want = func(pkg) bool { return true }
 	case "race":
-		want = func(p pkg) bool { return !native(p) && !strings.HasSuffix(p.ImportPath, "/internal/buildtest") }
+		want = func(p pkg) bool { return !native(p) && !slices.ContainsFunc(programs, func(s string) bool { return strings.HasSuffix(p.ImportPath, s) }) }
 		flags = []string{"-race"}
 	case "asan":
 		want, flags = func(p pkg) bool { return len(p.CgoFiles) > 0 }, []string{"-asan"}

@@ -100,10 +100,11 @@ func TestSelectPass(t *testing.T) {
 		{ImportPath: "testAbove", XTestGoFiles: tested, XTestImports: []string{"above"}},
 		{ImportPath: "untested"},
 		{ImportPath: "m/internal/buildtest", TestGoFiles: tested},
+		{ImportPath: "m/internal/conformance", TestGoFiles: tested},
 	}
 	// above, as `go list` has it, names its dependency's dependencies too.
 	tests := map[string][]string{
-		"all":  {"pure", "native", "above", "testAbove", "m/internal/buildtest"},
+		"all":  {"pure", "native", "above", "testAbove", "m/internal/buildtest", "m/internal/conformance"},
 		"race": {"pure"},
 		"asan": {"native"},
 	}
