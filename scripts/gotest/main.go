@@ -169,7 +169,9 @@ func selectPass(pass string, pkgs []pkg) (paths, flags []string, err error) {
 	case "all":
 		want = func(pkg) bool { return true }
 	case "race":
-		want = func(p pkg) bool { return !native(p) && !slices.ContainsFunc(programs, func(s string) bool { return strings.HasSuffix(p.ImportPath, s) }) }
+		want = func(p pkg) bool {
+			return !native(p) && !slices.ContainsFunc(programs, func(s string) bool { return strings.HasSuffix(p.ImportPath, s) })
+		}
 		flags = []string{"-race"}
 	case "asan":
 		want, flags = func(p pkg) bool { return len(p.CgoFiles) > 0 }, []string{"-asan"}
