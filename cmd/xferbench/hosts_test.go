@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/analysis"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
@@ -157,4 +160,46 @@ func TestServeThroughSecretFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	xferbench(t, "--no-record", "--secret-file", wrong, line).exits(3)
+}
+
+// A link with a known start-up cost and one with a known rate: the size from
+// which on the former wins is known, and the sweep must find it.
+func TestCrossoverOfKnownLinks(t *testing.T) {
+	const delay = 10 * time.Millisecond
+	a, b, links := testenv.Hosts(t, testenv.Link{Pace: 200e6}, testenv.Link{Delay: delay})
+	ctx := context.Background()
+	for _, n := range []*testenv.NetNS{a, b} {
+		// A connection that rests between blocks must not start slowly again:
+		// that would be a second cost, which grows with the size.
+		if out, err := n.Command(ctx, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_slow_start_after_idle").CombinedOutput(); err != nil {
+			testenv.Need(t, "netns-sysctl", fmt.Errorf("%w: %s", err, out))
+		}
+	}
+	s := spawn(t, b.Command(ctx, bin, "serve", "--listen", links[0].AddrB+":0"))
+	rec := filepath.Join(t.TempDir(), "r.jsonl")
+	r := spawn(t, a.Command(ctx, bin, "sweep", "--provider", "socket@"+links[0].AddrA+",socket@"+links[1].AddrA, "--size", "128KiB,256KiB,512KiB,768KiB,1MiB,1536KiB",
+		"--shape", "contiguous", "--no-ceiling", "--blocks", "8", "--iterations", "3", "--seed", "3", "--record", rec, s.line()))
+	r.record = rec
+	r.exits(0)
+	got := r.closed(record.StatusOK, 0)
+	t.Log("\n" + r.out.String())
+	an, err := analysis.Of(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(an.Guides) != 1 {
+		t.Fatalf("%d guides", len(an.Guides))
+	}
+	c := an.Guides[0].Crossover
+	// One request and its answer cross the delayed link: 2 x 10 ms, in which
+	// the other link moves 500,000 B less headers.
+	const want = 2 * 0.010 * 200e6 / 8 * 8948 / 9000
+	if c.Kind != stats.CrossesAt || c.Interval == nil {
+		t.Fatalf("crossover %+v, want one near %.0f B", c, want)
+	}
+	if c.Bytes < want/1.3 || c.Bytes > want*1.3 || c.Interval.Lo > want*1.3 || c.Interval.Hi < want/1.3 {
+		t.Errorf("crossover at %.0f B %+v, want %.0f B", c.Bytes, c.Interval, want)
+	}
+	s.signal(syscall.SIGTERM)
+	s.exits(130)
 }

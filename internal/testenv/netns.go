@@ -20,14 +20,16 @@ func (n *NetNS) Command(ctx context.Context, name string, args ...string) *exec.
 }
 
 // Link is a wire between two namespaces. Rate ("2gbit", as tc-tbf(8) takes it)
-// limits both directions, "" not at all. Delay is added to each direction: such
-// a link is a pair of tun devices with a relay in the test's process, since not
-// every kernel has tc-netem(8).
+// limits both directions, "" not at all, and lets bursts of 256 kB through. Pace
+// is an exact rate in bit/s without bursts, and Delay is added to each
+// direction: such a link is a pair of tun devices with a relay in the test's
+// process, since not every kernel has tc-netem(8).
 type Link struct {
 	A, B         *NetNS
 	AddrA, AddrB string // IPv4 addresses of the two ends
 	DevA, DevB   string
 	Rate         string
+	Pace         int64
 	Delay        time.Duration
 }
 
@@ -54,7 +56,7 @@ func Hosts(t testing.TB, links ...Link) (a, b *NetNS, made []Link) {
 	for i, l := range links {
 		l.A, l.B, l.DevA, l.DevB = a, b, fmt.Sprintf("xba%d", i), fmt.Sprintf("xbb%d", i)
 		l.AddrA, l.AddrB = fmt.Sprintf("10.99.%d.1", i), fmt.Sprintf("10.99.%d.2", i)
-		if l.Delay > 0 {
+		if l.relayed() {
 			l.relay(t)
 		} else {
 			must(t, "ip", "-n", a.Name, "link", "add", l.DevA, "type", "veth", "peer", "name", l.DevB, "netns", b.Name)
@@ -70,11 +72,13 @@ func Hosts(t testing.TB, links ...Link) (a, b *NetNS, made []Link) {
 	return a, b, made
 }
 
+func (l Link) relayed() bool { return l.Delay > 0 || l.Pace > 0 }
+
 // await waits until the kernel calls both ends running: it does so some time
 // after they are up, and UCX passes over a device that is not.
 func (l Link) await(t testing.TB) {
 	t.Helper()
-	if l.Delay > 0 {
+	if l.relayed() {
 		return // a tun has no such state
 	}
 	for _, end := range []struct{ ns, dev string }{{l.A.Name, l.DevA}, {l.B.Name, l.DevB}} {

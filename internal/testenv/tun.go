@@ -13,8 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tunMTU is large, so that a relayed packet costs little per byte.
-const tunMTU = 65000
+// A packet costs the relay about the same whatever its length, so packets are
+// large where the rate is; where it is low, their own time must stay short.
+const (
+	tunMTU   = 65000
+	pacedMTU = 9000
+)
 
 // relay makes the link's two devices as tuns and carries packets between them,
 // each Delay after it was sent.
@@ -29,21 +33,26 @@ func (l Link) relay(t testing.TB) {
 	}
 	var wg sync.WaitGroup
 	wg.Add(2)
-	go func() { defer wg.Done(); carry(b, a, l.Delay) }()
-	go func() { defer wg.Done(); carry(a, b, l.Delay) }()
+	go func() { defer wg.Done(); carry(b, a, l.Delay, l.Pace) }()
+	go func() { defer wg.Done(); carry(a, b, l.Delay, l.Pace) }()
 	t.Cleanup(func() {
 		if err := errors.Join(a.Close(), b.Close()); err != nil {
 			t.Error(err)
 		}
 		wg.Wait()
 	})
+	mtu := tunMTU
+	if l.Pace > 0 {
+		mtu = pacedMTU
+	}
 	for _, end := range []struct{ ns, dev string }{{l.A.Name, l.DevA}, {l.B.Name, l.DevB}} {
-		must(t, "ip", "-n", end.ns, "link", "set", end.dev, "mtu", fmt.Sprint(tunMTU), "txqueuelen", "10000")
+		must(t, "ip", "-n", end.ns, "link", "set", end.dev, "mtu", fmt.Sprint(mtu), "txqueuelen", "10000")
 	}
 }
 
-// carry relays packets until a device is closed.
-func carry(to, from *os.File, delay time.Duration) {
+// carry relays packets until a device is closed: each leaves when those before
+// it have, at pace bit/s, and arrives after delay.
+func carry(to, from *os.File, delay time.Duration, pace int64) {
 	type packet struct {
 		due  time.Time
 		data []byte
@@ -60,13 +69,20 @@ func carry(to, from *os.File, delay time.Duration) {
 		}
 	}()
 	buf := make([]byte, 1<<16)
+	var free time.Time // when the wire has sent what it was given
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
 			break
 		}
+		if now := time.Now(); free.Before(now) {
+			free = now
+		}
+		if pace > 0 {
+			free = free.Add(time.Duration(int64(n) * 8 * int64(time.Second) / pace))
+		}
 		select {
-		case queue <- packet{time.Now().Add(delay), append([]byte(nil), buf[:n]...)}:
+		case queue <- packet{free.Add(delay), append([]byte(nil), buf[:n]...)}:
 		default: // a full wire drops, as a real one does
 		}
 	}
