@@ -6,69 +6,110 @@ import (
 	"strconv"
 )
 
-// window is how many operations both tools keep in flight where rates are
-// compared.
-const window = 64
+const (
+	// window is how many operations both tools keep in flight where rates are
+	// compared.
+	window = 64
+	kib    = 1 << 10
+	mib    = 1 << 20
+)
 
-// contests lists the rows. Goals are those that the project holds itself to.
-func contests(bin string) []contest {
-	cs := []contest{{
-		name: "socket, 1 stream", peer: "iperf3", unit: "GB/s", higher: true, goal: 0.95,
-		ours:   rate(bin, "-p", "socket", "--op", "write", "--size", "256MiB", "--shape", "contiguous", "--iterations", "20"),
-		theirs: iperf3(1),
-	}}
+var (
+	atLeast = func(x float64) bound { return bound{x, true} }
+	atMost  = func(x float64) bound { return bound{x, false} }
+)
+
+// rows lists the table. Goals are those that the project holds itself to.
+func rows(bin string) []row {
+	var out []row
+	for _, list := range [][]row{socketRows(bin), ucxRows(bin), fabricRows(bin), tuneRows(bin), ownRows(bin)} {
+		out = append(out, list...)
+	}
+	return out
+}
+
+// same makes xferbench do what iperf3 and ucx_perftest do: every operation over
+// the same size bytes of memory on each side, n of them a transfer.
+func same(provider, op string, size, n, depth, transfers int) []string {
+	return []string{"-p", provider, "--op", op, "--reuse", "--shape", "contiguous", "--size", strconv.Itoa(size * n),
+		"--chunk", strconv.Itoa(size), "--depth", strconv.Itoa(depth), "--iterations", strconv.Itoa(transfers)}
+}
+
+// distinct is the same with memory of its own for each operation.
+func distinct(provider, op string, size, n, depth, transfers int) []string {
+	args := same(provider, op, size, n, depth, transfers)
+	return append(args[:4:4], args[5:]...)
+}
+
+func socketRows(bin string) []row {
+	return []row{
+		contest{work: "socket, 1 stream, one 128 KiB buffer", peer: "iperf3", unit: "GB/s", goal: atLeast(0.95),
+			ours: rate(bin, same("socket", "write", 128*kib, 2048, 1, 20)...), theirs: iperf3(1)},
+		contest{work: "socket, 1 stream, 256 MiB of memory", peer: "iperf3", unit: "GB/s",
+			ours: rate(bin, distinct("socket", "write", 256*mib, 1, 1, 10)...), theirs: iperf3(1)},
+	}
+}
+
+func ucxRows(bin string) (out []row) {
 	for _, op := range []struct{ ours, theirs string }{{"read", "ucp_get"}, {"write", "ucp_put_bw"}} {
 		for _, s := range []struct {
-			name              string
-			size, n, in, reps int
-		}{{"16 KiB", 16 << 10, 4096, window, 8}, {"1 MiB", 1 << 20, 256, window, 8}, {"64 MiB", 64 << 20, 4, 1, 8}} {
-			cs = append(cs, contest{
-				name: fmt.Sprintf("ucx:tcp %s, %s", op.ours, s.name), peer: op.theirs, unit: "GB/s", higher: true, goal: 1,
-				ours: rate(bin, "-p", "ucx:tcp", "--op", op.ours, "--size", strconv.Itoa(s.size*s.n), "--shape", "contiguous",
-					"--chunk", strconv.Itoa(s.size), "--depth", strconv.Itoa(s.in), "--iterations", strconv.Itoa(s.reps)),
-				theirs: ucxRate("tcp", op.theirs, s.size, s.n*s.reps, s.in),
+			name                   string
+			size, n, in, transfers int
+		}{{"16 KiB", 16 * kib, 4096, window, 4}, {"1 MiB", mib, 64, window, 8}, {"64 MiB", 64 * mib, 1, 1, 8}} {
+			out = append(out, contest{
+				work: fmt.Sprintf("ucx:tcp %s, %s, %d in flight", op.ours, s.name, s.in), peer: op.theirs, unit: "GB/s", goal: atLeast(1),
+				ours:   rate(bin, same("ucx:tcp", op.ours, s.size, s.n, s.in, s.transfers)...),
+				theirs: ucxRate("tcp", op.theirs, s.size, s.n*s.transfers, s.in),
 			})
 		}
 	}
-	cs = append(cs, contest{
-		name: "ucx:tcp read, 8 B latency", peer: "ucp_get", unit: "µs", goal: 1.05,
-		ours:   latency(bin, "-p", "ucx:tcp", "--op", "read", "--size", "8", "--shape", "contiguous", "--iterations", "20000"),
-		theirs: ucxLatency("tcp", "ucp_get", 8, 20000),
-	}, contest{
-		name: "tcp send and ack, 64 B", peer: "fi_pingpong x 2", unit: "µs", goal: 1,
-		ours:   latency(bin, "-p", "tcp", "--op", "send", "--size", "64", "--shape", "contiguous", "--iterations", "20000"),
-		theirs: twice(pingpong("net", 64, 20000)),
-	}, contest{
-		name: "tcp write, 1 MiB", peer: "fi_pingpong", unit: "µs", goal: 1,
-		ours:   latency(bin, "-p", "tcp", "--op", "write", "--size", "1MiB", "--shape", "contiguous", "--iterations", "2000"),
-		theirs: pingpong("net", 1<<20, 2000),
-	}, contest{
-		name: "tcp read, 1 MiB", peer: "fi_pingpong", unit: "µs", goal: 1,
-		ours:   latency(bin, "-p", "tcp", "--op", "read", "--size", "1MiB", "--shape", "contiguous", "--iterations", "2000"),
-		theirs: pingpong("net", 1<<20, 2000),
-	})
+	const n = 10000
+	return append(out,
+		contest{work: "ucx:tcp read, 8 B latency", peer: "ucp_get", unit: "µs", goal: atMost(1.05),
+			ours: latency(bin, same("ucx:tcp", "read", 8, 1, 1, n)...), theirs: ucxLatency("tcp", "ucp_get", 8, n)},
+		contest{work: "ucx:tcp write and flush, 8 B latency", peer: "ucp_put_lat x 2", unit: "µs", goal: atMost(1.05),
+			ours: latency(bin, same("ucx:tcp", "write", 8, 1, 1, n)...), theirs: sum(ucxLatency("tcp", "ucp_put_lat", 8, n), 2, nil),
+			note: "ucp_put_lat is half of a put there and one back; a flushed write is a put and its acknowledgement"})
+}
+
+func fabricRows(bin string) []row {
+	small, large := pingpong("net", 64, 10000), pingpong("net", mib, 1000)
+	out := []row{
+		contest{work: "tcp send and ack, 64 B", peer: "fi_pingpong x 2", unit: "µs", goal: atMost(1),
+			ours: latency(bin, same("tcp", "send", 64, 1, 1, 10000)...), theirs: sum(small, 2, nil),
+			note: "fi_pingpong's time is half a round trip; a send with its acknowledgement is a whole one"},
+		contest{work: "tcp send and ack, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
+			ours: latency(bin, same("tcp", "send", mib, 1, 1, 1000)...), theirs: sum(large, 1, small),
+			note: "1 MiB there and a few bytes back: half a round trip of 1 MiB and half of one of 64 B"},
+		contest{work: "tcp read, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
+			ours: latency(bin, same("tcp", "read", mib, 1, 1, 1000)...), theirs: sum(large, 1, small)},
+		contest{work: "tcp write, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
+			ours: latency(bin, same("tcp", "write", mib, 1, 1, 1000)...), theirs: sum(large, 1, small)},
+	}
 	// fabtests' fi_rma_bw does this work and is not packaged; the rows stand
 	// beside iperf3, which moves bytes over the same loopback.
 	for _, op := range []string{"write", "read"} {
 		for _, s := range []struct {
-			name    string
-			size, n int
-		}{{"16 KiB", 16 << 10, 4096}, {"1 MiB", 1 << 20, 256}} {
-			cs = append(cs, contest{
-				name: fmt.Sprintf("tcp %s, window of 64 x %s", op, s.name), peer: "iperf3", unit: "GB/s", higher: true,
-				ours: rate(bin, "-p", "tcp", "--op", op, "--size", strconv.Itoa(s.size*s.n), "--shape", "contiguous",
-					"--chunk", strconv.Itoa(s.size), "--depth", strconv.Itoa(window), "--iterations", "10"),
-				theirs: iperf3(1),
+			name               string
+			size, n, transfers int
+		}{{"16 KiB", 16 * kib, 4096, 8}, {"1 MiB", mib, 64, 16}} {
+			out = append(out, contest{
+				work: fmt.Sprintf("tcp %s, %s, %d in flight", op, s.name, window), peer: "iperf3", unit: "GB/s",
+				ours: rate(bin, same("tcp", op, s.size, s.n, window, s.transfers)...), theirs: iperf3(1),
 			})
 		}
 	}
-	return cs
+	return out
 }
 
-// twice turns half a round trip into a whole one.
-func twice(f func(context.Context) (float64, error)) func(context.Context) (float64, error) {
+// sum is a figure times a factor, and another once.
+func sum(f figure, times float64, and figure) figure {
 	return func(ctx context.Context) (float64, error) {
 		x, err := f(ctx)
-		return 2 * x, err
+		if err != nil || and == nil {
+			return times * x, err
+		}
+		y, err := and(ctx)
+		return times*x + y, err
 	}
 }

@@ -1,10 +1,12 @@
 // Command bench holds xferbench against the tools that measure the same thing:
 // iperf3, ucx_perftest and fi_pingpong, on the same work, over loopback, run in
 // turn so that a machine whose speed drifts slows both. It prints ratios with
-// their spread; nothing here passes or fails by an absolute time.
+// their spread, and figures of xferbench alone that have a bound; it exits with
+// an error only when something could not be measured.
 //
 //	make bench
 //	make bench BENCH_ARGS='-pairs 11 -only socket'
+//	make bench BENCH_ARGS=-markdown
 package main
 
 import (
@@ -12,73 +14,106 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"regexp"
 	"runtime"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/units"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	pairs := flag.Int("pairs", 7, "runs of each tool, in turn")
-	only := flag.String("only", "", "regular expression of the rows to run")
+	pairs := flag.Int("pairs", 7, "runs of each tool, in turn; an interval takes 6")
+	only := flag.String("only", "", "regular expression of the rows to run, over work and peer")
 	bin := flag.String("bin", "bin/xferbench", "binary to measure")
+	markdown := flag.Bool("markdown", false, "print the table as Markdown")
+	list := flag.Bool("list", false, "print the rows' names and run nothing")
 	flag.Parse()
-	if err := run(ctx, *bin, *pairs, *only); err != nil {
+	if err := run(ctx, os.Stdout, *bin, *pairs, *only, *markdown, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// contest is one row: two tools at the same work.
-type contest struct {
-	name, peer string
-	unit       string
-	// higher says that more is better (a rate); otherwise less is (a time).
-	higher bool
-	goal   float64 // of ours over theirs; 0: only reported
-	ours   func(context.Context) (float64, error)
-	theirs func(context.Context) (float64, error)
+// row is one line of the table.
+type row interface {
+	// names are the work and the peer.
+	names() (work, peer string)
+	run(ctx context.Context, pairs int) (result, error)
 }
 
-func run(ctx context.Context, bin string, pairs int, only string) error {
+func run(ctx context.Context, w io.Writer, bin string, pairs int, only string, markdown, list bool) error {
 	match, err := regexp.Compile(only)
 	if err != nil {
-		return err
+		return fmt.Errorf("-only: %w", err)
 	}
-	if _, err := os.Stat(bin); err != nil {
+	if pairs < 1 {
+		return fmt.Errorf("-pairs %d: want at least 1", pairs)
+	}
+	if _, err := os.Stat(bin); err != nil && !list {
 		return fmt.Errorf("%w; run make build first", err)
 	}
-	h := host.Root("").Inventory()
-	fmt.Printf("%s, %s, %d CPUs %s, kernel %s\n", time.Now().UTC().Format(time.DateOnly), h.OS, runtime.NumCPU(), h.CPUModel, h.Kernel)
-	fmt.Printf("%s, %d pairs in turn; ratio: xferbench over peer, median of pairs with its 95%% interval\n\n", version(ctx, bin), pairs)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "work\tpeer\txferbench\tpeer's\tunit\tratio\tinterval\tgoal\t")
-	var failed []error
-	for _, c := range contests(bin) {
-		if !match.MatchString(c.name + " " + c.peer) {
+	var chosen []row
+	for _, r := range rows(bin) {
+		work, peer := r.names()
+		if !match.MatchString(work + " " + peer) {
 			continue
 		}
-		if err := c.run(ctx, w, pairs); err != nil {
-			failed = append(failed, fmt.Errorf("%s against %s: %w", c.name, c.peer, err))
+		if chosen = append(chosen, r); list {
+			if _, err := fmt.Fprintf(w, "%s; %s\n", work, peer); err != nil {
+				return err
+			}
 		}
+	}
+	if list {
+		return nil
+	}
+	if len(chosen) == 0 {
+		return fmt.Errorf("-only %q matches no row; -list prints them", only)
+	}
+	t := &table{w: w, markdown: markdown}
+	if err := t.heading(machine(), version(ctx, bin), pairs); err != nil {
+		return err
+	}
+	var failed []error
+	for _, r := range chosen {
+		res, err := r.run(ctx, pairs)
 		if ctx.Err() != nil {
-			break
+			return ctx.Err()
 		}
-		if err := w.Flush(); err != nil {
+		if err != nil {
+			work, peer := r.names()
+			failed = append(failed, fmt.Errorf("%s, %s: %w", work, peer, err))
+			continue
+		}
+		if err := t.add(res); err != nil {
 			return err
 		}
 	}
-	return errors.Join(append(failed, w.Flush(), ctx.Err())...)
+	return errors.Join(append(failed, t.end())...)
+}
+
+// machine says when and where this is.
+func machine() string {
+	h := host.Root("").Inventory()
+	return fmt.Sprintf("%s, %s, %d CPUs %s, Linux %s, load %s", time.Now().UTC().Format(time.DateOnly), h.OS, runtime.NumCPU(), h.CPUModel, h.Kernel, load())
+}
+
+// load is the mean number of runnable threads of the last minute, before the
+// bench adds to it: what else the machine was doing.
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
 }
 
 func version(ctx context.Context, bin string) string {
@@ -87,49 +122,4 @@ func version(ctx context.Context, bin string) string {
 		return "xferbench of unknown version"
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// run measures the two in turn, each pair in the other order than the last, and
-// prints the row.
-func (c contest) run(ctx context.Context, w *tabwriter.Writer, pairs int) error {
-	var ours, theirs []float64
-	for i := range pairs {
-		order := []func(context.Context) (float64, error){c.ours, c.theirs}
-		into := []*[]float64{&ours, &theirs}
-		if i%2 == 1 {
-			order[0], order[1], into[0], into[1] = order[1], order[0], into[1], into[0]
-		}
-		for j, f := range order {
-			x, err := f(ctx)
-			if err != nil {
-				return err
-			}
-			*into[j] = append(*into[j], x)
-		}
-	}
-	v, err := stats.ComparePaired(theirs, ours, stats.Options{}) // ratio: ours over theirs
-	if err != nil {
-		return err
-	}
-	interval := "-"
-	if v.Interval != nil {
-		interval = fmt.Sprintf("[%.3f, %.3f]", v.Interval.Lo, v.Interval.Hi)
-	}
-	goal := "-"
-	switch {
-	case c.goal > 0 && c.higher:
-		goal = fmt.Sprintf(">= %.2f", c.goal)
-	case c.goal > 0:
-		goal = fmt.Sprintf("<= %.2f", c.goal)
-	}
-	a, err := stats.Median(ours)
-	if err != nil {
-		return err
-	}
-	b, err := stats.Median(theirs)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.3f\t%s\t%s\t\n", c.name, c.peer, units.FormatSignificant(a), units.FormatSignificant(b), c.unit, v.Ratio, interval, goal)
-	return err
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/stats"
 )
 
 // deadline bounds one run of any tool.
@@ -40,20 +39,34 @@ func measured(r *record.Record) (ss []record.Sample) {
 	return ss
 }
 
-// rate is bytes over time of all transfers, in GB/s.
-func rate(bin string, args ...string) func(context.Context) (float64, error) {
-	return func(ctx context.Context) (float64, error) {
+// span is from the first begin to the last end: nothing between two transfers
+// is left out, as in the peers' loops.
+func span(bin string, args []string) func(context.Context) (ss []record.Sample, ns int64, err error) {
+	return func(ctx context.Context) ([]record.Sample, int64, error) {
 		r, err := measure(ctx, bin, args...)
+		if err != nil {
+			return nil, 0, err
+		}
+		ss := measured(r)
+		if len(ss) == 0 {
+			return nil, 0, fmt.Errorf("xferbench %s measured nothing", strings.Join(args, " "))
+		}
+		last := ss[len(ss)-1]
+		return ss, last.BeginNs + last.TotalNs - ss[0].BeginNs, nil
+	}
+}
+
+// rate is all bytes over the whole time, in GB/s.
+func rate(bin string, args ...string) figure {
+	f := span(bin, args)
+	return func(ctx context.Context) (float64, error) {
+		ss, ns, err := f(ctx)
 		if err != nil {
 			return 0, err
 		}
 		var sum uint64
-		var ns int64
-		for _, s := range measured(r) {
-			sum, ns = sum+s.Bytes, ns+s.TotalNs
-		}
-		if ns == 0 {
-			return 0, fmt.Errorf("xferbench %s measured nothing", strings.Join(args, " "))
+		for _, s := range ss {
+			sum += s.Bytes
 		}
 		return float64(sum) / float64(ns), nil
 	}
@@ -61,34 +74,13 @@ func rate(bin string, args ...string) func(context.Context) (float64, error) {
 
 // latency is the mean time of a transfer in µs, as the peers' own figures are
 // means over back-to-back iterations.
-func latency(bin string, args ...string) func(context.Context) (float64, error) {
+func latency(bin string, args ...string) figure {
+	f := span(bin, args)
 	return func(ctx context.Context) (float64, error) {
-		r, err := measure(ctx, bin, args...)
+		ss, ns, err := f(ctx)
 		if err != nil {
 			return 0, err
 		}
-		ss := measured(r)
-		if len(ss) == 0 {
-			return 0, fmt.Errorf("xferbench %s measured nothing", strings.Join(args, " "))
-		}
-		// From the first begin to the last end: nothing between two transfers
-		// is left out, as in the peers' loops.
-		last := ss[len(ss)-1]
-		return float64(last.BeginNs+last.TotalNs-ss[0].BeginNs) / float64(len(ss)) / 1e3, nil
-	}
-}
-
-// medianLatency is the median time of a transfer in µs.
-func medianLatency(bin string, args ...string) func(context.Context) (float64, error) {
-	return func(ctx context.Context) (float64, error) {
-		r, err := measure(ctx, bin, args...)
-		if err != nil {
-			return 0, err
-		}
-		var xs []float64
-		for _, s := range measured(r) {
-			xs = append(xs, float64(s.TotalNs)/1e3)
-		}
-		return stats.Median(xs)
+		return float64(ns) / float64(len(ss)) / 1e3, nil
 	}
 }

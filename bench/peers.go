@@ -70,9 +70,9 @@ func pair(ctx context.Context, env []string, ready string, server, client []stri
 	return b, nil
 }
 
-// iperf3 is the received rate in GB/s of streams connections that send for some
-// seconds.
-func iperf3(streams int) func(context.Context) (float64, error) {
+// iperf3 is the received rate in GB/s of streams connections that send for a
+// second.
+func iperf3(streams int) figure {
 	return func(ctx context.Context) (float64, error) {
 		port, err := freePort()
 		if err != nil {
@@ -80,7 +80,7 @@ func iperf3(streams int) func(context.Context) (float64, error) {
 		}
 		out, err := pair(ctx, nil, "Server listening",
 			[]string{"iperf3", "-s", "-1", "-p", port, "-B", "127.0.0.1", "--forceflush"},
-			[]string{"iperf3", "-c", "127.0.0.1", "-p", port, "-P", strconv.Itoa(streams), "-t", "3", "-J"})
+			[]string{"iperf3", "-c", "127.0.0.1", "-p", port, "-P", strconv.Itoa(streams), "-t", "1", "-J"})
 		if err != nil {
 			return 0, err
 		}
@@ -128,18 +128,18 @@ func perftest(tls, test string, size, iters, outstanding int) func(context.Conte
 	}
 }
 
-func ucxRate(tls, test string, size, iters, outstanding int) func(context.Context) (float64, error) {
+func ucxRate(tls, test string, size, iters, outstanding int) figure {
 	f := perftest(tls, test, size, iters, outstanding)
 	return func(ctx context.Context) (float64, error) { _, r, err := f(ctx); return r, err }
 }
 
-func ucxLatency(tls, test string, size, iters int) func(context.Context) (float64, error) {
+func ucxLatency(tls, test string, size, iters int) figure {
 	f := perftest(tls, test, size, iters, 1)
 	return func(ctx context.Context) (float64, error) { us, _, err := f(ctx); return us, err }
 }
 
 // pingpong is the time in µs of half a round trip of fi_pingpong.
-func pingpong(provider string, size, iters int) func(context.Context) (float64, error) {
+func pingpong(provider string, size, iters int) figure {
 	return func(ctx context.Context) (float64, error) {
 		port, err := freePort()
 		if err != nil {
