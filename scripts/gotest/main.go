@@ -2,8 +2,9 @@
 // passes of `go test`:
 //
 //  1. every package
-//  2. packages without C in them or below them, under the race detector, but
-//     for internal/buildtest and internal/conformance, which test programs and
+//  2. packages without C in them or below them, and those of the others that
+//     are the most concurrent, under the race detector, but not
+//     internal/buildtest and internal/conformance, which test programs and
 //     files and no Go code of their own
 //  3. packages with C in them, under the address sanitizer
 //
@@ -146,6 +147,10 @@ func list(ctx context.Context, patterns []string) ([]pkg, error) {
 // programs are packages whose tests run programs.
 var programs = []string{"/internal/buildtest", "/internal/conformance"}
 
+// concurrent are packages with C in them or below them whose Go code is
+// concurrent enough for the race detector all the same.
+var concurrent = []string{"/cgo/engine", "/internal/peer", "/internal/pdsim", "/internal/ttft/proxy"}
+
 // selectPass returns the packages of a pass, those with tests only, and the
 // flags that `go test` gets for it.
 func selectPass(pass string, pkgs []pkg) (paths, flags []string, err error) {
@@ -170,7 +175,10 @@ func selectPass(pass string, pkgs []pkg) (paths, flags []string, err error) {
 		want = func(pkg) bool { return true }
 	case "race":
 		want = func(p pkg) bool {
-			return !native(p) && !slices.ContainsFunc(programs, func(s string) bool { return strings.HasSuffix(p.ImportPath, s) })
+			in := func(list []string) bool {
+				return slices.ContainsFunc(list, func(s string) bool { return strings.HasSuffix(p.ImportPath, s) })
+			}
+			return in(concurrent) || !native(p) && !in(programs)
 		}
 		flags = []string{"-race"}
 	case "asan":

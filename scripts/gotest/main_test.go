@@ -99,13 +99,14 @@ func TestSelectPass(t *testing.T) {
 		{ImportPath: "above", XTestGoFiles: tested, Deps: []string{"native"}},
 		{ImportPath: "testAbove", XTestGoFiles: tested, XTestImports: []string{"above"}},
 		{ImportPath: "untested"},
+		{ImportPath: "m/internal/peer", TestGoFiles: tested, Deps: []string{"native"}},
 		{ImportPath: "m/internal/buildtest", TestGoFiles: tested},
 		{ImportPath: "m/internal/conformance", TestGoFiles: tested},
 	}
 	// above, as `go list` has it, names its dependency's dependencies too.
 	tests := map[string][]string{
-		"all":  {"pure", "native", "above", "testAbove", "m/internal/buildtest", "m/internal/conformance"},
-		"race": {"pure"},
+		"all":  {"pure", "native", "above", "testAbove", "m/internal/peer", "m/internal/buildtest", "m/internal/conformance"},
+		"race": {"pure", "m/internal/peer"},
 		"asan": {"native"},
 	}
 	for pass, want := range tests {
