@@ -14,7 +14,7 @@ if [[ -z ${XFERBENCH_REQUIRE+set} ]]; then
 	if ((EUID == 0)) && unshare --mount --net true 2>/dev/null; then
 		XFERBENCH_REQUIRE+=,root,netns,mount
 		# shellcheck source=/dev/null
-		[[ $(. /etc/os-release && echo "$ID") != debian ]] || XFERBENCH_REQUIRE+=,debian13
+		[[ $(. /etc/os-release && echo "$ID") != debian ]] || XFERBENCH_REQUIRE+=,debian13,sshd
 	fi
 fi
 export XFERBENCH_REQUIRE

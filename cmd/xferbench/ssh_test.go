@@ -357,12 +357,31 @@ func TestSSHAsksAtTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.measuring()
+	kids := p.children()
+	if len(kids) != 1 || !ignoresInterrupt(t, kids[0]) {
+		t.Errorf("children %v: want ssh alone, deaf to Ctrl-C", kids)
+	}
 	if _, err := terminal.WriteString("\x03"); err != nil { // Ctrl-C, to the whole foreground group
 		t.Fatal(err)
 	}
 	p.exits(130)
 	p.closed(record.StatusInterrupted, 130)
 	emptied(t, s)
+}
+
+// ignoresInterrupt reads it from the kernel's mask of ignored signals.
+func ignoresInterrupt(t *testing.T, pid int) bool {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, mask, _ := strings.Cut(string(b), "SigIgn:")
+	var bits uint64
+	if _, err := fmt.Sscanf(mask, "%x", &bits); err != nil {
+		t.Fatal(err)
+	}
+	return bits&(1<<(syscall.SIGINT-1)) != 0
 }
 
 // openTerminal makes a pseudo terminal: what a person sees and types, and what
