@@ -23,6 +23,8 @@ func newServeCommand() *cobra.Command {
 	var (
 		listen     string
 		bind       []string
+		libfabric  string
+		libucp     string
 		secretFile string
 		once       bool
 		attached   bool
@@ -38,7 +40,7 @@ made at each start, that is the key to this side. Who has the line can have
 memory allocated here and data moved into it, until serve ends.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind}
+			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp}
 			if once {
 				s.MaxSessions = 1
 			}
@@ -89,6 +91,8 @@ memory allocated here and data moved into it, until serve ends.`,
 	f.SortFlags = false
 	f.StringVar(&listen, "listen", "127.0.0.1:"+peer.DefaultPort, "address of the control channel: host:port, port 0 for any; ssh:0 for the address that this ssh session came in on")
 	f.StringSliceVar(&bind, "bind", nil, "IP addresses for transports, a rail each (default: on the routes to the initiator's)")
+	f.StringVar(&libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
+	f.StringVar(&libucp, "libucp", "", "libucp.so.0 to load")
 	f.StringVar(&secretFile, "secret-file", "", "secret that both sides share, instead of a token in the line")
 	f.BoolVar(&once, "once", false, "end after one session")
 	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")

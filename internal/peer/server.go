@@ -33,6 +33,8 @@ type Server struct {
 	// Bind holds the IP addresses for transports, one a rail; none: those from
 	// which the initiator's are reached.
 	Bind []string
+	// Libfabric and Libucp are the libraries to load, "" for the loader's.
+	Libfabric, Libucp string
 	// Log is told when a session begins, ends or is refused.
 	Log func(format string, args ...any)
 
@@ -130,7 +132,7 @@ func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
 	}
 	s.count++
 	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel, side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind}}
+	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel, side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
 	return s.session, nil
 }
 

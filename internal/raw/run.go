@@ -252,11 +252,19 @@ func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error
 	var child *peer.Child
 	var err error
 	w := s.p.where
+	// A peer that this run starts loads what this side does.
+	var args []string
+	if s.o.Libfabric != "" {
+		args = append(args, "--libfabric="+s.o.Libfabric)
+	}
+	if s.o.Libucp != "" {
+		args = append(args, "--libucp="+s.o.Libucp)
+	}
 	switch {
 	case w.ssh != nil:
-		child, err = peer.StartSSH(ctx, *w.ssh, s.o.Timeout)
+		child, err = peer.StartSSH(ctx, *w.ssh, s.o.Timeout, args...)
 	case w.address == "":
-		child, err = peer.StartLocal(ctx, s.o.Timeout)
+		child, err = peer.StartLocal(ctx, s.o.Timeout, args...)
 	}
 	if err != nil {
 		return nil, nil, err

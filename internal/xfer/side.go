@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/engine"
@@ -119,6 +120,10 @@ type Side struct {
 	// Bind replaces a target's Config.Bind when set; without it the target uses
 	// the addresses from which the initiator's are reached.
 	Bind []string
+	// Libfabric and Libucp are the libraries that a target loads, "" for the
+	// loader's. An initiator's Config.Library is its own host's: a target that
+	// obeyed it would load any file for who holds the token.
+	Libfabric, Libucp string
 
 	buf       *mem.Buffer
 	endpoints map[int]Endpoint
@@ -176,6 +181,10 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 		var err error
 		if r.Config.Bind, err = s.routes(r.Config.Bind); err != nil {
 			return OpenReply{}, err
+		}
+		r.Config.Library = s.Libfabric
+		if api, _, _ := strings.Cut(r.Config.Provider, ":"); api == "ucx" {
+			r.Config.Library = s.Libucp
 		}
 	}
 	t := clock.Now()
