@@ -210,17 +210,20 @@ func ttftWarnings(res *endtoend.Result, tt *record.Record) []string {
 	if tt.Run.Host.Hostname != res.Raw.Record.Run.Host.Hostname {
 		out = append(out, fmt.Sprintf("the raw run is of %s, the TTFT run of %s: their times need not belong together", res.Raw.Record.Run.Host.Hostname, tt.Run.Host.Hostname))
 	}
+	legs, few := remark{of: len(res.Rows)}, remark{of: len(res.Rows)}
 	for _, r := range res.Rows {
 		if r.Bytes > 0 && len(r.Wire()) == 0 {
 			out = append(out, fmt.Sprintf("%s: the raw record has no transfer of %s; %s", rowTitle(r), units.FormatExact(r.Bytes), measureThem(res)))
 		}
 		if !r.FromEngines && len(r.Parts) > 0 {
-			out = append(out, rowTitle(r)+": several requests were in flight, so that prefill and decode queue are whole legs by this side's clock")
+			legs.rows = append(legs.rows, rowTitle(r))
 		}
 		if r.TTFT.N < minBlocks {
-			out = append(out, fmt.Sprintf("%s: %d blocks give no interval; use --blocks 10", rowTitle(r), r.TTFT.N))
+			few.rows = append(few.rows, rowTitle(r))
 		}
 	}
+	out = append(out, legs.about("several requests were in flight, so that prefill and decode queue are whole legs by this side's clock")...)
+	out = append(out, few.about(fmt.Sprintf("fewer than %d blocks give no interval; use --blocks 10", minBlocks))...)
 	for _, w := range res.Raw.Warnings {
 		if w.Code == "path" || w.Code == "no-steady-state" {
 			out = append(out, w.Text)
@@ -230,6 +233,23 @@ func ttftWarnings(res *endtoend.Result, tt *record.Record) []string {
 }
 
 const minBlocks = stats.MinRankCI
+
+// remark collects the rows of which one thing holds.
+type remark struct {
+	rows []string
+	of   int
+}
+
+// about says it of each row, or once if there are many.
+func (m remark) about(text string) (out []string) {
+	if len(m.rows) > 3 {
+		return []string{fmt.Sprintf("%d of %d rows: %s", len(m.rows), m.of, text)}
+	}
+	for _, r := range m.rows {
+		out = append(out, r+": "+text)
+	}
+	return out
+}
 
 func ttftText(b *bytes.Buffer, w io.Writer, res *endtoend.Result, tt *record.Record, o CompareOptions) {
 	p := &page{Options: o.Options, painter: newPainter(w, o.Color)}

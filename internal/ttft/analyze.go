@@ -55,6 +55,9 @@ type Row struct {
 	Throughput float64 // output tokens a second, Σtokens/Σmakespan
 	// Cold connections: requests for which one had to be opened.
 	Cold int
+	// Merged: requests of which a chunk had to hold several tokens, because the
+	// server got to sending late: the first one may hold more than the first token.
+	Merged int
 	// Mismatch: requests whose two first tokens differ, of Matched compared.
 	Mismatch, Matched int
 }
@@ -139,6 +142,9 @@ func newRow(c record.Condition, lines []Line) (Row, []stats.Unit, error) {
 		e2e = append(e2e, float64(l.E2ENs))
 		for _, d := range l.ITLNs {
 			itl = append(itl, float64(d))
+		}
+		if len(l.ITLNs)+1 < l.Completion {
+			row.Merged++
 		}
 		if !l.ConnReused || l.PrefillConnReused != nil && !*l.PrefillConnReused {
 			row.Cold++

@@ -85,7 +85,13 @@ func digits(f float64, n int) string {
 	return strconv.FormatFloat(f, 'f', max(decimals, 0), 64)
 }
 
-func ms(ns float64) string { return digits(ns/1e6, 4) }
+// ms is a time in ms with four significant digits, but none below 100 ns.
+func ms(ns float64) string {
+	if v := math.Abs(ns / 1e6); v > 0 && v < 0.1 {
+		return strconv.FormatFloat(ns/1e6, 'f', 4, 64)
+	}
+	return digits(ns/1e6, 4)
+}
 
 func reasons(m map[Reason]int) string {
 	var list []string
@@ -169,7 +175,11 @@ func (r *Result) splitTable(b *strings.Builder) {
 		if s.Engine == 0 {
 			by, legs = "legs", true
 		}
-		rows = append(rows, []string{row.Arm, row.Level, strconv.Itoa(row.Tokens), ms(s.Wait), ms(s.Prefill), ms(s.HandOver), ms(s.DecodeQueue), ms(s.OneToken), ms(s.Network), by})
+		wait := "-" // a closed loop has none
+		if strings.HasSuffix(row.Level, "/s") {
+			wait = ms(s.Wait)
+		}
+		rows = append(rows, []string{row.Arm, row.Level, strconv.Itoa(row.Tokens), wait, ms(s.Prefill), ms(s.HandOver), ms(s.DecodeQueue), ms(s.OneToken), ms(s.Network), by})
 	}
 	if len(rows) == 1 {
 		return
@@ -301,6 +311,9 @@ func (r *Result) notes(b *strings.Builder) {
 	for _, row := range r.Rows {
 		if row.Cold > 0 {
 			wrapped(b, "#   ", fmt.Sprintf("# %s: %d of %d requests had to open a connection", row.Condition.Name, row.Cold, row.N))
+		}
+		if row.Merged > 0 {
+			wrapped(b, "#   ", fmt.Sprintf("# %s: %d of %d requests came in fewer chunks than tokens: the API server was late, and TTFT and itl are of several tokens", row.Condition.Name, row.Merged, row.N))
 		}
 		if row.Mismatch > 0 {
 			wrapped(b, "#   ", fmt.Sprintf("# %s: the decode engine's first token differs from the prefill engine's in %d of %d requests", row.Condition.Name, row.Mismatch, row.Matched))

@@ -109,6 +109,25 @@ func TestTextGolden(t *testing.T) {
 	}
 }
 
+// A first chunk with several tokens is late for the first one: that is said.
+func TestMergedChunksAreTold(t *testing.T) {
+	lines, conds := synthetic([]string{"tcp"}, 10, 4, LoadClosed, 1)
+	for i := range 3 {
+		lines[i].ITLNs = nil // two tokens in one chunk
+	}
+	res, err := Analyze(lines, conds, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := res.Text(&b); err != nil {
+		t.Fatal(err)
+	}
+	if res.Rows[0].Merged != 3 || !strings.Contains(b.String(), "3 of 40 requests came in fewer chunks than tokens") {
+		t.Errorf("%d merged\n%s", res.Rows[0].Merged, b.String())
+	}
+}
+
 // What holds of many rows is said once.
 func TestRemarks(t *testing.T) {
 	var m remarks

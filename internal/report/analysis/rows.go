@@ -162,8 +162,13 @@ func (r *Row) figure() error {
 // label names the rows by what differs among them.
 func (a *Analysis) label() {
 	varies := func(of func(record.Condition) string) bool {
+		var first *Row // a ceiling has a layout of its own
 		for _, r := range a.Rows {
-			if !r.Ceiling && of(r.Condition) != of(a.Rows[0].Condition) {
+			switch {
+			case r.Ceiling:
+			case first == nil:
+				first = r
+			case of(r.Condition) != of(first.Condition):
 				return true
 			}
 		}

@@ -36,7 +36,8 @@ func problems(l ttft.Line, blockTokens int) (out []string) {
 	if l.Proof != scope {
 		add("proof %q, want %q", l.Proof, scope)
 	}
-	if l.Completion != maxTokens || len(l.ITLNs) != maxTokens-1 || l.TTFTNs <= 0 || l.E2ENs < l.TTFTNs {
+	// A busy server puts several tokens into one chunk: fewer gaps are sound.
+	if l.Completion != maxTokens || len(l.ITLNs) >= maxTokens || l.TTFTNs <= 0 || l.E2ENs < l.TTFTNs {
 		add("%d tokens, TTFT %d ns, %d gaps, end %d ns", l.Completion, l.TTFTNs, len(l.ITLNs), l.E2ENs)
 	}
 	if s := l.Split; s == nil {
@@ -101,7 +102,7 @@ func TestProblems(t *testing.T) {
 		`proof "none"`:         func(l *ttft.Line) { l.Proof = "none" },
 		"3 tokens":             func(l *ttft.Line) { l.Completion = 3 },
 		"TTFT 0 ns":            func(l *ttft.Line) { l.TTFTNs = 0 },
-		"2 gaps":               func(l *ttft.Line) { l.ITLNs = l.ITLNs[1:] },
+		"4 gaps":               func(l *ttft.Line) { l.ITLNs = append(l.ITLNs, 1) },
 		"end 99 ns":            func(l *ttft.Line) { l.E2ENs = 99 },
 		"no split":             func(l *ttft.Line) { l.Split = nil },
 		"add up to 99 ns":      func(l *ttft.Line) { l.Split.Network-- },
