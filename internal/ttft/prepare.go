@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -30,7 +31,22 @@ func (r *runner) prepareArms(ctx context.Context) error {
 			return fmt.Errorf("arm %s: %w", a.Name, err)
 		}
 	}
+	r.sharedPools()
 	return nil
+}
+
+// sharedPools forgets the block pools of engines that several arms use: where an
+// arm's own requests make one wrap around cannot be said then.
+func (r *runner) sharedPools() {
+	users := map[string]int{}
+	for _, a := range r.cfg.Arms {
+		for base := range a.pools {
+			users[base]++
+		}
+	}
+	for _, a := range r.cfg.Arms {
+		maps.DeleteFunc(a.pools, func(base string, _ pool) bool { return users[base] > 1 })
+	}
 }
 
 // NixlBackendNote is what there is to say about NIXL_BACKEND, which people set

@@ -60,6 +60,25 @@ func TestProxiesAreWaitedFor(t *testing.T) {
 	}
 }
 
+// A block pool that two arms draw from is none to predict from.
+func TestSharedPools(t *testing.T) {
+	set, other := simulate(t, pdsim.Config{Blocks: 100}, false), simulate(t, pdsim.Config{Blocks: 100}, false)
+	for name, tt := range map[string]struct {
+		second Arm
+		want   int
+	}{"shared": {twoLeg(set), 0}, "apart": {twoLeg(other), 100}} {
+		a, b := twoLeg(set), tt.second
+		a.Name, b.Name = "a", "b"
+		rec := &recorder{}
+		mustRun(t, quick(rec, 1, a, b))
+		for _, l := range rec.requests {
+			if l.PoolBlocks != tt.want {
+				t.Errorf("%s: arm %s has a pool of %d blocks, want %d", name, l.Arm, l.PoolBlocks, tt.want)
+			}
+		}
+	}
+}
+
 func TestProxyThatIsNotThere(t *testing.T) {
 	set := simulate(t, pdsim.Config{}, false)
 	a := twoLeg(set)

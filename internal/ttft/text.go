@@ -30,7 +30,7 @@ func (r *Result) Text(w io.Writer) error {
 	}
 	verdicts.write(&b, "  ", "", "comparisons")
 	if len(r.Comparisons) > 0 {
-		b.WriteString("# paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test\n\n")
+		b.WriteString("# paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip\n#   test\n\n")
 	}
 	for _, s := range r.Series {
 		s.text(&b)
@@ -119,7 +119,7 @@ func (r *Result) mainTable(b *strings.Builder) {
 		offline = offline || row.Makespan != nil
 	}
 	if offline {
-		head = append(head, "makespan", "tokens/s")
+		head = append(head, "makespan", "tok/s")
 	}
 	if r.Simulated {
 		head = append(head, "")
@@ -186,8 +186,8 @@ func (r *Result) splitTable(b *strings.Builder) {
 	}
 	table(b, 2, rows)
 	b.WriteString("# where the TTFT went, medians in ms; dec_queue: the decode engine's queue,\n" +
-		"#   which holds handshake and transfer; one_token: its forward pass over the last\n" +
-		"#   prompt token; network: HTTP and the API servers\n")
+		"#   which holds handshake and transfer; one_token: its forward pass over the\n" +
+		"#   last prompt token; network: HTTP and the API servers\n")
 	if legs {
 		b.WriteString("# by legs: with several requests in flight, prefill and dec_queue are whole legs\n" +
 			"#   with their HTTP, by this side's clock\n")
@@ -216,8 +216,8 @@ func (r *Result) movedTable(b *strings.Builder) {
 		return
 	}
 	table(b, 2, rows)
-	b.WriteString("# what NIXL counted for a transfer: bytes, and descriptors after merging; xfer and\n" +
-		"#   post: medians in ms; %ttft: xfer of ttft\n\n")
+	b.WriteString("# what NIXL counted for a transfer: bytes, and descriptors after merging; xfer\n" +
+		"#   and post: medians in ms; %ttft: xfer of ttft\n\n")
 }
 
 // sentence is a comparison in words.
@@ -261,7 +261,11 @@ func (s Series) text(b *strings.Builder) {
 	if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil {
 		return
 	}
-	wrapped(b, "  ", fmt.Sprintf("%s, %d tokens, %d requests one at a time: %s", s.Arm, s.Tokens, s.N, strings.Join(classes, ", ")))
+	head := fmt.Sprintf("%s, %d tokens, %d requests one at a time", s.Arm, s.Tokens, s.N)
+	if len(classes) > 0 {
+		head += ": " + strings.Join(classes, ", ")
+	}
+	wrapped(b, "  ", head)
 	for _, c := range s.Changes {
 		before, after, unit := ms(c.Before), ms(c.After), " ms"
 		if c.Component == "descriptors" {

@@ -101,7 +101,7 @@ func TestTextGolden(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 			for line := range strings.Lines(b.String()) {
-				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 90 {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > columns {
 					t.Errorf("%d columns: %s", n, line)
 				}
 			}

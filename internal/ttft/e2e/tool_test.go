@@ -147,9 +147,9 @@ func progress(args []string) (stop func()) {
 				return
 			case <-tick.C:
 			}
-			// There is none before the engines are ready.
-			if b, err := os.ReadFile(args[at+1]); err == nil {
-				say("  %d requests so far, %d of them invalid", bytes.Count(b, []byte(`"type":"request"`)), bytes.Count(b, []byte(`"valid":false`)))
+			b, err := os.ReadFile(args[at+1])
+			if n := bytes.Count(b, []byte(`"type":"request"`)); err == nil && n > 0 { // none before the engines are ready
+				say("  %d requests so far, %d of them invalid", n, bytes.Count(b, []byte(`"valid":false`)))
 			}
 		}
 	})
