@@ -118,47 +118,68 @@ static ssize_t write_dc(struct xb_ofi_ep *e, const struct xb_piece *p, void *loc
 	return fi_writemsg(e->ep, &msg, FI_DELIVERY_COMPLETE | FI_COMPLETION);
 }
 
-static int post(void *lane, int op, const struct xb_piece *p, uint64_t index)
+/* The calls that a post can be. */
+enum call { READ, WRITE_DC, WRITE_COUNTED, SEND_TAGGED, SEND_LABELLED };
+
+static const char *const call_names[] = {
+	[READ] = "fi_read",	   [WRITE_DC] = "fi_writemsg",	  [WRITE_COUNTED] = "fi_writedata",
+	[SEND_TAGGED] = "fi_tsend", [SEND_LABELLED] = "fi_senddata",
+};
+
+static inline __attribute__((always_inline)) ssize_t post_one(struct xb_ofi_ep *e, enum call call,
+							      const struct xb_piece *p, uint64_t label, void *context)
+{
+	void *local = (void *)(uintptr_t)(e->base + p->local);
+	uint64_t remote = e->remote_base + p->remote;
+
+	switch (call) {
+	case READ:
+		return fi_read(e->ep, local, p->len, e->desc, e->peer, remote, e->remote_key, context);
+	case WRITE_DC:
+		return write_dc(e, p, local, context);
+	case WRITE_COUNTED:
+		return fi_writedata(e->ep, local, p->len, e->desc, label, e->peer, remote, e->remote_key, context);
+	case SEND_TAGGED:
+		return fi_tsend(e->ep, local, p->len, e->desc, e->peer, label, context);
+	default:
+		return fi_senddata(e->ep, local, p->len, e->desc, label, e->peer, context);
+	}
+}
+
+/* Inlined once for each call, so that the loop decides nothing. */
+static inline __attribute__((always_inline)) int post_some(struct xb_ofi_ep *e, enum call call,
+							   const struct xb_piece *pieces, uint64_t label, uint32_t n)
+{
+	struct xb_ofi_op *o = e->free_tx;
+	uint32_t batch = e->batch, i;
+	ssize_t rc = 0;
+
+	for (i = 0; i < n && o; i++, o = o->next) {
+		o->batch = batch;
+		rc = post_one(e, call, &pieces[i], label + i, &o->context);
+		if (__builtin_expect(rc != 0, 0))
+			break;
+	}
+	e->free_tx = o;
+	e->tx_pending += i;
+	return rc == 0 || rc == -FI_EAGAIN ? (int)i : fail(e, call_names[call], rc);
+}
+
+static int post(void *lane, int op, const struct xb_piece *p, uint64_t index, uint32_t n)
 {
 	struct xb_ofi_ep *e = lane;
-	struct xb_ofi_op *o = e->free_tx;
-	void *local = (void *)(uintptr_t)(e->base + p->local);
-	ssize_t rc;
+	uint64_t label = LABEL(e->seq, index);
 
-	if (!o)
-		return XB_AGAIN;
 	switch (op) {
 	case XB_READ:
-		rc = fi_read(e->ep, local, p->len, e->desc, e->peer, e->remote_base + p->remote, e->remote_key,
-			     &o->context);
-		break;
+		return post_some(e, READ, p, label, n);
 	case XB_WRITE:
-		if (e->how.landing == XB_OFI_LANDING_DC)
-			rc = write_dc(e, p, local, &o->context);
-		else
-			rc = fi_writedata(e->ep, local, p->len, e->desc, LABEL(e->seq, index), e->peer,
-					  e->remote_base + p->remote, e->remote_key, &o->context);
-		break;
+		return e->how.landing == XB_OFI_LANDING_DC ? post_some(e, WRITE_DC, p, label, n)
+							   : post_some(e, WRITE_COUNTED, p, label, n);
 	default:
-		if (e->how.sends == XB_OFI_SENDS_TAGGED)
-			rc = fi_tsend(e->ep, local, p->len, e->desc, e->peer, LABEL(e->seq, index), &o->context);
-		else
-			rc = fi_senddata(e->ep, local, p->len, e->desc, LABEL(e->seq, index), e->peer, &o->context);
-		break;
+		return e->how.sends == XB_OFI_SENDS_TAGGED ? post_some(e, SEND_TAGGED, p, label, n)
+							   : post_some(e, SEND_LABELLED, p, label, n);
 	}
-	if (__builtin_expect(rc == 0, 1)) {
-		e->free_tx = o->next;
-		o->batch = e->batch;
-		e->tx_pending++;
-		return XB_OK;
-	}
-	if (rc == -FI_EAGAIN)
-		return XB_AGAIN;
-	return fail(e,
-		    op == XB_READ    ? "fi_read"
-		    : op == XB_SEND  ? "fi_send"
-				     : "fi_write",
-		    rc);
 }
 
 /* How many pieces of the transfer in hand completed, or XB_FAIL. */

@@ -149,28 +149,36 @@ static int lane_begin(void *p, int op, uint64_t n)
 	return XB_OK;
 }
 
-static int lane_post(void *p, int op, const struct xb_piece *piece, uint64_t index)
+static ucs_status_ptr_t start(struct xb_ucx_lane *l, int op, const struct xb_piece *q, uint64_t index)
 {
+	void *local = l->base + q->local;
+
+	if (op == XB_READ)
+		return l->u->get_nbx(l->ep, local, q->len, l->remote_base + q->remote, l->rkey, &l->rma);
+	if (op == XB_WRITE)
+		return l->u->put_nbx(l->ep, local, q->len, l->remote_base + q->remote, l->rkey, &l->rma);
+	return l->u->tag_send_nbx(l->ep, local, q->len, TAG(l->begun, index), &l->send);
+}
+
+static int lane_post(void *p, int op, const struct xb_piece *pieces, uint64_t index, uint32_t n)
+{
+	static const char *const calls[] = {
+		[XB_READ] = "ucp_get_nbx", [XB_WRITE] = "ucp_put_nbx", [XB_SEND] = "ucp_tag_send_nbx"
+	};
 	struct xb_ucx_lane *l = p;
 
-	if (l->failed || outside(l, piece->local, piece->len, l->len, "local"))
-		return XB_FAIL;
-	if (op == XB_SEND)
-		return started(l,
-			       l->u->tag_send_nbx(l->ep, l->base + piece->local, piece->len, TAG(l->begun, index),
-						  &l->send),
-			       "ucp_tag_send_nbx");
-	if (outside(l, piece->remote, piece->len, l->remote_len, "remote"))
-		return XB_FAIL;
-	if (op == XB_READ)
-		return started(l,
-			       l->u->get_nbx(l->ep, l->base + piece->local, piece->len,
-					     l->remote_base + piece->remote, l->rkey, &l->rma),
-			       "ucp_get_nbx");
-	return started(l,
-		       l->u->put_nbx(l->ep, l->base + piece->local, piece->len, l->remote_base + piece->remote,
-				     l->rkey, &l->rma),
-		       "ucp_put_nbx");
+	for (uint32_t i = 0; i < n; i++) {
+		const struct xb_piece *q = &pieces[i];
+		int rc;
+
+		if (l->failed || outside(l, q->local, q->len, l->len, "local") ||
+		    (op != XB_SEND && outside(l, q->remote, q->len, l->remote_len, "remote")))
+			return XB_FAIL;
+		rc = started(l, start(l, op, q, index + i), calls[op]);
+		if (rc != XB_OK)
+			return rc == XB_AGAIN ? (int)i : rc;
+	}
+	return (int)n;
 }
 
 /* Progress that ends no operation is not idleness: the engine rests after a

@@ -33,8 +33,10 @@ struct xb_piece {
 struct xb_ops {
 	/* An iteration of n operations starts: forget the last one's counts. */
 	int (*begin)(void *lane, int op, uint64_t n);
-	/* Post one piece; index counts 0..n-1 within the iteration. */
-	int (*post)(void *lane, int op, const struct xb_piece *piece, uint64_t index);
+	/* Post n pieces, n > 0; index is the first one's place within the iteration.
+	 * Returns how many were posted, fewer than n once the queue is full or not
+	 * connected yet (poll, try again), or XB_FAIL. */
+	int (*post)(void *lane, int op, const struct xb_piece *pieces, uint64_t index, uint32_t n);
 	/* Drive both queues. Returns how many posted operations of the current
 	 * iteration completed locally in this call (>= 0), or XB_FAIL. */
 	int (*poll)(void *lane);

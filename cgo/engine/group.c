@@ -30,7 +30,7 @@ struct lane {
 	const struct xb_ops *ops;
 	pthread_t thread;
 	const struct xb_piece *pieces;
-	uint64_t n;
+	uint64_t n, bytes;
 	int rc; /* of the command in hand, an errno */
 	int arm;
 	uint32_t armed, acked;
@@ -140,22 +140,23 @@ static int post_all(struct lane *l, struct xb_sample *s, uint64_t *done, struct 
 	int rc;
 
 	while (posted < l->n) {
-		int full = posted - *done >= g->depth;
+		uint64_t room = g->depth - (posted - *done), want = l->n - posted;
+		int full = room == 0;
 
+		if (want > POLL_EVERY)
+			want = POLL_EVERY;
+		if (want > room)
+			want = room;
 		if (!full) {
-			rc = l->ops->post(l->impl, g->op, &l->pieces[posted], posted);
-			if (rc == XB_FAIL)
+			rc = l->ops->post(l->impl, g->op, &l->pieces[posted], posted, (uint32_t)want);
+			if (rc < 0)
 				return fail_op(l);
-			if (rc == XB_OK) {
-				posted++;
-				s->bytes += l->pieces[posted - 1].len;
-				if (posted % POLL_EVERY)
-					continue;
-			} else {
-				s->eagain++;
-				full = 1;
-			}
+			posted += (uint64_t)rc;
+			full = (uint64_t)rc < want;
+			s->eagain += (uint64_t)full;
 		}
+		if (posted == l->n)
+			break;
 		rc = l->ops->poll(l->impl);
 		s->polls++;
 		if (rc == XB_FAIL)
@@ -167,6 +168,7 @@ static int post_all(struct lane *l, struct xb_sample *s, uint64_t *done, struct 
 			return rc;
 	}
 	s->ops = posted;
+	s->bytes = l->bytes;
 	return 0;
 }
 
@@ -390,8 +392,13 @@ void xb_group_set(struct xb_group *g, int i, void *impl, const void *ops)
 
 void xb_group_plan(struct xb_group *g, int i, const struct xb_piece *pieces, uint64_t n)
 {
-	g->lanes[i].pieces = pieces;
-	g->lanes[i].n = n;
+	struct lane *l = &g->lanes[i];
+
+	l->pieces = pieces;
+	l->n = n;
+	l->bytes = 0;
+	for (uint64_t k = 0; k < n; k++)
+		l->bytes += pieces[k].len;
 }
 
 int xb_group_start(struct xb_group *g)

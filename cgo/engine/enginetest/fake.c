@@ -14,23 +14,25 @@ static int begin(void *p, int op, uint64_t n)
 	return XB_OK;
 }
 
-static int post(void *p, int op, const struct xb_piece *piece, uint64_t index)
+static int post(void *p, int op, const struct xb_piece *pieces, uint64_t index, uint32_t n)
 {
 	struct fake *f = p;
 
 	(void)op;
-	(void)piece;
+	(void)pieces;
 	(void)index;
-	f->asked++;
-	if (f->refuse_every && f->asked % f->refuse_every == 0)
-		return XB_AGAIN;
-	if (++f->posts == f->fail_at) {
-		snprintf(f->error, sizeof(f->error), "post %llu failed", (unsigned long long)f->posts);
-		return XB_FAIL;
+	for (uint32_t i = 0; i < n; i++) {
+		f->asked++;
+		if (f->refuse_every && f->asked % f->refuse_every == 0)
+			return (int)i;
+		if (++f->posts == f->fail_at) {
+			snprintf(f->error, sizeof(f->error), "post %llu failed", (unsigned long long)f->posts);
+			return XB_FAIL;
+		}
+		if (++f->outstanding > f->most)
+			f->most = f->outstanding;
 	}
-	if (++f->outstanding > f->most)
-		f->most = f->outstanding;
-	return XB_OK;
+	return (int)n;
 }
 
 static int poll(void *p)

@@ -6,7 +6,7 @@
 /* A lane that moves nothing and does what it is told to. */
 struct fake {
 	/* What to do; set before the lane's thread starts. */
-	uint64_t refuse_every;	 /* XB_AGAIN for each n-th post */
+	uint64_t refuse_every;	 /* each n-th post is refused */
 	uint64_t polls_per_done; /* a completion takes this many polls */
 	uint64_t fail_at;	 /* XB_FAIL at this post of all, from 1 */
 	uint64_t fail_poll_at;	 /* XB_FAIL at this poll of all, from 1 */
