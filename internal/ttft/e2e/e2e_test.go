@@ -91,7 +91,7 @@ func TestEngines(t *testing.T) {
 // with is the tool for a subtest.
 func (x *tool) with(t *testing.T) *tool {
 	y := *x
-	y.t = t
+	y.t, y.seen = t, map[int]process{}
 	return &y
 }
 
