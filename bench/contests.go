@@ -63,7 +63,7 @@ func ucxRows(bin string) (out []row) {
 			})
 		}
 	}
-	const n = 10000
+	const n = 4000
 	return append(out,
 		contest{work: "ucx:tcp read, 8 B latency", peer: "ucp_get", unit: "µs", goal: atMost(1.05),
 			ours: latency(bin, same("ucx:tcp", "read", 8, 1, 1, n)...), theirs: ucxLatency("tcp", "ucp_get", 8, n)},
@@ -73,18 +73,18 @@ func ucxRows(bin string) (out []row) {
 }
 
 func fabricRows(bin string) []row {
-	small, large := pingpong("net", 64, 10000), pingpong("net", mib, 1000)
+	small, large := pingpong("net", 64, 4000), pingpong("net", mib, 400)
 	out := []row{
 		contest{work: "tcp send and ack, 64 B", peer: "fi_pingpong x 2", unit: "µs", goal: atMost(1),
-			ours: latency(bin, same("tcp", "send", 64, 1, 1, 10000)...), theirs: sum(small, 2, nil),
+			ours: latency(bin, same("tcp", "send", 64, 1, 1, 4000)...), theirs: sum(small, 2, nil),
 			note: "fi_pingpong's time is half a round trip; a send with its acknowledgement is a whole one"},
 		contest{work: "tcp send and ack, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
-			ours: latency(bin, same("tcp", "send", mib, 1, 1, 1000)...), theirs: sum(large, 1, small),
+			ours: latency(bin, same("tcp", "send", mib, 1, 1, 400)...), theirs: sum(large, 1, small),
 			note: "1 MiB there and a few bytes back: half a round trip of 1 MiB and half of one of 64 B"},
 		contest{work: "tcp read, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
-			ours: latency(bin, same("tcp", "read", mib, 1, 1, 1000)...), theirs: sum(large, 1, small)},
+			ours: latency(bin, same("tcp", "read", mib, 1, 1, 400)...), theirs: sum(large, 1, small)},
 		contest{work: "tcp write, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
-			ours: latency(bin, same("tcp", "write", mib, 1, 1, 1000)...), theirs: sum(large, 1, small)},
+			ours: latency(bin, same("tcp", "write", mib, 1, 1, 400)...), theirs: sum(large, 1, small)},
 	}
 	// fabtests' fi_rma_bw does this work and is not packaged; the rows stand
 	// beside iperf3, which moves bytes over the same loopback.

@@ -1,0 +1,56 @@
+package fabric
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+)
+
+// A transfer crosses from Go to C as often for 14,000 descriptors as for one.
+func TestCrossingsDoNotGrowWithDescriptors(t *testing.T) {
+	from, to := local(t, "tcp", 256)
+	cfg := engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second}
+	var groups [2]*engine.Group
+	for i, e := range []*Endpoint{from, to} {
+		g, err := engine.NewGroup([]engine.Lane{e.Lane()}, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if err := g.Start(); err != nil {
+			t.Fatal(err)
+		}
+		groups[i] = g
+	}
+	crossings := func(n int) int64 {
+		plan, err := engine.NewPlan(make([]engine.Piece, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer plan.Free()
+		for i := range plan.Pieces() {
+			plan.Pieces()[i].Len = 8
+		}
+		plans := []*engine.Plan{plan}
+		if err := groups[1].Arm(t.Context(), engine.Write, plans, 1); err != nil {
+			t.Fatal(err)
+		}
+		before := runtime.NumCgoCall()
+		ss, err := groups[0].Transfer(t.Context(), engine.Write, plans, 1, 256)
+		after := runtime.NumCgoCall()
+		if err != nil || len(ss) != 1 || ss[0].Ops != uint64(n) {
+			t.Fatalf("%d pieces: %v, %v", n, ss, err)
+		}
+		if _, err := groups[1].Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return after - before
+	}
+	crossings(1) // makes room for the results
+	one, many := crossings(1), crossings(14000)
+	if one < 1 || many != one {
+		t.Errorf("%d crossings for 14,000 descriptors, %d for one", many, one)
+	}
+}
