@@ -12,8 +12,9 @@ import (
 	"github.com/xferbench/xferbench/internal/record"
 )
 
-// patience is the --timeout of runs that wait for it.
-const patience = 2 * time.Second
+// patience is the --timeout of runs that wait for it, long enough that a machine
+// with other work does not run into it by itself.
+const patience = 5 * time.Second
 
 // faultRow is a transport that is put through faults. cmd/xferbench does the
 // same to those that need no emulated device.

@@ -177,7 +177,7 @@ func (r row) run(t *testing.T) {
 func (r row) args(rec string, run []string) []string {
 	provider := r.provider
 	args := []string{"--op", strings.Join(run, ","), "--shape", strings.Join(shapes, ","), "--size", "3MB", "--no-ceiling",
-		"--blocks", "1", "--min-blocks", "1", "--iterations", "2", "--seed", "7", "--record", rec}
+		"--blocks", "1", "--min-blocks", "1", "--iterations", "2", "--seed", "7", "--timeout", "30s", "--record", rec}
 	if r.rails > 1 {
 		if r.addressed() {
 			provider += "@127.0.0.1+127.0.0.2"
