@@ -12,6 +12,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/ttft/poolsim"
+	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 // Engine is one simulated engine. It owns its memory and its [Mover].
@@ -81,6 +82,9 @@ func (e *Engine) Close() error {
 	e.mu.Unlock()
 	err := e.mover.Close()
 	e.work.Wait()
+	if errors.Is(err, xfer.ErrNotClosed) {
+		return err // an endpoint may still write to the memory
+	}
 	return errors.Join(err, e.memory.Free())
 }
 

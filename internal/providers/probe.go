@@ -143,7 +143,13 @@ func openWith(ctx context.Context, cfg xfer.Config) (info xfer.Info, err error) 
 	if err != nil {
 		return info, errors.Join(err, ep.Close())
 	}
-	defer func() { err = errors.Join(err, ep.Close(), buf.Free()) }()
+	defer func() {
+		closed := ep.Close()
+		if !errors.Is(closed, xfer.ErrNotClosed) { // it may still write to buf
+			closed = errors.Join(closed, buf.Free())
+		}
+		err = errors.Join(err, closed)
+	}()
 	if err := ep.Register(buf); err != nil {
 		return info, err
 	}
