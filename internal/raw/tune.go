@@ -146,7 +146,6 @@ type tuner struct {
 	deadline int64 // 0: none
 	step     int
 	best     *xfer.Probe
-	first    int64 // TotalNs of the setting that the search began with
 }
 
 // tune is [xfer.Run.Prepare] of a run with --tune: it gives each transport that
