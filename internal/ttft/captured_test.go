@@ -233,3 +233,31 @@ func TestTransportFailure(t *testing.T) {
 		}
 	}
 }
+
+// A transfer whose source was given up before it ended counts its bytes like a
+// good one: the prefill engine's count of expired leases decides.
+func TestTransferAfterTheLease(t *testing.T) {
+	page := func(n int) metrics.Reading {
+		r, err := metrics.Parse(strings.NewReader(fmt.Sprintf("# TYPE vllm:nixl_num_kv_expired_reqs_total counter\nvllm:nixl_num_kv_expired_reqs_total{engine=\"0\"} %d\n", n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		version     string
+		blockTokens int
+	}{{"0.15.1", 16}, {"0.32.0", 32}} {
+		dir := filepath.Join(captured, tt.version, "two-leg-256")
+		ev := evidence{path: PathTwoLeg, bytesPerToken: capturedBytes, blockTokens: tt.blockTokens, prefill: delta(t, dir, "prefill"), decode: delta(t, dir, "decode"),
+			reqs: []reqEvidence{{tokens: 256, reachedDecode: true, prefillCached: -1, decodeCached: -1}}}
+		if v := judge(ev)[0]; v.reason != "" {
+			t.Fatalf("%s: %s: %s", tt.version, v.reason, v.detail)
+		}
+		expired, _ := page(3).Since(page(2))
+		ev.prefill = ev.prefill.Plus(expired)
+		if v := judge(ev)[0]; v.reason != ExpiredLease || !strings.Contains(v.detail, "1 requests") {
+			t.Errorf("%s: %q: %s, want %s", tt.version, v.reason, v.detail, ExpiredLease)
+		}
+	}
+}

@@ -259,8 +259,11 @@ func (ev evidence) decodeSide(need, decoded total) verdict {
 	if got := get(d, metrics.PromptTokens); got > decoded.tokens {
 		return verdict{reason: ForeignTraffic, detail: fmt.Sprintf("the decode engine took %d prompt tokens and %d were sent", got, decoded.tokens)}
 	}
-	if n := get(d, metrics.FailedXfers); n > 0 {
-		return ev.cause()
+	// A transfer from blocks that were given up succeeds as well and may hold
+	// another request's tokens (seen on 0.32.0, whose leases last 30 s). A lease
+	// counted here may be an earlier request's: nobody can tell.
+	if v := ev.cause(); v.reason != "" {
+		return v
 	}
 	if hits := max(get(d, metrics.PrefixHits), get(d, metrics.LocalCacheHit)); hits > 0 {
 		return verdict{reason: PrefixHit, detail: fmt.Sprintf("the decode engine found %d prompt tokens in its own cache", hits)}
