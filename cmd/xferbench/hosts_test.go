@@ -97,15 +97,15 @@ func TestTwoHosts(t *testing.T) {
 
 // Positive control: the ratio of two links whose rates are known.
 func TestLinksOfKnownRatio(t *testing.T) {
-	a, b, links := testenv.Hosts(t, testenv.Link{Rate: "300mbit"}, testenv.Link{Rate: "200mbit"})
+	a, b, links := testenv.Hosts(t, testenv.Link{Rate: "3gbit"}, testenv.Link{Rate: "2gbit"})
 	r := across(t, a, b, links[0], "--provider", "socket@"+links[0].AddrA+",socket@"+links[1].AddrA,
-		"--size", "4MB", "--shape", "contiguous", "--blocks", "10", "--budget", "0", "--seed", "5")
+		"--size", "64MB", "--shape", "contiguous", "--blocks", "10", "--budget", "0", "--seed", "5")
 	v, err := stats.ComparePaired(units(t, r, 0), units(t, r, 1), stats.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if v.Kind != stats.Different || v.Ratio < 1.5*0.95 || v.Ratio > 1.5*1.05 {
-		t.Errorf("300 against 200 Mbit/s: %v, want a ratio of 1.5 within 5 %%", v)
+		t.Errorf("3.0 against 2.0 Gbit/s: %v, want a ratio of 1.5 within 5 %%", v)
 	}
 	if len(r.Comparisons) != 1 || r.Comparisons[0].Verdict != "different" {
 		t.Errorf("the record's comparisons: %+v", r.Comparisons)
@@ -128,9 +128,9 @@ func TestSameProviderTwice(t *testing.T) {
 func TestRails(t *testing.T) {
 	for _, p := range []string{"socket", "tcp"} {
 		t.Run(p, func(t *testing.T) {
-			a, b, links := testenv.Hosts(t, testenv.Link{Rate: "200mbit"}, testenv.Link{Rate: "200mbit"})
+			a, b, links := testenv.Hosts(t, testenv.Link{Rate: "1gbit"}, testenv.Link{Rate: "1gbit"})
 			one, two := p+"@"+links[0].AddrA, p+"@"+links[0].AddrA+"+"+links[1].AddrA
-			r := across(t, a, b, links[0], "--provider", one+","+two, "--size", "8MB", "--shape", "merged", "--blocks", "6", "--budget", "0")
+			r := across(t, a, b, links[0], "--provider", one+","+two, "--size", "32MB", "--shape", "merged", "--blocks", "6", "--budget", "0")
 			if got := r.Conditions[1].Transport.Rails; got != 2 {
 				t.Fatalf("%d rails", got)
 			}
