@@ -516,7 +516,7 @@ func TestQueueOverflow(t *testing.T) {
 		t.Run(p, func(t *testing.T) {
 			rec := filepath.Join(t.TempDir(), "r.jsonl")
 			r := xferbench(t, "--provider", p, "--op", "read,write", "--size", "32MiB", "--shape", "contiguous", "--chunk", "4KiB",
-				"--depth", "65536", "--no-ceiling", "--blocks", "2", "--record", rec)
+				"--depth", "65536", "--timeout", "40s", "--no-ceiling", "--blocks", "2", "--record", rec)
 			r.record = rec
 			r.exits(0)
 			got := r.closed(record.StatusOK, 0)
