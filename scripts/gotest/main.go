@@ -33,7 +33,7 @@ import (
 
 func main() {
 	parallel := flag.Int("p", 2, "packages tested at a time")
-	timeout := flag.Duration("timeout", 5*time.Minute, "limit for one package in one pass")
+	timeout := flag.Duration("timeout", 10*time.Minute, "limit for one package in one pass")
 	passes := flag.String("pass", "all,race,asan", "comma-separated passes to run")
 	slow := flag.Duration("slow", 30*time.Second, "name packages that take longer than this")
 	flag.Parse()
