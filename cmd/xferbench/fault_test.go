@@ -210,6 +210,16 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(b), ") Z ")
 }
 
+// end waits for processes whose parent is gone already.
+func end(t *testing.T, pids []int) {
+	t.Helper()
+	for late := time.Now().Add(limit); slices.ContainsFunc(pids, alive); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatalf("of processes %v some still live after %v", pids, limit)
+		}
+	}
+}
+
 // serve starts a peer and returns the last word of its line.
 func serve(t *testing.T, args ...string) (*proc, string) {
 	t.Helper()
@@ -339,7 +349,7 @@ func TestInitiatorKilledTakesItsChildAlong(t *testing.T) {
 	r := endless(t, "tcp")
 	kids := r.children()
 	r.signal(syscall.SIGKILL)
-	r.until("the child ends", func() bool { return !slices.ContainsFunc(kids, alive) })
+	end(t, kids)
 }
 
 func TestServeOnceEndsWithItsSession(t *testing.T) {
@@ -399,7 +409,7 @@ func TestSecondInterruptKills(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	r.until("the child ends", func() bool { return !slices.ContainsFunc(kids, alive) })
+	end(t, kids)
 }
 
 func TestFullDisk(t *testing.T) {
