@@ -302,13 +302,46 @@ func TestPeerStuck(t *testing.T) {
 			leftovers(t)
 			s, line := serve(t)
 			r := endless(t, p, line)
-			s.signal(syscall.SIGSTOP)
+			all := append(s.children(), s.cmd.Process.Pid)
+			if len(all) != 2 {
+				t.Fatalf("serve and its session are processes %v, want two", all)
+			}
+			kill(t, syscall.SIGSTOP, all...)
 			r.exits(3)
 			r.closed(record.StatusFailed, 3)
-			s.signal(syscall.SIGCONT)
+			kill(t, syscall.SIGCONT, all...)
+			s.signal(syscall.SIGTERM)
+			s.exits(130)
+			end(t, all)
+		})
+	}
+}
+
+// A library may end its process: that of the session, not serve.
+func TestSessionAborts(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGABRT, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			leftovers(t)
+			s, line := serve(t)
+			r := endless(t, "ucx:tcp", line)
+			kill(t, sig, s.children()...)
+			r.exits(3)
+			r.says("peer unavailable", "the session's process: it is gone", "its last words")
+			r.closed(record.StatusFailed, 3)
+			s.until("serve notices", func() bool { return strings.Contains(s.errs.String(), "it is gone") })
+			xferbench(t, "--provider", "socket", "--size", "1MB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", line).exits(0)
 			s.signal(syscall.SIGTERM)
 			s.exits(130)
 		})
+	}
+}
+
+func kill(t *testing.T, sig syscall.Signal, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, sig); err != nil {
+			t.Fatalf("process %d: %v", pid, err)
+		}
 	}
 }
 
@@ -319,9 +352,7 @@ func TestLocalChildStuck(t *testing.T) {
 	if len(kids) != 1 {
 		t.Fatalf("children %v, want one", kids)
 	}
-	if err := syscall.Kill(kids[0], syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, syscall.SIGSTOP, kids...)
 	r.exits(3)
 	r.closed(record.StatusFailed, 3)
 	if alive(kids[0]) {
@@ -386,11 +417,7 @@ func TestSecondInterruptKills(t *testing.T) {
 	r := endless(t, "tcp", "--timeout", "30s")
 	kids := r.children()
 	// A stopped peer makes the orderly end wait.
-	for _, k := range kids {
-		if err := syscall.Kill(k, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-	}
+	kill(t, syscall.SIGSTOP, kids...)
 	r.signal(syscall.SIGINT)
 	time.Sleep(300 * time.Millisecond)
 	select {

@@ -40,7 +40,7 @@ made at each start, that is the key to this side. Who has the line can have
 memory allocated here and data moved into it, until serve ends.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp}
+			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp, Isolate: !attached}
 			if once {
 				s.MaxSessions = 1
 			}

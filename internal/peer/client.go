@@ -92,7 +92,7 @@ func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) 
 
 func (c *Client) greet(s Secret) (*welcome, error) {
 	var err error
-	c.stream, err = c.conn.NewStream(c.ctx, &serviceDesc.Streams[0], "/"+service+"/Attend")
+	c.stream, err = c.conn.NewStream(c.ctx, &attendDesc, "/"+service+"/"+attendDesc.StreamName)
 	if err != nil {
 		return nil, greetError(err)
 	}

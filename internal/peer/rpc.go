@@ -109,6 +109,9 @@ func method[Q, A any](name string, f func(xfer.Peer, context.Context, Q) (A, err
 	}}
 }
 
+// attendDesc is the client's view of the stream.
+var attendDesc = grpc.StreamDesc{StreamName: "Attend", ServerStreams: true, ClientStreams: true}
+
 var serviceDesc = grpc.ServiceDesc{
 	ServiceName: service,
 	HandlerType: (*any)(nil),
@@ -127,7 +130,7 @@ var serviceDesc = grpc.ServiceDesc{
 		method("Shut", xfer.Peer.Shut),
 	},
 	Streams: []grpc.StreamDesc{{
-		StreamName: "Attend", ServerStreams: true, ClientStreams: true,
+		StreamName: attendDesc.StreamName, ServerStreams: true, ClientStreams: true,
 		Handler: func(srv any, stream grpc.ServerStream) error { return srv.(*Server).attend(stream) },
 	}},
 }
@@ -138,6 +141,7 @@ var kinds = map[codes.Code]error{
 	codes.FailedPrecondition: xfer.ErrUnavailable,
 	codes.Unimplemented:      xfer.ErrUnsupported,
 	codes.OutOfRange:         xfer.ErrTooLarge,
+	codes.Aborted:            ErrPeer,
 }
 
 func toStatus(err error) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ type Server struct {
 	Bind []string
 	// Libfabric and Libucp are the libraries to load, "" for the loader's.
 	Libfabric, Libucp string
+	// Isolate gives each session a process of its own.
+	Isolate bool
 	// Log is told when a session begins, ends or is refused.
 	Log func(format string, args ...any)
 
@@ -51,7 +54,7 @@ type session struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	call   sync.Mutex // held by the call in progress
-	side   *xfer.Side
+	side   side
 }
 
 // handshakeTimeout ends a connection that does not say hello.
@@ -132,15 +135,47 @@ func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
 	}
 	s.count++
 	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel, side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
+	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel}
 	return s.session, nil
+}
+
+// open makes the session's side.
+func (s *Server) open(ses *session, timeout time.Duration) error {
+	ses.call.Lock()
+	defer ses.call.Unlock()
+	if !s.Isolate {
+		ses.side = &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}
+		return nil
+	}
+	var args []string
+	if s.MaxMemory > 0 {
+		args = append(args, "--max-memory="+strconv.FormatUint(s.MaxMemory, 10))
+	}
+	for flag, v := range map[string]string{"bind": strings.Join(s.Bind, ","), "libfabric": s.Libfabric, "libucp": s.Libucp} {
+		if v != "" {
+			args = append(args, "--"+flag+"="+v)
+		}
+	}
+	w, err := startWorker(ses.ctx, timeout, args...)
+	if err != nil {
+		return err
+	}
+	ses.side = w
+	context.AfterFunc(w.Context(), func() {
+		lost := strings.TrimPrefix(context.Cause(w.Context()).Error(), ErrPeer.Error()+": ")
+		ses.cancel(&remoteError{"the session's process: " + lost, ErrPeer})
+	})
+	return nil
 }
 
 // end closes what the session opened, after the call in progress.
 func (s *Server) end(ses *session, cause error) error {
 	ses.cancel(cause)
 	ses.call.Lock()
-	err := ses.side.Close()
+	var err error
+	if ses.side != nil {
+		err = ses.side.Close()
+	}
 	ses.call.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,13 +208,20 @@ func (s *Server) attend(stream grpc.ServerStream) error {
 		return err
 	}
 	s.log("session from %s", from)
-	cause := s.live(stream, ses, in, time.Duration(first.Hello.TimeoutNs))
+	timeout := time.Duration(first.Hello.TimeoutNs)
+	cause := s.open(ses, timeout)
+	if cause == nil {
+		cause = s.live(stream, ses, in, timeout)
+	}
 	if errors.Is(cause, errBye) {
 		cause = nil
 	}
 	cerr := s.end(ses, cause)
 	switch {
 	case cause != nil:
+		if cerr != nil {
+			cause = fmt.Errorf("%w; %w", cause, cerr)
+		}
 		s.log("session from %s ended: %v", from, cause)
 		return status.Error(codes.Aborted, cause.Error())
 	case cerr != nil:
@@ -239,7 +281,11 @@ func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ses.ctx, func() { cancel(context.Cause(ses.ctx)) })()
-	return f(ctx, ses.side)
+	if err := f(ctx, ses.side); err != nil && ses.ctx.Err() != nil {
+		return context.Cause(ses.ctx)
+	} else {
+		return err
+	}
 }
 
 // beats is how many of them go into the timeout.

@@ -156,8 +156,7 @@ func (c *Child) abandon(err error) error {
 	return errors.Join(fmt.Errorf("%w: %w", ErrPeer, err), c.Stop())
 }
 
-// Words is the end of what the child said on its standard error, and how it
-// ended.
+// Words is what the child said on its standard error, and how it ended.
 func (c *Child) Words() string {
 	s := strings.TrimSpace(c.stderr.String())
 	select {
@@ -197,26 +196,35 @@ func (c *Child) Stop() error {
 	return err
 }
 
-// tail keeps the last part of what is written to it.
+// tail keeps the first and the last part of what is written to it.
 type tail struct {
-	mu sync.Mutex
-	b  []byte
+	mu   sync.Mutex
+	head []byte
+	b    []byte
 }
 
-const tailLen = 4 << 10
+const headLen, tailLen = 1 << 10, 4 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
+	n := min(len(p), headLen-len(t.head))
+	t.head = append(t.head, p[:n]...)
+	t.b = append(t.b, p[n:]...)
 	if len(t.b) > tailLen {
 		t.b = append(t.b[:0], t.b[len(t.b)-tailLen:]...)
 	}
 	return len(p), nil
 }
 
+// String is what was kept. Of a crash it has the reason, not the state of each
+// goroutine.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return string(t.b)
+	s, _, crash := strings.Cut(string(t.head), "\ngoroutine ")
+	if crash {
+		return s
+	}
+	return s + string(t.b)
 }

@@ -282,17 +282,17 @@ func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error
 	return c, child, err
 }
 
-// lostWait is how long a failed transfer waits for the control channel to say
-// that the peer is gone: the better explanation.
+// lostWait is how long a failure waits for the control channel to say
+// that the peer is gone, and why: the better explanation.
 const lostWait = time.Second
 
 // end closes the peer, and explains a failure by what became of it.
 func (s *session) end(c *peer.Client, child *peer.Child, cause error) error {
-	if errors.Is(cause, xfer.ErrTransfer) {
+	if errors.Is(cause, xfer.ErrTransfer) || errors.Is(cause, peer.ErrPeer) {
 		t := time.NewTimer(lostWait)
 		select {
 		case <-c.Context().Done():
-			if lost := context.Cause(c.Context()); errors.Is(lost, peer.ErrPeer) {
+			if lost := context.Cause(c.Context()); errors.Is(lost, peer.ErrPeer) && !errors.Is(cause, lost) {
 				cause = fmt.Errorf("%w (%w)", lost, cause)
 			}
 		case <-t.C:
