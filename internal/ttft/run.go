@@ -281,6 +281,10 @@ func (r *runner) measure(ctx context.Context, conds []*condition) error {
 	}
 }
 
+// warmTries is how often the pairs are warmed while an engine answers a request
+// with an error: a first handshake that another process holds up may time out.
+const warmTries = 3
+
 // warmPairs sends one request over each pair of engines: the first contact
 // pays for handshake, registration and connections.
 func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) error {
@@ -293,9 +297,20 @@ func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) erro
 	}
 	one := *c
 	one.concurrency, one.rate = 1, 0
-	for range a.pairs() {
-		if err := r.closed(ctx, &one, spec{phase: record.PhaseWarmup, n: 1}); err != nil {
-			return err
+	for try, refused := 0, true; refused && try < warmTries; try++ {
+		refused = false
+		for range a.pairs() {
+			var last *batch
+			if err := r.inBatch(ctx, &one, spec{phase: record.PhaseWarmup, n: 1}, 1, func(ctx context.Context, b *batch) {
+				b.send(ctx)
+				last = b
+			}); err != nil {
+				return err
+			}
+			for _, q := range last.slots {
+				f := q.ev.failure
+				refused = refused || f != nil && (f.reason == HTTPError || f.reason == StreamError)
+			}
 		}
 	}
 	return nil

@@ -187,6 +187,21 @@ func TestFaultsComeOutAsReasons(t *testing.T) {
 	}
 }
 
+// A pair whose engine answers with an error is warmed again, a few times.
+func TestWarmUpIsRepeated(t *testing.T) {
+	for fault, want := range map[pdsim.Fault]int{"": 1, pdsim.ServerError: warmTries, pdsim.StreamError: warmTries, pdsim.SilentRecompute: 1} {
+		cfg := pdsim.Config{}
+		if fault != "" {
+			cfg.Faults = []pdsim.Injection{{Fault: fault, Every: 1}}
+		}
+		rec := &recorder{}
+		mustRun(t, quick(rec, 2, twoLeg(simulate(t, cfg, false))))
+		if n := len(rec.requests) - len(rec.measured()); n != want {
+			t.Errorf("fault %q: %d requests to warm up, want %d", fault, n, want)
+		}
+	}
+}
+
 func TestUnifiedAndDirect(t *testing.T) {
 	set := simulate(t, pdsim.Config{}, true)
 	rec := &recorder{}

@@ -316,7 +316,8 @@ func freePort(t *testing.T) int {
 // prefill engine compute the prompt and asks the decode engine without its
 // kv_transfer_params, so that the answer is right and no KV cache moved.
 func forgetful(prefill, decode string) http.Handler {
-	client := &http.Client{Timeout: 10 * time.Minute}
+	// An engine closes a connection that was idle for 5 s, perhaps as it is used.
+	client := &http.Client{Timeout: 10 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			return // health

@@ -103,6 +103,9 @@ func (c Count) Name() string {
 	return name
 }
 
+// time reports whether the count is a sum of durations.
+func (c Count) time() bool { return where[c].scale == 1e9 }
+
 // Reading is the counts of one or several engines at one time. The zero value
 // has none.
 type Reading struct {
@@ -140,7 +143,9 @@ func (r *Reading) Set(c Count, v int64) { r.val[c], r.have[c] = v, true }
 // Since returns what was counted between before and r, and the counts that went
 // backwards, because the engine was restarted in between. A count that only
 // r has began at zero: Prometheus clients show a labelled series from its first
-// use on.
+// use on. A time that went backwards is left out: vLLM 0.32.0 counts a
+// request that failed before it was scheduled as one that queued for less than
+// nothing.
 func (r Reading) Since(before Reading) (d Reading, reset []Count) {
 	d = r
 	for c := range counts {
@@ -150,7 +155,9 @@ func (r Reading) Since(before Reading) (d Reading, reset []Count) {
 			}
 			continue
 		}
-		if d.val[c] -= before.val[c]; d.val[c] < 0 {
+		if d.val[c] -= before.val[c]; d.val[c] < 0 && c.time() {
+			d.val[c], d.have[c] = 0, false
+		} else if d.val[c] < 0 {
 			reset = append(reset, c)
 		}
 	}
@@ -194,7 +201,7 @@ func Parse(in io.Reader) (Reading, error) {
 		if !found {
 			continue
 		}
-		if math.IsNaN(sum) || sum < 0 || sum > 1<<62 {
+		if math.IsNaN(sum) || sum < 0 && !c.time() || math.Abs(sum) > 1<<62 {
 			return Reading{}, fmt.Errorf("metrics page: %s is %v", c.Name(), sum)
 		}
 		r.Set(c, int64(math.Round(sum)))
