@@ -1,6 +1,7 @@
 package nvml
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -20,9 +21,11 @@ import (
 func fakeLibrary(t *testing.T) string {
 	t.Helper()
 	cc := testenv.NeedTool(t, "cc")
-	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/NVIDIA/go-nvml").Output()
-	if err == nil && strings.TrimSpace(string(dir)) == "" {
-		err = errors.New("the module github.com/NVIDIA/go-nvml is not downloaded: go mod download")
+	// Downloads it where it is not there yet.
+	out, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", "github.com/NVIDIA/go-nvml").Output()
+	var module struct{ Dir string }
+	if err == nil {
+		err = json.Unmarshal(out, &module)
 	}
 	testenv.Need(t, "go-nvml", err)
 	ours, err := filepath.Abs("nvml.h")
@@ -30,8 +33,8 @@ func fakeLibrary(t *testing.T) string {
 		t.Fatal(err)
 	}
 	so := filepath.Join(t.TempDir(), "libnvidia-ml.so.1")
-	out, err := exec.CommandContext(t.Context(), cc, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations", "-DNVML_NO_UNVERSIONED_FUNC_DEFS=1",
-		"-I", filepath.Join(strings.TrimSpace(string(dir)), "pkg/nvml"), `-DAGAINST="`+ours+`"`, "-o", so, "-x", "c", "testdata/fakenvml.c.txt").CombinedOutput()
+	out, err = exec.CommandContext(t.Context(), cc, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations", "-DNVML_NO_UNVERSIONED_FUNC_DEFS=1",
+		"-I", filepath.Join(module.Dir, "pkg/nvml"), `-DAGAINST="`+ours+`"`, "-o", so, "-x", "c", "testdata/fakenvml.c.txt").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
