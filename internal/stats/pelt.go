@@ -161,19 +161,19 @@ func MSER5(xs []float64) (drop int, err error) {
 			batch[i] += d / 5
 		}
 	}
+	// The squared error of each tail, by Welford's recurrence from its end.
+	tail := make([]float64, k)
+	mean, ss := 0.0, 0.0
+	for d := k - 1; d >= 0; d-- {
+		n := float64(k - d)
+		diff := batch[d] - mean
+		mean += diff / n
+		ss += diff * (batch[d] - mean)
+		tail[d] = ss / n / n
+	}
 	best := math.Inf(1)
-	for d := 0; d <= k/2; d++ {
-		rest := batch[d:]
-		mean := 0.0
-		for _, b := range rest {
-			mean += b
-		}
-		mean /= float64(len(rest))
-		ss := 0.0
-		for _, b := range rest {
-			ss += (b - mean) * (b - mean)
-		}
-		if g := ss / float64(len(rest)) / float64(len(rest)); g < best-1e-15 {
+	for d, g := range tail[:k/2+1] {
+		if g < best-1e-15 {
 			best, drop = g, 5*d
 		}
 	}

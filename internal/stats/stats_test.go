@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -540,3 +541,28 @@ func TestBadInput(t *testing.T) {
 
 // orderGolden was written down from the first version of Order.
 const orderGolden = "[0 1 2 4 3 5] [3 5 0 2 1 4] [2 4 0 5 3 1]"
+
+// A series of any length is searched in about the same time; the step is found
+// to within the values that were put together.
+func TestClassifyLong(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	xs := make([]float64, 500_000)
+	const step = 300_000
+	for i := range xs {
+		xs[i] = 20 + rng.NormFloat64()
+		if i < step {
+			xs[i] += 10
+		}
+	}
+	st, err := Classify(xs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	within := len(xs)/searchMost + 1
+	if st.Class != WarmUp || len(st.Transitions) != 1 || math.Abs(float64(st.Start-step)) > float64(within) {
+		t.Errorf("class %v from %d, transitions %v; want a warm-up that ends at %d, within %d", st.Class, st.Start, st.Transitions, step, within)
+	}
+	if last := st.Segments[len(st.Segments)-1]; last.End != len(xs) || math.Abs(last.SD-1) > 0.1 {
+		t.Errorf("the last segment ends at %d with a standard deviation of %.3g, want %d and 1, that of single values", last.End, last.SD, len(xs))
+	}
+}

@@ -76,6 +76,7 @@ const (
 	minClassify   = 20   // values; below, 25 % is less than one minimum segment
 	outlierWindow = 200  // samples, Barrett et al.
 	relativeBand  = 0.01 // of the final level
+	searchMost    = 4096 // values that the search for change points is given
 )
 
 // Classify finds the levels of a series of times in time order and names its
@@ -94,6 +95,10 @@ const (
 //   - no steady state: a change of level in the last 25 % (their 500 of 2,000).
 //   - otherwise the steady state is the trailing run of equivalent segments: flat
 //     if it is all, slowdown if any earlier segment was faster, else warm-up.
+//
+// Of a series longer than searchMost, means of so many neighbours are searched that
+// fewer are left: the search takes quadratic time. A change is then placed to
+// within that many iterations.
 //
 // Series of fewer than 20 values are Unclassified, with a warning.
 func Classify(xs []float64) (Steady, error) {
@@ -123,12 +128,14 @@ func Classify(xs []float64) (Steady, error) {
 	for k, i := range keep {
 		clean[k] = xs[i]
 	}
-	cp, err := PELT(clean, Penalty15(len(clean)), MinSegment)
+	coarse, k := thin(clean)
+	cp, err := PELT(coarse, Penalty15(len(coarse)), MinSegment)
 	if err != nil {
 		return Steady{}, err
 	}
 	from := 0
-	for _, to := range append(slices.Clone(cp.Starts), len(clean)) {
+	for _, start := range append(cp.Starts, len(coarse)) {
+		to := min(start*k, len(clean))
 		m, v := meanVar(clean[from:to])
 		seg := Segment{Start: keep[from], End: n, Mean: m, SD: math.Sqrt(v)}
 		if from == 0 {
@@ -142,6 +149,20 @@ func Classify(xs []float64) (Steady, error) {
 	st.label(n)
 	st.warn(n)
 	return st, nil
+}
+
+// thin returns the means of k neighbours each, k such that searchMost are not
+// exceeded; the last may have fewer.
+func thin(xs []float64) (means []float64, k int) {
+	k = (len(xs) + searchMost - 1) / searchMost
+	if k <= 1 {
+		return xs, 1
+	}
+	for group := range slices.Chunk(xs, k) {
+		m, _ := meanVar(group)
+		means = append(means, m)
+	}
+	return means, k
 }
 
 // label sets Class, Start and Transitions from Segments.
@@ -205,17 +226,18 @@ func (st *Steady) warn(n int) {
 func outliers(xs []float64) []bool {
 	n := len(xs)
 	out := make([]bool, n)
-	lo, hi := -1, -1
+	lo := -1
+	hop := 1 + n/searchMost // sorting each window of a long series takes too long
 	var mid, span float64
 	for i, x := range xs {
 		// A window of the full width, shifted inwards at the ends.
 		a := max(0, min(i-outlierWindow/2, n-outlierWindow))
 		b := min(n, a+outlierWindow)
-		if a != lo || b != hi {
+		if lo < 0 || a-lo >= hop {
 			w := sorted(xs[a:b])
 			mid = medianSorted(w)
 			span = 3 * (w[(len(w)-1)*9/10] - w[(len(w)-1)/10])
-			lo, hi = a, b
+			lo = a
 		}
 		out[i] = math.Abs(x-mid) > span
 	}
