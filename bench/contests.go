@@ -76,10 +76,10 @@ func ucxRows(bin string) (out []row) {
 }
 
 func fabricRows(bin string) []row {
-	small, large := pingpong("net", 64, 4000), pingpong("net", mib, 400)
+	small, large := pingpong("net", 64, 20000), pingpong("net", mib, 400)
 	out := []row{
 		contest{work: "tcp send and ack, 64 B", peer: "fi_pingpong x 2", unit: "µs", goal: atMost(1),
-			ours: latency(bin, same("tcp", "send", 64, 1, 1, 4000)...), theirs: sum(small, 2, nil),
+			ours: latency(bin, same("tcp", "send", 64, 1, 1, 20000)...), theirs: sum(small, 2, nil),
 			note: "fi_pingpong's time is half a round trip; a send with its acknowledgement is a whole one"},
 		contest{work: "tcp send and ack, 1 MiB", peer: "fi_pingpong + 64 B", unit: "µs", goal: atMost(1),
 			ours: latency(bin, same("tcp", "send", mib, 1, 1, 400)...), theirs: sum(large, 1, small),

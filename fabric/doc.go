@@ -39,5 +39,6 @@
 // acknowledges once (as NIXL's plugin counts it). Both prove it; over tcp, where
 // delivery complete answers every write, counting moves windows of 16 KiB twice as
 // fast, so it is tried first there, and delivery complete elsewhere. SEND is
-// acknowledged by the target once every message has arrived.
+// acknowledged by the target once every message has arrived; messages and
+// acknowledgements that are short enough for the provider are injected, but on efa.
 package fabric

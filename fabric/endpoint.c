@@ -179,6 +179,8 @@ struct xb_ofi_ep *xb_ofi_open(const struct xb_ofi_lib *lib, const struct fi_info
 	/* Delivery complete is asked for write by write: as a default it would also
 	 * change what a read or a message costs. */
 	e->info->tx_attr->op_flags = 0;
+	/* efa tells of an injected message's failure through no operation. */
+	e->inject = how->efa ? 0 : info->tx_attr->inject_size;
 	if (open_all(e, limits, error)) {
 		xb_ofi_close(e, &ignored);
 		return NULL;

@@ -53,6 +53,8 @@ struct xb_ofi_ep {
 	uint32_t batch;      /* counts transfers begun */
 	uint32_t tx_pending; /* operations whose local completion is outstanding */
 	uint32_t turn;       /* counts polls */
+	uint32_t injected;   /* operations that completed as they were posted, not counted yet */
+	size_t inject;       /* bytes of a message that may be injected */
 	uint32_t slots_due;  /* receive slots that have yet to be posted */
 	uint64_t seq;        /* initiator: transfers begun that the target acknowledges */
 	uint64_t acked;      /* initiator: the last one that it did */

@@ -18,6 +18,8 @@ enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
 /* The deadline is looked at once in this many empty polls: a clock read costs
  * about as much as a poll. */
 #define DEADLINE_EVERY 64
+/* Polls in yield mode to one that gives the core away. */
+#define YIELD_EVERY 8
 /* Posts between two polls, so that completions do not pile up unread. */
 #define POLL_EVERY 16
 /* An idle lane's queues are still polled this often: handshakes wait for it. */
@@ -62,9 +64,9 @@ static int64_t now(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void relax(const struct xb_group *g)
+static void relax(const struct xb_group *g, uint32_t polls)
 {
-	if (g->poll_mode == XB_YIELD) {
+	if (g->poll_mode == XB_YIELD && polls % YIELD_EVERY == 0) {
 		sched_yield();
 		return;
 	}
@@ -109,7 +111,7 @@ static int idle(struct lane *l, struct wait *w, const char *what)
 		else if (what && t > w->deadline)
 			return fail(l, ETIMEDOUT, what);
 	}
-	relax(g);
+	relax(g, w->empty);
 	return 0;
 }
 
@@ -235,38 +237,44 @@ static void transfer(struct lane *l)
 	}
 }
 
-/* Drives a target's armed iterations one step. The next iteration is armed
- * before the last one is acknowledged: the initiator goes on at once. */
+/* Drives a target's armed iterations as far as they go. The next iteration is
+ * armed before the last one is acknowledged: the initiator goes on at once. */
 static int step_armed(struct lane *l)
 {
 	struct xb_group *g = l->g;
-	int rc = XB_OK;
 
-	switch (l->arm) {
-	case ARM_FIRST:
-	case ARM_NEXT:
-		if (l->arm == ARM_NEXT && l->armed == g->iters) {
-			l->arm = ARM_ACK;
+	for (;;) {
+		int was = l->arm, rc = XB_OK;
+
+		switch (was) {
+		case ARM_FIRST:
+		case ARM_NEXT:
+			if (was == ARM_NEXT && l->armed == g->iters) {
+				l->arm = ARM_ACK;
+				break;
+			}
+			if ((rc = l->ops->arm(l->impl, g->op, l->pieces, l->n)) == XB_OK) {
+				l->armed++;
+				l->arm = was == ARM_FIRST ? ARM_WAIT : ARM_ACK;
+			}
+			break;
+		case ARM_WAIT:
+			if ((rc = l->ops->arrived(l->impl)) == 1)
+				l->arm = ARM_NEXT;
+			break;
+		case ARM_ACK:
+			if ((rc = l->ops->ack(l->impl)) == XB_OK) {
+				l->acked++;
+				atomic_store(&l->complete, l->acked);
+				l->arm = l->acked == g->iters ? ARM_NONE : ARM_WAIT;
+			}
 			break;
 		}
-		if ((rc = l->ops->arm(l->impl, g->op, l->pieces, l->n)) == XB_OK) {
-			l->armed++;
-			l->arm = l->arm == ARM_FIRST ? ARM_WAIT : ARM_ACK;
-		}
-		break;
-	case ARM_WAIT:
-		if ((rc = l->ops->arrived(l->impl)) == 1)
-			l->arm = ARM_NEXT;
-		break;
-	case ARM_ACK:
-		if ((rc = l->ops->ack(l->impl)) == XB_OK) {
-			l->acked++;
-			atomic_store(&l->complete, l->acked);
-			l->arm = l->acked == g->iters ? ARM_NONE : ARM_WAIT;
-		}
-		break;
+		if (rc == XB_FAIL)
+			return fail_op(l);
+		if (l->arm == was || l->arm == ARM_NONE)
+			return 0;
 	}
-	return rc == XB_FAIL ? fail_op(l) : 0;
 }
 
 static int progress(struct lane *l)
@@ -327,6 +335,7 @@ static void *lane_main(void *arg)
 	struct lane *l = arg;
 	struct xb_group *g = l->g;
 	uint64_t seen = 0;
+	uint32_t polls = 0;
 
 	while (!atomic_load(&g->quit)) {
 		uint64_t s = atomic_load(&g->seq);
@@ -351,7 +360,7 @@ static void *lane_main(void *arg)
 			pthread_mutex_unlock(&g->mu);
 		}
 		if (!atomic_load(&l->dead) && (l->arm != ARM_NONE || atomic_load(&g->hot)))
-			relax(g);
+			relax(g, ++polls);
 		else
 			rest(l, seen);
 	}
