@@ -40,10 +40,11 @@ made at each start, that is the key to this side. Who has the line can have
 memory allocated here and data moved into it, until serve ends.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp, Isolate: !attached}
+			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp}
 			if once {
 				s.MaxSessions = 1
 			}
+			s.Isolate = s.MaxSessions != 1 && !attached // the only session may take all down
 			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
 				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
 			}
