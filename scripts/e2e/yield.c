@@ -1,8 +1,7 @@
 /* Preloaded into the engines of vLLM 0.32.0: a short sleep instead of
  * sched_yield(2), which their worker processes call in a loop while they wait.
- * Linux 6.18 takes a time slice from a thread for each such call, so that beside
- * NIXL's progress threads, which never yield, two cores stood still for up to a
- * minute (docs/e2e.md). */
+ * On Linux 6.18, beside NIXL's progress threads, which never yield, two cores
+ * served nothing else for up to a minute (docs/e2e.md). */
 #include <time.h>
 
 int sched_yield(void);
