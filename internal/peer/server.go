@@ -187,7 +187,7 @@ func (s *Server) end(ses *session, cause error) error {
 	return err
 }
 
-// errGone is the end of a session whose client said goodbye.
+// errBye is the end of a session whose client said goodbye.
 var errBye = errors.New("goodbye")
 
 // attend is a session's life.
@@ -281,11 +281,11 @@ func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ses.ctx, func() { cancel(context.Cause(ses.ctx)) })()
-	if err := f(ctx, ses.side); err != nil && ses.ctx.Err() != nil {
+	err := f(ctx, ses.side)
+	if err != nil && ses.ctx.Err() != nil {
 		return context.Cause(ses.ctx)
-	} else {
-		return err
 	}
+	return err
 }
 
 // beats is how many of them go into the timeout.
