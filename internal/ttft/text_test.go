@@ -79,17 +79,10 @@ func TestTextGolden(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines, conds := tt.lines()
-			res, err := Analyze(lines, conds, 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var b strings.Builder
-			if err := res.Text(&b); err != nil {
-				t.Fatal(err)
-			}
+			_, text := analysed(t, lines, conds)
 			path := filepath.Join("testdata", name)
 			if *update {
-				if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -97,10 +90,10 @@ func TestTextGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(string(want), b.String()); d != "" {
+			if d := cmp.Diff(string(want), text); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
-			for line := range strings.Lines(b.String()) {
+			for line := range strings.Lines(text) {
 				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > columns {
 					t.Errorf("%d columns: %s", n, line)
 				}
@@ -109,12 +102,9 @@ func TestTextGolden(t *testing.T) {
 	}
 }
 
-// A first chunk with several tokens is late for the first one: that is said.
-func TestMergedChunksAreTold(t *testing.T) {
-	lines, conds := synthetic([]string{"tcp"}, 10, 4, LoadClosed, 1)
-	for i := range 3 {
-		lines[i].ITLNs = nil // two tokens in one chunk
-	}
+// analysed is the analysis of lines and its text.
+func analysed(t *testing.T, lines []Line, conds []record.Condition) (*Result, string) {
+	t.Helper()
 	res, err := Analyze(lines, conds, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +113,18 @@ func TestMergedChunksAreTold(t *testing.T) {
 	if err := res.Text(&b); err != nil {
 		t.Fatal(err)
 	}
-	if res.Rows[0].Merged != 3 || !strings.Contains(b.String(), "3 of 40 requests came in fewer chunks than tokens") {
-		t.Errorf("%d merged\n%s", res.Rows[0].Merged, b.String())
+	return res, b.String()
+}
+
+// A first chunk with several tokens is late for the first one: that is said.
+func TestMergedChunksAreTold(t *testing.T) {
+	lines, conds := synthetic([]string{"tcp"}, 10, 4, LoadClosed, 1)
+	for i := range 3 {
+		lines[i].ITLNs = nil // two tokens in one chunk
+	}
+	res, text := analysed(t, lines, conds)
+	if res.Rows[0].Merged != 3 || !strings.Contains(text, "3 of 40 requests came in fewer chunks than tokens") {
+		t.Errorf("%d merged\n%s", res.Rows[0].Merged, text)
 	}
 }
 
