@@ -21,6 +21,6 @@ done
 scripts/e2e/toyproxy.sh >/dev/null
 
 list=$(IFS=,; echo "$*")
-# Each step has its own limit; this one is longer than all of them, and eight
+# Each step has its own limit; this one is longer than all of them, and six
 # times what two idle cores take. One package with -v: progress shows at once.
 XFERBENCH_E2E_VERSIONS=$list scripts/go test -v -count=1 -tags e2e -timeout 160m -run '^TestEngines$' ./internal/ttft/e2e
