@@ -101,9 +101,10 @@ func iperf3(streams int) figure {
 	}
 }
 
-// perftest is one run of ucx_perftest: mean latency in µs and rate in GB/s,
-// both over the whole test with its final flush. Its MB are 2^20.
-func perftest(tls, test string, size, iters, outstanding int) func(context.Context) (us, gbs float64, err error) {
+// perftest is one run of ucx_perftest, after a warm-up that it leaves out: mean
+// latency in µs and rate in GB/s, both over the whole test with its final flush.
+// Its MB are 2^20.
+func perftest(tls, test string, size, iters, warm, outstanding int) func(context.Context) (us, gbs float64, err error) {
 	return func(ctx context.Context) (float64, float64, error) {
 		port, err := freePort()
 		if err != nil {
@@ -112,7 +113,7 @@ func perftest(tls, test string, size, iters, outstanding int) func(context.Conte
 		env := []string{"UCX_TLS=" + tls, "UCX_NET_DEVICES=lo"}
 		out, err := pair(ctx, env, "", []string{"ucx_perftest", "-p", port},
 			[]string{"ucx_perftest", "127.0.0.1", "-p", port, "-t", test, "-s", strconv.Itoa(size), "-n", strconv.Itoa(iters),
-				"-w", strconv.Itoa(max(1, iters/10)), "-O", strconv.Itoa(outstanding), "-f", "-v"})
+				"-w", strconv.Itoa(warm), "-O", strconv.Itoa(outstanding), "-f", "-v"})
 		if err != nil {
 			return 0, 0, err
 		}
@@ -128,13 +129,13 @@ func perftest(tls, test string, size, iters, outstanding int) func(context.Conte
 	}
 }
 
-func ucxRate(tls, test string, size, iters, outstanding int) figure {
-	f := perftest(tls, test, size, iters, outstanding)
+func ucxRate(tls, test string, size, iters, warm, outstanding int) figure {
+	f := perftest(tls, test, size, iters, warm, outstanding)
 	return func(ctx context.Context) (float64, error) { _, r, err := f(ctx); return r, err }
 }
 
 func ucxLatency(tls, test string, size, iters int) figure {
-	f := perftest(tls, test, size, iters, 1)
+	f := perftest(tls, test, size, iters, iters/10, 1)
 	return func(ctx context.Context) (float64, error) { us, _, err := f(ctx); return us, err }
 }
 

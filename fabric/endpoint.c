@@ -7,7 +7,10 @@
 #include <string.h>
 
 /* NIXL's plugin opens its queues this deep; some providers allow less. */
-#define CQ_SIZE 12288
+#define CQ_SIZE_EFA 12288
+/* Elsewhere the queue is a ring in memory that each completion moves along: one
+ * that outgrows the cache costs a miss a completion. */
+#define CQ_SIZE 1024
 
 int xb_ofi_fail(const struct xb_ofi_lib *lib, struct xb_ofi_error *error, const char *call, int rc)
 {
@@ -25,9 +28,12 @@ static int open_cq(struct xb_ofi_ep *e, struct fid_cq **cq)
 		struct fi_cq_attr attr;
 		char pad[XB_OFI_PAD];
 	} a;
+	size_t size = e->how.efa ? CQ_SIZE_EFA : CQ_SIZE;
 	int rc = 0;
 
-	for (size_t size = CQ_SIZE; size >= 128; size /= 2) {
+	if (size < e->how.depth + XB_OFI_ACKS)
+		size = e->how.depth + XB_OFI_ACKS;
+	for (; size >= 128; size /= 2) {
 		memset(&a, 0, sizeof(a));
 		a.attr.size = size;
 		a.attr.format = FI_CQ_FORMAT_DATA;

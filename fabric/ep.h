@@ -38,7 +38,7 @@ enum {
 	XB_OFI_ACKS = 4,        /* acknowledgements in flight at most, and receives for them */
 	XB_OFI_ACK_ROOM = 64,   /* bytes of control memory for one */
 	XB_OFI_CQ_BATCH = 32,   /* completions a read takes at most */
-	XB_OFI_LOOK_EVERY = 16, /* polls in which the queue that expects nothing is read once */
+	XB_OFI_LOOK_EVERY = 256, /* polls in which the queue that expects nothing is read once */
 };
 
 struct xb_ofi_ep {

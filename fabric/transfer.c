@@ -277,6 +277,7 @@ static int received(struct xb_ofi_ep *e, struct xb_ofi_op *o, uint64_t data)
 	return rc;
 }
 
+/* How many messages and events arrived, or XB_FAIL. */
 static int read_rx(struct xb_ofi_ep *e)
 {
 	struct fi_cq_data_entry entries[XB_OFI_CQ_BATCH];
@@ -284,7 +285,7 @@ static int read_rx(struct xb_ofi_ep *e)
 	int rc;
 
 	if (n == -FI_EAGAIN)
-		return XB_OK;
+		return 0;
 	if (n < 0)
 		return n == -FI_EAVAIL ? fail_cq(e, e->rx_cq) : fail(e, "fi_cq_read", n);
 	for (ssize_t i = 0; i < n; i++) {
@@ -302,7 +303,7 @@ static int read_rx(struct xb_ofi_ep *e)
 		if (rc != XB_OK)
 			return rc;
 	}
-	return XB_OK;
+	return (int)n;
 }
 
 /* Posts the receive slots that are free; a full queue leaves some for later. */
@@ -345,11 +346,13 @@ static int post_receives(struct xb_ofi_ep *e)
 static int progress(void *lane)
 {
 	struct xb_ofi_ep *e = lane;
-	int look = ++e->turn % XB_OFI_LOOK_EVERY == 0, done = 0, injected = (int)e->injected;
+	int look = ++e->turn % XB_OFI_LOOK_EVERY == 0, done = 0, arrived = 0, injected = (int)e->injected;
 
 	e->injected = 0;
 	if (injected && !look && !e->tx_pending)
 		return injected;
+	if (e->armed.sends && e->armed.posted < e->armed.n && post_receives(e) != XB_OK)
+		return XB_FAIL;
 	/* Reading either queue progresses the endpoint on most providers, at the cost
 	 * of a system call on some: the one that expects nothing is read rarely. */
 	if (e->tx_pending || look) {
@@ -358,14 +361,14 @@ static int progress(void *lane)
 			return done;
 	}
 	if (!e->how.initiator || !e->tx_pending || look) {
-		if (read_rx(e) != XB_OK)
-			return XB_FAIL;
+		arrived = read_rx(e);
+		if (arrived < 0)
+			return arrived;
 	}
 	if (look && e->eq && read_eq(e) != XB_OK)
 		return XB_FAIL;
-	if (e->slots_due && post_slots(e) != XB_OK)
-		return XB_FAIL;
-	if (e->armed.sends && e->armed.posted < e->armed.n && post_receives(e) != XB_OK)
+	/* What arrived is answered first, while enough slots are posted. */
+	if (e->slots_due && (arrived == 0 || 2 * e->slots_due >= e->slots) && post_slots(e) != XB_OK)
 		return XB_FAIL;
 	return done + injected;
 }
@@ -387,6 +390,7 @@ static int landed(void *lane, int op)
 static int arm(void *lane, int op, const struct xb_piece *pieces, uint64_t n)
 {
 	struct xb_ofi_ep *e = lane;
+	int owed = e->armed.seq != e->armed.told;
 
 	if (!e->armed.begun) {
 		if (!acknowledged(e, op))
@@ -399,6 +403,12 @@ static int arm(void *lane, int op, const struct xb_piece *pieces, uint64_t n)
 		e->armed.seq += n > 0;
 		e->armed.sends = op == XB_SEND && e->how.sends == XB_OFI_SENDS_TAGGED;
 		e->armed.begun = 1;
+	}
+	/* While the last transfer's acknowledgement is owed, that goes first and the
+	 * receives are posted by the next poll: their cost is this transfer's. */
+	if (owed && e->armed.sends) {
+		e->armed.begun = 0;
+		return XB_OK;
 	}
 	if (e->armed.sends && post_receives(e) != XB_OK)
 		return XB_FAIL;

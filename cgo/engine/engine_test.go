@@ -88,6 +88,39 @@ func TestTransferCountsAndOrdersTimes(t *testing.T) {
 	}
 }
 
+// In yield mode a long wait rests between its polls; in spin mode it never does.
+func TestYieldRests(t *testing.T) {
+	polls := func(mode engine.Poll) uint64 {
+		f := enginetest.New(enginetest.Behaviour{CompletesAfter: 100 * time.Millisecond})
+		defer f.Free()
+		p, err := engine.NewPlan([]engine.Piece{{Len: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Free()
+		g, err := engine.NewGroup([]engine.Lane{f.Lane()}, engine.Config{Poll: mode, Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if err := g.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ss, err := g.Transfer(context.Background(), engine.Read, []*engine.Plan{p}, 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ss[0].Polls
+	}
+	// 100 ms in rests of 20 us are some 5,000 polls; without rests they are a million.
+	if n := polls(engine.Yield); n > 50_000 {
+		t.Errorf("%d polls in yield mode: it did not rest", n)
+	}
+	if n := polls(engine.Spin); n < 50_000 {
+		t.Errorf("%d polls in spin mode: it rested", n)
+	}
+}
+
 func TestWaitsEnd(t *testing.T) {
 	for name, tt := range map[string]struct {
 		b    enginetest.Behaviour

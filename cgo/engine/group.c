@@ -15,13 +15,27 @@ enum { CMD_NONE, CMD_TRANSFER, CMD_ARM };
 /* Where a target's lane stands within its armed iterations. */
 enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
 
-/* The deadline is looked at once in this many empty polls: a clock read costs
- * about as much as a poll. */
-#define DEADLINE_EVERY 64
-/* Polls in yield mode to one that gives the core away. */
+/* The clock is looked at once in this many empty polls: a read of it costs about
+ * as much as a poll of shared memory. */
+#define CLOCK_EVERY 16
+/* A wait polls as fast as it can this often; it then pauses the core between two
+ * polls and, in yield mode, gives it away once in so many. */
+#define PATIENT_AFTER 64
 #define YIELD_EVERY 8
+/* In yield mode a transfer also rests after an empty poll, since polling takes
+ * locks and, on a shared core, time from whoever does the work. Not for longer
+ * than this part of the transfer so far, by which it may end late, nor than this
+ * part of the time that the operations in flight last, which must not run out. */
+#define REST_OF_TRANSFER 256
+#define REST_OF_FLIGHT 64
+#define REST_MOST_NS 20000
+#define REST_LEAST_NS 1000
+#define REST_PAUSES 32 /* between two looks at the clock, under a microsecond */
 /* Posts between two polls, so that completions do not pile up unread. */
-#define POLL_EVERY 16
+#define POLL_EVERY 64
+/* Who waits for armed iterations looks whether any arrived this often: waking
+ * up oftener would take a core from a lane. */
+#define LOOK_NS 100000000
 /* An idle lane's queues are still polled this often: handshakes wait for it. */
 #define IDLE_NS 1000000
 
@@ -36,6 +50,7 @@ struct lane {
 	int rc; /* of the command in hand, an errno */
 	int arm;
 	uint32_t armed, acked;
+	uint32_t empty; /* polls since an armed iteration last moved */
 	_Atomic uint32_t complete;
 	_Atomic int dead; /* failed while progressing: an errno, never polled again */
 	char err[512];
@@ -64,17 +79,23 @@ static int64_t now(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void relax(const struct xb_group *g, uint32_t polls)
+static void pause_core(void)
 {
-	if (g->poll_mode == XB_YIELD && polls % YIELD_EVERY == 0) {
-		sched_yield();
-		return;
-	}
 #if defined(__x86_64__)
 	__builtin_ia32_pause();
 #elif defined(__aarch64__)
 	__asm__ volatile("yield");
 #endif
+}
+
+static void relax(const struct xb_group *g, uint32_t empty)
+{
+	if (empty < PATIENT_AFTER)
+		return;
+	if (g->poll_mode == XB_YIELD && empty % YIELD_EVERY == 0)
+		sched_yield();
+	else
+		pause_core();
 }
 
 static int fail(struct lane *l, int rc, const char *what)
@@ -85,13 +106,34 @@ static int fail(struct lane *l, int rc, const char *what)
 
 static int fail_op(struct lane *l) { return fail(l, EIO, l->ops->error(l->impl)); }
 
-/* One wait of a transfer: progress resets its deadline. */
+/* How far a transfer is, and how long it has waited since it last moved. */
 struct wait {
-	int64_t deadline;
+	int64_t begun; /* 0: nothing to rest in */
+	int64_t since, rest;
+	uint64_t posted, done;
 	uint32_t empty;
 };
 
-static void moved(struct wait *w) { *w = (struct wait){ 0 }; }
+static void moved(struct wait *w) { w->since = w->empty = 0; }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t rest_at(const struct wait *w, int64_t t)
+{
+	int64_t run = t - w->begun, flying = (int64_t)(w->posted - w->done), done = (int64_t)w->done;
+	int64_t part = run / REST_OF_TRANSFER;
+
+	if (done > flying && flying > 0)
+		part = least(part, run / done * flying / REST_OF_FLIGHT);
+	return part < REST_LEAST_NS ? 0 : least(part, REST_MOST_NS);
+}
+
+static void rest(const struct wait *w)
+{
+	for (int64_t until = now() + w->rest; now() < until;)
+		for (int i = 0; i < REST_PAUSES; i++)
+			pause_core();
+}
 
 /* Called on each poll that moved nothing; an errno ends the wait. what is being
  * waited for, or NULL when the wait ends with that of another lane. */
@@ -99,19 +141,23 @@ static int idle(struct lane *l, struct wait *w, const char *what)
 {
 	struct xb_group *g = l->g;
 
-	if (w->empty++ % DEADLINE_EVERY == 0) {
+	if (w->empty++ % CLOCK_EVERY == 0) {
 		int64_t t = now();
 
 		if (atomic_load_explicit(&g->stop, memory_order_relaxed))
 			return fail(l, ECANCELED, "stopped");
 		if (atomic_load_explicit(&g->failed, memory_order_relaxed))
 			return fail(l, ECANCELED, "another lane failed");
-		if (w->deadline == 0)
-			w->deadline = t + g->timeout_ns;
-		else if (what && t > w->deadline)
+		if (w->since == 0)
+			w->since = t;
+		else if (what && t - w->since > g->timeout_ns)
 			return fail(l, ETIMEDOUT, what);
+		if (w->begun && g->poll_mode == XB_YIELD)
+			w->rest = rest_at(w, t);
 	}
 	relax(g, w->empty);
+	if (w->rest)
+		rest(w);
 	return 0;
 }
 
@@ -135,14 +181,13 @@ static int meet(struct lane *l, uint32_t i)
 	return 0;
 }
 
-static int post_all(struct lane *l, struct xb_sample *s, uint64_t *done, struct wait *w)
+static int post_all(struct lane *l, struct xb_sample *s, struct wait *w)
 {
 	struct xb_group *g = l->g;
-	uint64_t posted = 0;
 	int rc;
 
-	while (posted < l->n) {
-		uint64_t room = g->depth - (posted - *done), want = l->n - posted;
+	while (w->posted < l->n) {
+		uint64_t room = g->depth - (w->posted - w->done), want = l->n - w->posted;
 		int full = room == 0;
 
 		if (want > POLL_EVERY)
@@ -150,26 +195,26 @@ static int post_all(struct lane *l, struct xb_sample *s, uint64_t *done, struct 
 		if (want > room)
 			want = room;
 		if (!full) {
-			rc = l->ops->post(l->impl, g->op, &l->pieces[posted], posted, (uint32_t)want);
+			rc = l->ops->post(l->impl, g->op, &l->pieces[w->posted], w->posted, (uint32_t)want);
 			if (rc < 0)
 				return fail_op(l);
-			posted += (uint64_t)rc;
+			w->posted += (uint64_t)rc;
 			full = (uint64_t)rc < want;
 			s->eagain += (uint64_t)full;
 		}
-		if (posted == l->n)
+		if (w->posted == l->n)
 			break;
 		rc = l->ops->poll(l->impl);
 		s->polls++;
 		if (rc == XB_FAIL)
 			return fail_op(l);
-		*done += (uint64_t)rc;
+		w->done += (uint64_t)rc;
 		if (rc > 0 || !full)
 			moved(w);
 		else if ((rc = idle(l, w, "no operation could be posted or completed")))
 			return rc;
 	}
-	s->ops = posted;
+	s->ops = w->posted;
 	s->bytes = l->bytes;
 	return 0;
 }
@@ -178,22 +223,21 @@ static int transfer_once(struct lane *l, struct xb_sample *s)
 {
 	struct xb_group *g = l->g;
 	struct wait w = { 0 };
-	uint64_t done = 0;
 	int rc;
 
 	if (l->ops->begin(l->impl, g->op, l->n) != XB_OK)
 		return fail_op(l);
-	s->begin_ns = now();
-	if ((rc = post_all(l, s, &done, &w)))
+	w.begun = s->begin_ns = now();
+	if ((rc = post_all(l, s, &w)))
 		return rc;
 	s->posted_ns = now();
 	moved(&w);
-	while (done < l->n) {
+	while (w.done < l->n) {
 		rc = l->ops->poll(l->impl);
 		s->polls++;
 		if (rc == XB_FAIL)
 			return fail_op(l);
-		done += (uint64_t)rc;
+		w.done += (uint64_t)rc;
 		if (rc > 0)
 			moved(&w);
 		else if ((rc = idle(l, &w, "no operation completed")))
@@ -237,6 +281,13 @@ static void transfer(struct lane *l)
 	}
 }
 
+static void tell(struct xb_group *g)
+{
+	pthread_mutex_lock(&g->mu);
+	pthread_cond_broadcast(&g->finished);
+	pthread_mutex_unlock(&g->mu);
+}
+
 /* Drives a target's armed iterations as far as they go. The next iteration is
  * armed before the last one is acknowledged: the initiator goes on at once. */
 static int step_armed(struct lane *l)
@@ -272,8 +323,13 @@ static int step_armed(struct lane *l)
 		}
 		if (rc == XB_FAIL)
 			return fail_op(l);
-		if (l->arm == was || l->arm == ARM_NONE)
+		if (l->arm == was)
 			return 0;
+		l->empty = 0;
+		if (l->arm == ARM_NONE) {
+			tell(g);
+			return 0;
+		}
 	}
 }
 
@@ -312,21 +368,28 @@ static void finish(struct lane *l)
 	pthread_mutex_unlock(&g->mu);
 }
 
-/* Sleeps until the next command or the next time an idle queue wants a poll. */
-static void rest(struct lane *l, uint64_t seen)
+/* Waits for a signal for ns at most, with the group's mutex held. */
+static void wait_ns(struct xb_group *g, pthread_cond_t *c, long ns)
 {
-	struct xb_group *g = l->g;
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_nsec += IDLE_NS;
+	t.tv_nsec += ns;
 	if (t.tv_nsec >= 1000000000) {
 		t.tv_nsec -= 1000000000;
 		t.tv_sec++;
 	}
+	pthread_cond_timedwait(c, &g->mu, &t);
+}
+
+/* Sleeps until the next command or the next time an idle queue wants a poll. */
+static void sleep_idle(struct lane *l, uint64_t seen)
+{
+	struct xb_group *g = l->g;
+
 	pthread_mutex_lock(&g->mu);
 	if (atomic_load(&g->seq) == seen && !atomic_load(&g->quit) && !atomic_load(&g->hot))
-		pthread_cond_timedwait(&g->command, &g->mu, &t);
+		wait_ns(g, &g->command, IDLE_NS);
 	pthread_mutex_unlock(&g->mu);
 }
 
@@ -335,7 +398,6 @@ static void *lane_main(void *arg)
 	struct lane *l = arg;
 	struct xb_group *g = l->g;
 	uint64_t seen = 0;
-	uint32_t polls = 0;
 
 	while (!atomic_load(&g->quit)) {
 		uint64_t s = atomic_load(&g->seq);
@@ -354,15 +416,13 @@ static void *lane_main(void *arg)
 		}
 		if (!atomic_load(&l->dead) && (rc = progress(l))) {
 			l->arm = ARM_NONE;
-			pthread_mutex_lock(&g->mu);
 			atomic_store(&l->dead, rc);
-			pthread_cond_broadcast(&g->finished);
-			pthread_mutex_unlock(&g->mu);
+			tell(g);
 		}
 		if (!atomic_load(&l->dead) && (l->arm != ARM_NONE || atomic_load(&g->hot)))
-			relax(g, ++polls);
+			relax(g, ++l->empty);
 		else
-			rest(l, seen);
+			sleep_idle(l, seen);
 	}
 	return NULL;
 }
@@ -518,35 +578,42 @@ int xb_group_arm(struct xb_group *g, int op, uint32_t iters, char *err, size_t e
 	return command(g, CMD_ARM, err, errlen);
 }
 
+static uint32_t all_complete(const struct xb_group *g)
+{
+	uint32_t n = g->iters;
+
+	for (int i = 0; i < g->n; i++)
+		if (atomic_load(&g->lanes[i].complete) < n)
+			n = atomic_load(&g->lanes[i].complete);
+	return n;
+}
+
 int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t errlen)
 {
 	int64_t deadline = now() + g->timeout_ns;
 	uint32_t last = 0;
+	int rc = 0;
 
-	for (;;) {
-		uint32_t least = g->iters;
-
-		for (int i = 0; i < g->n; i++)
-			if (atomic_load(&g->lanes[i].complete) < least)
-				least = atomic_load(&g->lanes[i].complete);
-		*arrived = least;
-		if (least == g->iters)
-			return 0;
-		if (xb_group_fault(g, err, errlen))
-			return EIO;
-		if (atomic_load(&g->stop)) {
-			snprintf(err, errlen, "stopped");
-			return ECANCELED;
-		}
-		if (least != last) {
-			last = least;
+	pthread_mutex_lock(&g->mu);
+	while (!rc && (*arrived = all_complete(g)) < g->iters) {
+		if (*arrived != last) {
+			last = *arrived;
 			deadline = now() + g->timeout_ns;
-		} else if (now() > deadline) {
-			snprintf(err, errlen, "%u of %u iterations arrived", least, g->iters);
-			return ETIMEDOUT;
 		}
-		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+		if (xb_group_fault(g, err, errlen)) {
+			rc = EIO;
+		} else if (atomic_load(&g->stop)) {
+			snprintf(err, errlen, "stopped");
+			rc = ECANCELED;
+		} else if (now() > deadline) {
+			snprintf(err, errlen, "%u of %u iterations arrived", last, g->iters);
+			rc = ETIMEDOUT;
+		} else {
+			wait_ns(g, &g->finished, least(LOOK_NS, g->timeout_ns));
+		}
 	}
+	pthread_mutex_unlock(&g->mu);
+	return rc;
 }
 
 int xb_group_fault(struct xb_group *g, char *err, size_t errlen)

@@ -2,6 +2,15 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
+
+static int64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 static int begin(void *p, int op, uint64_t n)
 {
@@ -11,6 +20,7 @@ static int begin(void *p, int op, uint64_t n)
 	(void)n;
 	f->begins++;
 	f->landed = 0;
+	f->begun = now();
 	return XB_OK;
 }
 
@@ -43,6 +53,8 @@ static int poll(void *p)
 		snprintf(f->error, sizeof(f->error), "poll failed");
 		return XB_FAIL;
 	}
+	if (f->completes_after && now() - f->begun < f->completes_after)
+		return 0;
 	if (f->never_completes || !f->outstanding || ++f->ready < f->polls_per_done)
 		return 0;
 	f->ready = 0;

@@ -10,11 +10,13 @@ struct fake {
 	uint64_t polls_per_done; /* a completion takes this many polls */
 	uint64_t fail_at;	 /* XB_FAIL at this post of all, from 1 */
 	uint64_t fail_poll_at;	 /* XB_FAIL at this poll of all, from 1 */
+	int64_t completes_after; /* nothing completes for so many ns after begin */
 	int never_completes, never_lands, never_arrives;
 	/* What happened. */
 	uint64_t posts, polls, flushes, begins, armed, acked, most;
 	uint64_t asked, outstanding, ready;
 	int landed;
+	int64_t begun;
 	char error[64];
 };
 
