@@ -221,15 +221,34 @@ func (e *Endpoint) Close() error {
 	var fe C.struct_xb_ofi_error
 	rc := C.xb_ofi_close(e.ep, &fe)
 	e.ep, e.region = nil, nil
-	var errs []error
+	var err error
 	if rc != 0 {
-		errs = append(errs, failure(e.provider, &fe))
+		err = failure(e.provider, &fe)
 	}
+	return errors.Join(err, e.sweepPeer())
+}
+
+// Abandon is Close for an endpoint that a thread is still inside: it stays open
+// until the process ends, and so must its buffer. Shared-memory files that its
+// provider will not remove are.
+func (e *Endpoint) Abandon() error {
+	if e.ep == nil {
+		return nil
+	}
+	e.ep, e.region = nil, nil
+	var err error
+	if e.attr.Provider == "shm" {
+		err = removeShared("/dev/shm", e.name)
+	}
+	return errors.Join(err, e.sweepPeer())
+}
+
+func (e *Endpoint) sweepPeer() error {
 	switch e.attr.Provider {
 	case "shm":
-		errs = append(errs, sweepShared("/dev/shm", e.peer.Name))
+		return sweepShared("/dev/shm", e.peer.Name)
 	case "efa":
-		errs = append(errs, sweepEFA("/dev/shm", e.peer))
+		return sweepEFA("/dev/shm", e.peer)
 	}
-	return errors.Join(errs...)
+	return nil
 }

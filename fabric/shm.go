@@ -23,19 +23,36 @@ var shmName = regexp.MustCompile(`^([1-9][0-9]{0,9}):([0-9]{1,10}):[0-9]{1,10}$`
 // but what is checked: it must have the provider's form, the process must be
 // gone, and the file must be a regular one of this user in dir.
 func sweepShared(dir string, name []byte) error {
+	if s, pid := shmFile(name); s != "" && gone(pid) {
+		return remove(dir, s, pid)
+	}
+	return nil
+}
+
+// removeShared removes the shared-memory file of an endpoint of this process.
+func removeShared(dir string, name []byte) error {
+	if s, pid := shmFile(name); s != "" && pid == os.Getpid() {
+		return remove(dir, s, pid)
+	}
+	return nil
+}
+
+// shmFile is the file and the process that an address of the shm provider
+// names; none if it has another form.
+func shmFile(name []byte) (file string, pid int) {
 	s := strings.TrimRight(string(name), "\x00")
 	if _, after, ok := strings.Cut(s, "://"); ok {
 		s = after
 	}
 	m := shmName.FindStringSubmatch(s)
 	if m == nil {
-		return nil
+		return "", 0
 	}
 	pid, err := strconv.Atoi(m[1])
 	if err != nil {
-		return nil
+		return "", 0
 	}
-	return sweep(dir, s, pid)
+	return s, pid
 }
 
 // sweepEFA removes the shared-memory file of a peer over efa that was killed
@@ -47,29 +64,29 @@ func sweepEFA(dir string, peer Address) error {
 		return nil
 	}
 	gid, qpn := netip.AddrFrom16([gidLen]byte(peer.Name)), binary.NativeEndian.Uint16(peer.Name[gidLen:])
-	return sweep(dir, fmt.Sprintf("%s_%04x_%08x_%04x", gid, qpn, binary.NativeEndian.Uint32(peer.Name[qkeyAt:]), os.Getuid()), peer.PID)
-}
-
-// sweep removes the regular file of this user named name in dir, if process pid
-// is gone.
-func sweep(dir, name string, pid int) error {
-	if !gone(pid) {
+	if !gone(peer.PID) {
 		return nil
 	}
+	return remove(dir, fmt.Sprintf("%s_%04x_%08x_%04x", gid, qpn, binary.NativeEndian.Uint32(peer.Name[qkeyAt:]), os.Getuid()), peer.PID)
+}
+
+// remove removes the regular file of this user named name in dir, which process
+// pid will not.
+func remove(dir, name string, pid int) error {
 	path := filepath.Join(dir, name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("shared memory of process %d, which is gone: %w", pid, err)
+		return fmt.Errorf("shared memory of process %d: %w", pid, err)
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !info.Mode().IsRegular() || !ok || int(st.Uid) != os.Geteuid() {
 		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("shared memory of process %d, which is gone: %w", pid, err)
+		return fmt.Errorf("shared memory of process %d: %w", pid, err)
 	}
 	return nil
 }

@@ -160,6 +160,8 @@ type Config struct {
 var (
 	ErrTimeout = errors.New("no progress within the timeout")
 	ErrStopped = errors.New("stopped")
+	// ErrStuck: a lane's thread does not return from a call of its library.
+	ErrStuck = errors.New("the library does not return from a call")
 )
 
 // Error is a failed batch: Words are the transport library's own.
@@ -225,16 +227,22 @@ func (g *Group) Start() error {
 }
 
 // Close ends the threads; after it the lanes belong to their transport again.
-// It may be called twice.
-func (g *Group) Close() {
+// After [ErrStuck] they do not: lanes, plans and their memory must stay as they
+// are until the process ends. It may be called twice.
+func (g *Group) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.g == nil {
-		return
+		return nil
 	}
-	C.xb_group_free(g.g)
-	C.free(unsafe.Pointer(g.results))
+	rc := C.xb_group_free(g.g)
+	results := g.results
 	g.g, g.results = nil, nil
+	if rc != 0 {
+		return ErrStuck
+	}
+	C.free(unsafe.Pointer(results))
+	return nil
 }
 
 // Stop ends the batch in hand, and every later one, with [ErrStopped].

@@ -41,7 +41,9 @@ func group(t *testing.T, timeout time.Duration, n int, bs ...enginetest.Behaviou
 	var counts []enginetest.Counts
 	done = func() []enginetest.Counts {
 		if counts == nil {
-			g.Close()
+			if err := g.Close(); err != nil {
+				t.Errorf("Close() = %v", err)
+			}
 			for i, f := range fakes {
 				counts = append(counts, f.Counts())
 				f.Free()
@@ -102,7 +104,11 @@ func TestYieldRests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer g.Close()
+		defer func() {
+			if err := g.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		if err := g.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -153,6 +159,45 @@ func TestFailureKeepsWords(t *testing.T) {
 	}
 	if len(ss) != 2 {
 		t.Errorf("%d samples, want the 2 before the failure", len(ss))
+	}
+}
+
+// A library that does not return from a call ends the batch all the same, and
+// Close says that it is still inside.
+func TestLaneThatHangs(t *testing.T) {
+	for name, b := range map[string][]enginetest.Behaviour{
+		"alone":         {{HangsAt: 5, PollsPerDone: 10}},
+		"beside others": {{}, {HangsAt: 5, PollsPerDone: 10}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var lanes []engine.Lane
+			var plans []*engine.Plan
+			for _, b := range b {
+				f := enginetest.New(b) // never freed: its thread stays in it
+				p, err := engine.NewPlan([]engine.Piece{{Len: 1}, {Len: 1}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				lanes, plans = append(lanes, f.Lane()), append(plans, p)
+			}
+			g, err := engine.NewGroup(lanes, engine.Config{Poll: engine.Yield, Timeout: 100 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := g.Transfer(context.Background(), engine.Read, plans, 1, 1); !errors.Is(err, engine.ErrTimeout) ||
+				!strings.Contains(err.Error(), "does not return") {
+				t.Errorf("the batch ended with %v", err)
+			}
+			if err := g.Close(); !errors.Is(err, engine.ErrStuck) {
+				t.Errorf("Close() = %v", err)
+			}
+			if err := g.Close(); err != nil {
+				t.Errorf("a second Close() = %v", err)
+			}
+		})
 	}
 }
 
@@ -224,8 +269,11 @@ func TestRefusals(t *testing.T) {
 			t.Error("taken")
 		}
 	}
-	g.Close()
-	g.Close()
+	for range 2 {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 	g.Stop()
 	if err := g.Fault(); err != nil {
 		t.Error(err)

@@ -36,6 +36,8 @@ enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
 /* Who waits for armed iterations looks whether any arrived this often: waking
  * up oftener would take a core from a lane. */
 #define LOOK_NS 100000000
+/* After a stop a lane has this long at most to come back from its library. */
+#define STOP_NS 2000000000ll
 /* An idle lane's queues are still polled this often: handshakes wait for it. */
 #define IDLE_NS 1000000
 
@@ -52,6 +54,9 @@ struct lane {
 	uint32_t armed, acked;
 	uint32_t empty; /* polls since an armed iteration last moved */
 	_Atomic uint32_t complete;
+	_Atomic uint32_t turn; /* counts polls: one that stands still is inside the library */
+	uint32_t seen_turn;    /* by who waits for the lane, and when it last moved */
+	int64_t seen_ns;
 	_Atomic int dead; /* failed while progressing: an errno, never polled again */
 	char err[512];
 };
@@ -66,6 +71,7 @@ struct xb_group {
 	_Atomic int stop, hot, quit, failed;
 	_Atomic uint64_t barrier;
 	int running; /* lanes that have yet to end the command in hand */
+	int stuck;   /* a lane does not come back: nothing of the group can be freed */
 	int cmd, op;
 	uint32_t iters, depth;
 	struct xb_sample *out;
@@ -96,6 +102,12 @@ static void relax(const struct xb_group *g, uint32_t empty)
 		sched_yield();
 	else
 		pause_core();
+}
+
+static int poll_lane(struct lane *l)
+{
+	atomic_fetch_add_explicit(&l->turn, 1, memory_order_relaxed);
+	return l->ops->poll(l->impl);
 }
 
 static int fail(struct lane *l, int rc, const char *what)
@@ -173,7 +185,7 @@ static int meet(struct lane *l, uint32_t i)
 		return 0;
 	atomic_fetch_add(&g->barrier, 1);
 	while (atomic_load(&g->barrier) < all) {
-		if (l->ops->poll(l->impl) == XB_FAIL)
+		if (poll_lane(l) == XB_FAIL)
 			return fail_op(l);
 		if ((rc = idle(l, &w, NULL)))
 			return rc;
@@ -204,7 +216,7 @@ static int post_all(struct lane *l, struct xb_sample *s, struct wait *w)
 		}
 		if (w->posted == l->n)
 			break;
-		rc = l->ops->poll(l->impl);
+		rc = poll_lane(l);
 		s->polls++;
 		if (rc == XB_FAIL)
 			return fail_op(l);
@@ -233,7 +245,7 @@ static int transfer_once(struct lane *l, struct xb_sample *s)
 	s->posted_ns = now();
 	moved(&w);
 	while (w.done < l->n) {
-		rc = l->ops->poll(l->impl);
+		rc = poll_lane(l);
 		s->polls++;
 		if (rc == XB_FAIL)
 			return fail_op(l);
@@ -245,7 +257,7 @@ static int transfer_once(struct lane *l, struct xb_sample *s)
 	}
 	s->local_ns = now();
 	while ((rc = l->ops->flush(l->impl, g->op)) == XB_AGAIN) {
-		if (l->ops->poll(l->impl) == XB_FAIL)
+		if (poll_lane(l) == XB_FAIL)
 			return fail_op(l);
 		if ((rc = idle(l, &w, "the flush could not be posted")))
 			return rc;
@@ -254,7 +266,7 @@ static int transfer_once(struct lane *l, struct xb_sample *s)
 		return fail_op(l);
 	while ((rc = l->ops->landed(l->impl, g->op)) == 0) {
 		s->polls++;
-		if (l->ops->poll(l->impl) == XB_FAIL)
+		if (poll_lane(l) == XB_FAIL)
 			return fail_op(l);
 		if (l->ops->landed(l->impl, g->op) == 0 &&
 		    (rc = idle(l, &w, "the data was not confirmed to have landed")))
@@ -335,7 +347,7 @@ static int step_armed(struct lane *l)
 
 static int progress(struct lane *l)
 {
-	int rc = l->ops->poll(l->impl);
+	int rc = poll_lane(l);
 
 	if (rc == XB_FAIL)
 		return fail_op(l);
@@ -485,21 +497,59 @@ int xb_group_start(struct xb_group *g)
 	return rc;
 }
 
-void xb_group_free(struct xb_group *g)
+/* Whether a lane has been inside its library for longer than it may. A process
+ * that is killed inside a lock that it shares leaves it locked for ever (shm). */
+static int stuck(struct xb_group *g)
 {
+	int64_t t = now(), limit = atomic_load(&g->stop) ? least(g->timeout_ns, STOP_NS) : g->timeout_ns;
+
+	for (int i = 0; i < g->n; i++) {
+		struct lane *l = &g->lanes[i];
+		uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
+
+		if (atomic_load(&l->dead))
+			continue;
+		if (turn != l->seen_turn || l->seen_ns == 0) {
+			l->seen_turn = turn;
+			l->seen_ns = t;
+		} else if (t - l->seen_ns > limit) {
+			g->stuck = 1;
+		}
+	}
+	return g->stuck;
+}
+
+/* Ends a lane's thread; an errno if it does not come back from its library. */
+static int join(struct lane *l)
+{
+	int64_t ns = least(l->g->timeout_ns, STOP_NS);
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_sec += ns / 1000000000 + 1;
+	return pthread_timedjoin_np(l->thread, NULL, &t);
+}
+
+int xb_group_free(struct xb_group *g)
+{
+	int rc = g->stuck ? EBUSY : 0;
+
 	pthread_mutex_lock(&g->mu);
 	atomic_store(&g->stop, 1);
 	atomic_store(&g->quit, 1);
 	pthread_cond_broadcast(&g->command);
 	pthread_cond_broadcast(&g->finished);
 	pthread_mutex_unlock(&g->mu);
-	for (int i = 0; i < g->started; i++)
-		pthread_join(g->lanes[i].thread, NULL);
+	for (; g->started > 0 && !rc; g->started -= !rc)
+		rc = join(&g->lanes[g->started - 1]);
+	if (rc)
+		return rc;
 	pthread_cond_destroy(&g->command);
 	pthread_cond_destroy(&g->finished);
 	pthread_mutex_destroy(&g->mu);
 	free(g->lanes);
 	free(g);
+	return 0;
 }
 
 void xb_group_stop(struct xb_group *g, int stop)
@@ -537,18 +587,28 @@ static int result(struct xb_group *g, char *err, size_t errlen)
 
 static int command(struct xb_group *g, int cmd, char *err, size_t errlen)
 {
+	int away;
+
 	pthread_mutex_lock(&g->mu);
 	g->cmd = cmd;
 	g->running = g->n;
 	atomic_store(&g->failed, 0);
 	atomic_store(&g->barrier, 0);
 	atomic_fetch_add(&g->seq, 1);
+	for (int i = 0; i < g->n; i++)
+		g->lanes[i].seen_ns = 0;
 	pthread_cond_broadcast(&g->command);
-	/* Each lane ends by its own deadline, so this wait does too. */
-	while (g->running)
-		pthread_cond_wait(&g->finished, &g->mu);
+	/* Each lane ends by its own deadline, unless it does not come back. */
+	while (g->running && !stuck(g))
+		wait_ns(g, &g->finished, least(LOOK_NS, g->timeout_ns));
+	away = g->stuck;
+	if (away)
+		atomic_store(&g->failed, 1);
 	pthread_mutex_unlock(&g->mu);
-	return result(g, err, errlen);
+	if (!away)
+		return result(g, err, errlen);
+	snprintf(err, errlen, "the library does not return from a call: a lock that it shares with the peer may have died with it");
+	return ETIMEDOUT;
 }
 
 int xb_group_transfer(struct xb_group *g, int op, uint32_t iters, uint32_t depth,

@@ -12,8 +12,10 @@ struct xb_group *xb_group_new(int n, int poll_mode, int64_t timeout_ns);
 void xb_group_set(struct xb_group *g, int i, void *impl, const void *ops);
 /* Starts one thread a lane; 0 or an errno. */
 int xb_group_start(struct xb_group *g);
-/* Ends the threads and frees g. The lanes' own objects stay the caller's. */
-void xb_group_free(struct xb_group *g);
+/* Ends the threads and frees g; the lanes' own objects stay the caller's. An
+ * errno if a thread does not come back from its library: then g, the lanes, the
+ * plans and their memory must stay until the process ends. */
+int xb_group_free(struct xb_group *g);
 
 void xb_group_plan(struct xb_group *g, int i, const struct xb_piece *pieces, uint64_t n);
 void xb_group_stop(struct xb_group *g, int stop);

@@ -443,11 +443,14 @@ func (e *fabricEndpoint) Fault() error {
 
 // Close may be called twice.
 func (e *fabricEndpoint) Close() error {
+	closeLanes := e.closeLanes
 	if e.group != nil {
-		e.group.Close()
+		if err := e.group.Close(); err != nil {
+			closeLanes = func() error { return e.abandon(err) }
+		}
 		e.group = nil
 	}
-	errs := []error{e.closeLanes()}
+	errs := []error{closeLanes()}
 	if e.found != nil {
 		e.found.Free()
 	}
@@ -455,6 +458,15 @@ func (e *fabricEndpoint) Close() error {
 		f.Free()
 	}
 	e.lanes = nil
+	return errors.Join(errs...)
+}
+
+// abandon leaves the lanes to the thread that is still inside one.
+func (e *fabricEndpoint) abandon(err error) error {
+	errs := []error{fmt.Errorf("%s: %w: %w", e.cfg.Provider, ErrNotClosed, err)}
+	for _, l := range e.lanes {
+		errs = append(errs, l.Abandon())
+	}
 	return errors.Join(errs...)
 }
 

@@ -238,12 +238,18 @@ func TestFabricPeerKilled(t *testing.T) {
 					t.Errorf("the error came after %v", d)
 				}
 				begin = time.Now()
-				p.close()
+				p.closed = true
+				// A peer of shm may die inside a lock that both share.
+				if err := p.ep.Close(); err != nil && !(provider == "shm" && errors.Is(err, ErrNotClosed)) {
+					t.Errorf("closing: %v", err)
+				}
 				if d := time.Since(begin); d > 15*time.Second {
 					t.Errorf("closing took %v", d)
 				}
-				if left, err := filepath.Glob(fmt.Sprintf("/dev/shm/*%d*", p.cmd.Process.Pid)); err != nil || len(left) > 0 {
-					t.Errorf("left in /dev/shm of the dead peer: %v %v", left, err)
+				for _, pid := range []int{p.cmd.Process.Pid, os.Getpid()} {
+					if left, err := filepath.Glob(fmt.Sprintf("/dev/shm/%d:*", pid)); err != nil || len(left) > 0 {
+						t.Errorf("left in /dev/shm of process %d: %v %v", pid, left, err)
+					}
 				}
 			})
 		}

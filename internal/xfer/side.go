@@ -128,6 +128,7 @@ type Side struct {
 	buf       *mem.Buffer
 	endpoints map[int]Endpoint
 	plans     map[int]*sidePlan
+	held      bool // a library did not let go of an endpoint, its plans and the buffer
 }
 
 type sidePlan struct {
@@ -394,28 +395,37 @@ func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
 	}
 	delete(s.endpoints, r.Endpoint)
 	err = ep.Close()
+	s.held = s.held || errors.Is(err, ErrNotClosed)
 	for id, p := range s.plans {
 		if p.endpoint == r.Endpoint {
-			freePlans(p.lanes)
-			delete(s.plans, id)
+			s.freePlans(id, p)
 		}
 	}
 	return Done{}, err
 }
 
-// Close closes all endpoints, then frees plans and buffer, but for the buffer of
-// an endpoint that does not close; it may be called twice.
+// freePlans frees a plan's lanes, unless a library may still read them.
+func (s *Side) freePlans(id int, p *sidePlan) {
+	if !s.held {
+		freePlans(p.lanes)
+	}
+	delete(s.plans, id)
+}
+
+// Close closes all endpoints, then frees plans and buffer, unless an endpoint did
+// not close and its library may still use them; it may be called twice.
 func (s *Side) Close() error {
 	var errs []error
 	for id, ep := range s.endpoints {
-		errs = append(errs, ep.Close())
+		err := ep.Close()
+		s.held = s.held || errors.Is(err, ErrNotClosed)
+		errs = append(errs, err)
 		delete(s.endpoints, id)
 	}
 	for id, p := range s.plans {
-		freePlans(p.lanes)
-		delete(s.plans, id)
+		s.freePlans(id, p)
 	}
-	if s.buf != nil && !errors.Is(errors.Join(errs...), ErrNotClosed) {
+	if s.buf != nil && !s.held {
 		errs = append(errs, s.buf.Free())
 	}
 	s.buf = nil

@@ -324,8 +324,15 @@ func (e *ucxEndpoint) Fault() error {
 func (e *ucxEndpoint) Close() error {
 	var errs []error
 	if e.group != nil {
-		e.group.Close()
+		err := e.group.Close()
 		e.group = nil
+		if err != nil { // a thread is still inside a worker
+			e.workers, e.mem, e.ctx = nil, nil, nil
+			return fmt.Errorf("%s: %w: %w", e.cfg.Provider, ErrNotClosed, err)
+		}
+	}
+	if e.ctx == nil {
+		return nil
 	}
 	for _, w := range e.workers {
 		errs = append(errs, w.Close())

@@ -21,6 +21,7 @@ type Behaviour struct {
 	PollsPerDone uint64 // a completion takes this many polls
 	FailAt       uint64 // fail at this post of all, from 1
 	FailPollAt   uint64 // fail at this poll of all, from 1
+	HangsAt      uint64 // this poll of all, from 1, never returns
 	// CompletesAfter is how long after its begin a transfer's first operation ends.
 	CompletesAfter time.Duration
 	// NeverCompletes, NeverLands and NeverArrives make the loop wait for ever.
@@ -41,6 +42,7 @@ func New(b Behaviour) *Lane {
 	f := C.fake_new()
 	f.refuse_every, f.polls_per_done = C.uint64_t(b.RefuseEvery), C.uint64_t(b.PollsPerDone)
 	f.fail_at, f.fail_poll_at = C.uint64_t(b.FailAt), C.uint64_t(b.FailPollAt)
+	f.hangs_at = C.uint64_t(b.HangsAt)
 	f.completes_after = C.int64_t(b.CompletesAfter)
 	f.never_completes, f.never_lands, f.never_arrives = btoi(b.NeverCompletes), btoi(b.NeverLands), btoi(b.NeverArrives)
 	return &Lane{f}

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static int64_t now(void)
 {
@@ -53,6 +54,8 @@ static int poll(void *p)
 		snprintf(f->error, sizeof(f->error), "poll failed");
 		return XB_FAIL;
 	}
+	while (f->polls == f->hangs_at)
+		pause();
 	if (f->completes_after && now() - f->begun < f->completes_after)
 		return 0;
 	if (f->never_completes || !f->outstanding || ++f->ready < f->polls_per_done)
