@@ -19,10 +19,11 @@ enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
  * as much as a poll of shared memory. */
 #define CLOCK_EVERY 16
 /* A wait polls as fast as it can this often; it then pauses the core between two
- * polls and, in yield mode, gives it away once in so many. */
+ * polls and, in yield mode, gives it away once in so many. Lanes that share cores
+ * with each other do so from the start. */
 #define PATIENT_AFTER 64
 #define YIELD_EVERY 8
-/* In yield mode a transfer also rests after an empty poll, since polling takes
+/* In yield mode a lone lane's transfer also rests after an empty poll, since polling takes
  * locks and, on a shared core, time from whoever does the work. Not for longer
  * than this part of the transfer so far, by which it may end late, nor than this
  * part of the time that the operations in flight last, which must not run out. */
@@ -96,7 +97,7 @@ static void pause_core(void)
 
 static void relax(const struct xb_group *g, uint32_t empty)
 {
-	if (empty < PATIENT_AFTER)
+	if (empty < PATIENT_AFTER && g->n == 1)
 		return;
 	if (g->poll_mode == XB_YIELD && empty % YIELD_EVERY == 0)
 		sched_yield();
@@ -164,7 +165,7 @@ static int idle(struct lane *l, struct wait *w, const char *what)
 			w->since = t;
 		else if (what && t - w->since > g->timeout_ns)
 			return fail(l, ETIMEDOUT, what);
-		if (w->begun && g->poll_mode == XB_YIELD)
+		if (w->begun && g->poll_mode == XB_YIELD && g->n == 1)
 			w->rest = rest_at(w, t);
 	}
 	relax(g, w->empty);
