@@ -37,6 +37,7 @@ enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
 /* Who waits for armed iterations looks whether any arrived this often: waking
  * up oftener would take a core from a lane. */
 #define LOOK_NS 100000000
+#define SETTLED_NS 1000000
 /* After a stop a lane has this long at most to come back from its library. */
 #define STOP_NS 2000000000ll
 /* An idle lane's queues are still polled this often: handshakes wait for it. */
@@ -338,7 +339,8 @@ static int step_armed(struct lane *l)
 			return fail_op(l);
 		if (l->arm == was)
 			return 0;
-		l->empty = 0;
+		if (g->op == XB_SEND) /* a message's answer is short */
+			l->empty = 0;
 		if (l->arm == ARM_NONE) {
 			tell(g);
 			return 0;
@@ -674,7 +676,11 @@ int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t err
 		}
 	}
 	pthread_mutex_unlock(&g->mu);
-	return rc;
+	if (rc)
+		return rc;
+	/* What arrives beyond the last transfer is a fault that shows a moment later. */
+	nanosleep(&(struct timespec){ .tv_nsec = SETTLED_NS }, NULL);
+	return xb_group_fault(g, err, errlen) ? EIO : 0;
 }
 
 int xb_group_fault(struct xb_group *g, char *err, size_t errlen)
