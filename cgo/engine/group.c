@@ -37,7 +37,6 @@ enum { ARM_NONE, ARM_FIRST, ARM_WAIT, ARM_NEXT, ARM_ACK };
 /* Who waits for armed iterations looks whether any arrived this often: waking
  * up oftener would take a core from a lane. */
 #define LOOK_NS 100000000
-#define SETTLED_NS 1000000
 /* After a stop a lane has this long at most to come back from its library. */
 #define STOP_NS 2000000000ll
 /* An idle lane's queues are still polled this often: handshakes wait for it. */
@@ -339,8 +338,7 @@ static int step_armed(struct lane *l)
 			return fail_op(l);
 		if (l->arm == was)
 			return 0;
-		if (g->op == XB_SEND) /* a message's answer is short */
-			l->empty = 0;
+		l->empty = 0;
 		if (l->arm == ARM_NONE) {
 			tell(g);
 			return 0;
@@ -614,6 +612,16 @@ static int command(struct xb_group *g, int cmd, char *err, size_t errlen)
 	return ETIMEDOUT;
 }
 
+static uint32_t all_complete(const struct xb_group *g)
+{
+	uint32_t n = g->iters;
+
+	for (int i = 0; i < g->n; i++)
+		if (atomic_load(&g->lanes[i].complete) < n)
+			n = atomic_load(&g->lanes[i].complete);
+	return n;
+}
+
 int xb_group_transfer(struct xb_group *g, int op, uint32_t iters, uint32_t depth,
 		      struct xb_sample *out, uint32_t *complete, char *err, size_t errlen)
 {
@@ -627,10 +635,7 @@ int xb_group_transfer(struct xb_group *g, int op, uint32_t iters, uint32_t depth
 	for (int i = 0; i < g->n; i++)
 		atomic_store(&g->lanes[i].complete, 0);
 	rc = command(g, CMD_TRANSFER, err, errlen);
-	*complete = iters;
-	for (int i = 0; i < g->n; i++)
-		if (atomic_load(&g->lanes[i].complete) < *complete)
-			*complete = atomic_load(&g->lanes[i].complete);
+	*complete = all_complete(g);
 	return rc;
 }
 
@@ -639,16 +644,6 @@ int xb_group_arm(struct xb_group *g, int op, uint32_t iters, char *err, size_t e
 	g->op = op;
 	g->iters = iters;
 	return command(g, CMD_ARM, err, errlen);
-}
-
-static uint32_t all_complete(const struct xb_group *g)
-{
-	uint32_t n = g->iters;
-
-	for (int i = 0; i < g->n; i++)
-		if (atomic_load(&g->lanes[i].complete) < n)
-			n = atomic_load(&g->lanes[i].complete);
-	return n;
 }
 
 int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t errlen)
@@ -676,11 +671,8 @@ int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t err
 		}
 	}
 	pthread_mutex_unlock(&g->mu);
-	if (rc)
-		return rc;
-	/* What arrives beyond the last transfer is a fault that shows a moment later. */
-	nanosleep(&(struct timespec){ .tv_nsec = SETTLED_NS }, NULL);
-	return xb_group_fault(g, err, errlen) ? EIO : 0;
+	/* What arrived beyond the last transfer is a fault too. */
+	return !rc && xb_group_fault(g, err, errlen) ? EIO : rc;
 }
 
 int xb_group_fault(struct xb_group *g, char *err, size_t errlen)
