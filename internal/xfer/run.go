@@ -367,9 +367,10 @@ func (r *Run) first(ctx context.Context, c int, memNs, peerNs int64) (iters, fai
 		if err := r.put(cold); err != nil {
 			return 0, 0, err
 		}
-		// One more, warm: the cold time would make the blocks too short.
+		// Some more, warm: the cold time, or that of a single one, would make the
+		// blocks too short, and shorter than those of a row they are compared to.
 		if cond.Bytes < 1<<20 {
-			if ss, _, err = r.runBatch(ctx, c, -1, 0, 1, record.PhaseWarmup); err != nil {
+			if ss, _, err = r.runBatch(ctx, c, -1, 0, 5, record.PhaseWarmup); err != nil {
 				return 0, 0, err
 			}
 		}
@@ -377,8 +378,11 @@ func (r *Run) first(ctx context.Context, c int, memNs, peerNs int64) (iters, fai
 	if r.Schedule.Iterations > 0 {
 		return r.Schedule.Iterations, failed, nil
 	}
-	last := ss[len(ss)-1].TotalNs
-	n := int(min(maxIters, max(1, int64(batchTime)/max(1, last))))
+	fastest := ss[0].TotalNs
+	for _, s := range ss {
+		fastest = min(fastest, s.TotalNs)
+	}
+	n := int(min(maxIters, max(1, int64(batchTime)/max(1, fastest))))
 	if n == 2 {
 		n = 3 // the first of a block is often slow, and the median of two holds it
 	}
