@@ -284,6 +284,37 @@ func TestClientGoneFreesTheServer(t *testing.T) {
 }
 
 // A stopped process keeps its connections: only its silence tells.
+// A call can reach the server after the session's end and before the client
+// has heard of it: the peer is as lost as when the client knows.
+func TestCallOvertakesTheEnd(t *testing.T) {
+	s := serve(t, &Server{})
+	c := dial(t, s, 5*time.Second)
+	over := func(what string) {
+		t.Helper()
+		if _, err := c.Inventory(t.Context()); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), what) {
+			t.Errorf("error %v, want %v: %s", err, ErrPeer, what)
+		}
+	}
+	real := c.session
+	c.session = "ended"
+	over("the peer has closed it")
+	c.session = real
+
+	s.Server.mu.Lock()
+	ses := s.session
+	s.Server.mu.Unlock()
+	// The side's close waits for the call in progress, as for this one.
+	ses.call.Lock()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		over("standard input ended")
+	}()
+	ses.cancel(errors.New("standard input ended"))
+	ses.call.Unlock()
+	<-answered
+}
+
 func TestSilenceEndsTheSession(t *testing.T) {
 	s := serve(t, &Server{})
 	c := dial(t, s, 500*time.Millisecond)

@@ -264,6 +264,10 @@ func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received
 	}
 }
 
+// errOver is of a call that came when its session had ended: the call can
+// overtake the news of the end, and means the same.
+func errOver(cause error) error { return fmt.Errorf("%w: the session is over: %w", ErrPeer, cause) }
+
 // call runs f for the session that ctx names, one call at a time.
 func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) error) error {
 	md, _ := metadata.FromIncomingContext(ctx)
@@ -271,19 +275,19 @@ func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) er
 	ses := s.session
 	s.mu.Unlock()
 	if id := md.Get(sessionKey); ses == nil || len(id) != 1 || id[0] != ses.id {
-		return errors.New("no such session")
+		return errOver(errors.New("the peer has closed it"))
 	}
 	ses.call.Lock()
 	defer ses.call.Unlock()
 	if ses.ctx.Err() != nil {
-		return context.Cause(ses.ctx)
+		return errOver(context.Cause(ses.ctx))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ses.ctx, func() { cancel(context.Cause(ses.ctx)) })()
 	err := f(ctx, ses.side)
 	if err != nil && ses.ctx.Err() != nil {
-		return context.Cause(ses.ctx)
+		return errOver(context.Cause(ses.ctx))
 	}
 	return err
 }
