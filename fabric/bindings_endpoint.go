@@ -28,6 +28,9 @@ type EndpointConfig struct {
 // Limits is what an open endpoint can do.
 type Limits struct {
 	MaxRMA, MaxMessage uint64 // bytes of one READ or WRITE, of one SEND
+	// Inject is the longest tagged message, in bytes, that is injected: it is
+	// complete as soon as it is posted.
+	Inject uint64
 	// EmulatedRead and EmulatedWrite tell whether efa makes RMA of messages;
 	// Known is false where the library cannot say (before 1.18) or is not efa.
 	EmulatedRead, EmulatedWrite, Known bool
@@ -85,7 +88,7 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 		return nil, hinted(failure(f.Provider.Name, &e))
 	}
 	return &Endpoint{lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
-		MaxRMA: uint64(limits.max_rma), MaxMessage: uint64(limits.max_msg),
+		MaxRMA: uint64(limits.max_rma), MaxMessage: uint64(limits.max_msg), Inject: uint64(limits.inject),
 		EmulatedRead: limits.emulated_read == 1, EmulatedWrite: limits.emulated_write == 1,
 		Known: limits.emulated_read >= 0, SharedForbidden: limits.no_shm == 1,
 	}}, nil

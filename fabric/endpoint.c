@@ -157,6 +157,8 @@ static int open_all(struct xb_ofi_ep *e, struct xb_ofi_limits *limits, struct xb
 	}
 	TRY("fi_enable", fi_enable(e->ep));
 	get_limits(e, limits);
+	/* efa tells of an injected message's failure through no operation. */
+	limits->inject = e->inject = e->how.efa ? 0 : e->info->tx_attr->inject_size;
 	e->slot_bytes = e->how.sends == XB_OFI_SENDS_SLOTS && !e->how.initiator ? (uint32_t)limits->max_msg
 										 : XB_OFI_ACK_ROOM;
 	return xb_ofi_alloc(e, error);
@@ -185,8 +187,6 @@ struct xb_ofi_ep *xb_ofi_open(const struct xb_ofi_lib *lib, const struct fi_info
 	/* Delivery complete is asked for write by write: as a default it would also
 	 * change what a read or a message costs. */
 	e->info->tx_attr->op_flags = 0;
-	/* efa tells of an injected message's failure through no operation. */
-	e->inject = how->efa ? 0 : info->tx_attr->inject_size;
 	if (open_all(e, limits, error)) {
 		xb_ofi_close(e, &ignored);
 		return NULL;

@@ -87,7 +87,7 @@ struct xb_ofi_open {
 
 /* What an open endpoint can do. */
 struct xb_ofi_limits {
-	uint64_t max_rma, max_msg;
+	uint64_t max_rma, max_msg, inject; /* inject: the longest message that is injected */
 	int emulated_read, emulated_write; /* 1, 0, or -1: the library cannot say */
 	int no_shm;                        /* 1: shared memory was forbidden, 0: not, -1: cannot be */
 };

@@ -323,6 +323,9 @@ func (g *Group) Settle(ctx context.Context) (arrived int, err error) {
 }
 
 func (g *Group) plan(plans []*Plan) error {
+	if C.xb_group_stuck(g.g) != 0 {
+		return ErrStuck // that lane may still use its plan and its samples
+	}
 	if len(plans) != g.lanes {
 		return fmt.Errorf("%d plans for %d lanes", len(plans), g.lanes)
 	}

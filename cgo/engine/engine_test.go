@@ -191,6 +191,9 @@ func TestLaneThatHangs(t *testing.T) {
 				!strings.Contains(err.Error(), "does not return") {
 				t.Errorf("the batch ended with %v", err)
 			}
+			if _, err := g.Transfer(context.Background(), engine.Read, plans, 1, 1); !errors.Is(err, engine.ErrStuck) {
+				t.Errorf("another batch: %v", err)
+			}
 			if err := g.Close(); !errors.Is(err, engine.ErrStuck) {
 				t.Errorf("Close() = %v", err)
 			}

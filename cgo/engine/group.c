@@ -160,6 +160,8 @@ static int result(struct xb_group *g, char *err, size_t errlen)
 	return worst->rc;
 }
 
+int xb_group_stuck(const struct xb_group *g) { return g->stuck; }
+
 static int command(struct xb_group *g, int cmd, char *err, size_t errlen)
 {
 	int away;

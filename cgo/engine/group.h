@@ -17,6 +17,8 @@ int xb_group_start(struct xb_group *g);
  * plans and their memory must stay until the process ends. */
 int xb_group_free(struct xb_group *g);
 
+/* Whether a lane did not come back: the group can do no more. */
+int xb_group_stuck(const struct xb_group *g);
 void xb_group_plan(struct xb_group *g, int i, const struct xb_piece *pieces, uint64_t n);
 void xb_group_stop(struct xb_group *g, int stop);
 void xb_group_hot(struct xb_group *g, int hot);

@@ -253,7 +253,12 @@ func pathColumns(rows []*analysis.Row) ([]column, string) {
 	cols := append(naming(rows),
 		column{head: "payload_B", cell: func(i int) string { return fmt.Sprint(rows[i].Path.PayloadBytes) }},
 		column{head: "counted_B", cell: top(func(q *analysis.Path) string { return fmt.Sprint(q.Counters[0].Delta) })},
-		column{head: "ratio", cell: top(func(q *analysis.Path) string { return digits(q.Ratio, 4) })},
+		column{head: "ratio", cell: func(i int) string {
+			if rows[i].Emulated {
+				return "simulated"
+			}
+			return top(func(q *analysis.Path) string { return digits(q.Ratio, 4) })(i)
+		}},
 		column{head: "counter", left: true, cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
 	)
 	return cols, "the NIC counter that moved most, beside the payload: near 1 the bytes took that NIC, headers add to it"

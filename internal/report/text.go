@@ -392,6 +392,9 @@ func pathRanges(rows []*analysis.Row) []string {
 				continue
 			}
 			name := r.Path.Counters[0].Device + ":" + r.Path.Counters[0].Name
+			if r.Emulated {
+				name += " (simulated)"
+			}
 			i := slices.IndexFunc(spans, func(s span) bool { return s.name == name })
 			if i < 0 {
 				spans = append(spans, span{name, r.Path.Ratio, r.Path.Ratio})

@@ -155,7 +155,7 @@ func (e *fabricEndpoint) open(want fabric.Want) error {
 		e.lanes = append(e.lanes, ep)
 		l := ep.Limits()
 		if i > 0 {
-			l.MaxRMA, l.MaxMessage = min(l.MaxRMA, e.limits.MaxRMA), min(l.MaxMessage, e.limits.MaxMessage)
+			l.MaxRMA, l.MaxMessage, l.Inject = min(l.MaxRMA, e.limits.MaxRMA), min(l.MaxMessage, e.limits.MaxMessage), min(l.Inject, e.limits.Inject)
 		}
 		e.limits = l
 	}

@@ -67,6 +67,9 @@ func (e *fabricEndpoint) describe(op engine.Op, info *Info) {
 		info.Landing[word], info.Protocol[word] = "target-ack", "messages, copied from receive slots"
 	default:
 		info.Landing[word], info.Protocol[word] = "target-ack", "tagged messages"
+		if most := e.limits.Inject; most > 0 {
+			info.Protocol[word] += fmt.Sprintf(", injected up to %d B", most)
+		}
 	}
 	if info.Provider != "efa" || op == engine.Send {
 		return

@@ -104,6 +104,9 @@ func TestFabricPair(t *testing.T) {
 			if got := p.ep.Info().Landing["write"]; got != want {
 				t.Errorf("landing of write is %q, want %q", got, want)
 			}
+			if got := p.ep.Info().Protocol["send"]; !strings.HasPrefix(got, "tagged messages, injected up to ") {
+				t.Errorf("protocol of send is %q", got)
+			}
 			if err := p.ep.Fault(); err != nil {
 				t.Errorf("fault after the transfers: %v", err)
 			}
