@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/version"
@@ -289,30 +290,21 @@ func TestClientGoneFreesTheServer(t *testing.T) {
 func TestCallOvertakesTheEnd(t *testing.T) {
 	s := serve(t, &Server{})
 	c := dial(t, s, 5*time.Second)
-	over := func(what string) {
-		t.Helper()
-		if _, err := c.Inventory(t.Context()); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), what) {
-			t.Errorf("error %v, want %v: %s", err, ErrPeer, what)
-		}
-	}
 	real := c.session
 	c.session = "ended"
-	over("the peer has closed it")
+	if _, err := c.Inventory(t.Context()); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "the peer has closed it") {
+		t.Errorf("a session that was closed: %v", err)
+	}
 	c.session = real
 
-	s.Server.mu.Lock()
-	ses := s.session
-	s.Server.mu.Unlock()
-	// The side's close waits for the call in progress, as for this one.
-	ses.call.Lock()
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		over("standard input ended")
-	}()
-	ses.cancel(errors.New("standard input ended"))
-	ses.call.Unlock()
-	<-answered
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("standard input ended"))
+	ending := &Server{session: &session{id: "ending", ctx: ctx}}
+	err := ending.call(metadata.NewIncomingContext(t.Context(), metadata.Pairs(sessionKey, "ending")),
+		func(context.Context, xfer.Peer) error { t.Error("the call was made"); return nil })
+	if err = fromStatus(toStatus(err)); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "standard input ended") {
+		t.Errorf("a session that is being closed: %v", err)
+	}
 }
 
 func TestSilenceEndsTheSession(t *testing.T) {
