@@ -284,7 +284,6 @@ func TestClientGoneFreesTheServer(t *testing.T) {
 	}
 }
 
-// A stopped process keeps its connections: only its silence tells.
 // A call can reach the server after the session's end and before the client
 // has heard of it: the peer is as lost as when the client knows.
 func TestCallOvertakesTheEnd(t *testing.T) {
@@ -298,7 +297,7 @@ func TestCallOvertakesTheEnd(t *testing.T) {
 	c.session = real
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("standard input ended"))
+	cancel(fmt.Errorf("%w: standard input ended", xfer.ErrTooLarge)) // its kind does not matter any more
 	ending := &Server{session: &session{id: "ending", ctx: ctx}}
 	err := ending.call(metadata.NewIncomingContext(t.Context(), metadata.Pairs(sessionKey, "ending")),
 		func(context.Context, xfer.Peer) error { t.Error("the call was made"); return nil })
@@ -307,6 +306,7 @@ func TestCallOvertakesTheEnd(t *testing.T) {
 	}
 }
 
+// A stopped process keeps its connections: only its silence tells.
 func TestSilenceEndsTheSession(t *testing.T) {
 	s := serve(t, &Server{})
 	c := dial(t, s, 500*time.Millisecond)

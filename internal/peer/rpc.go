@@ -135,19 +135,22 @@ var serviceDesc = grpc.ServiceDesc{
 	}},
 }
 
-// The kinds of error that keep their meaning across the channel.
-var kinds = map[codes.Code]error{
-	codes.Unavailable:        nil, // the channel's own
-	codes.FailedPrecondition: xfer.ErrUnavailable,
-	codes.Unimplemented:      xfer.ErrUnsupported,
-	codes.OutOfRange:         xfer.ErrTooLarge,
-	codes.Aborted:            ErrPeer,
+// The kinds of error that keep their meaning across the channel. An error that
+// is of several is of the first: a lost peer, whatever it was lost over.
+var kinds = []struct {
+	code codes.Code
+	err  error
+}{
+	{codes.Aborted, ErrPeer},
+	{codes.FailedPrecondition, xfer.ErrUnavailable},
+	{codes.Unimplemented, xfer.ErrUnsupported},
+	{codes.OutOfRange, xfer.ErrTooLarge},
 }
 
 func toStatus(err error) error {
-	for code, kind := range kinds {
-		if kind != nil && errors.Is(err, kind) {
-			return status.Error(code, err.Error())
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			return status.Error(k.code, err.Error())
 		}
 	}
 	if errors.Is(err, context.Canceled) {
@@ -170,5 +173,10 @@ func fromStatus(err error) error {
 	if !ok || err == nil {
 		return err
 	}
-	return &remoteError{s.Message(), kinds[s.Code()]}
+	for _, k := range kinds {
+		if s.Code() == k.code {
+			return &remoteError{s.Message(), k.err}
+		}
+	}
+	return &remoteError{s.Message(), nil}
 }
