@@ -81,6 +81,15 @@ func TestCSV(t *testing.T) {
 	}
 }
 
+// A sweep's lines of counters name the emulated device as such, and no other.
+func TestPathRangesOfEmulatedDevice(t *testing.T) {
+	for _, l := range pathRanges(counted(analyse(t, filepath.Join(recordsDir, "emulated.jsonl")).Rows)) {
+		if strings.Contains(l, "(simulated)") != strings.HasPrefix(l, "path of efa:") {
+			t.Error(l)
+		}
+	}
+}
+
 // TestNoSpeed holds that a failed check and an emulated device leave no speed in
 // any format.
 func TestNoSpeed(t *testing.T) {

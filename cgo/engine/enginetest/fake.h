@@ -11,7 +11,7 @@ struct fake {
 	uint64_t fail_at;	 /* XB_FAIL at this post of all, from 1 */
 	uint64_t fail_poll_at;	 /* XB_FAIL at this poll of all, from 1 */
 	int64_t completes_after; /* nothing completes for so many ns after begin */
-	uint64_t hangs_at; /* this poll of all, from 1, never returns */
+	uint64_t hangs_at;	 /* this poll of all, from 1, never returns */
 	int never_completes, never_lands, never_arrives;
 	/* What happened. */
 	uint64_t posts, polls, flushes, begins, armed, acked, most;
