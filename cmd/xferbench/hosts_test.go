@@ -113,22 +113,27 @@ func TestLinksOfKnownRatio(t *testing.T) {
 }
 
 // Negative control: the same provider twice. A verdict at 95 % calls equals
-// different once in twenty runs, so one such run is no failure; two in a row,
-// once in four hundred, are.
+// different once in twenty runs, so the majority of five decides: by chance it is
+// wrong once in 860, and a bias that one run would show as often as not, it shows
+// as often.
 func TestSameProviderTwice(t *testing.T) {
-	var said []string
-	for _, seed := range []string{"11", "12"} {
+	var equal int
+	var different []string
+	for seed := 11; equal < 3 && len(different) < 3; seed++ {
 		out, err := exec.CommandContext(context.Background(), bin, "--provider", "socket,socket", "--size", "1MB", "--shape", "contiguous",
-			"--no-ceiling", "--blocks", "12", "--seed", seed, "--no-record").CombinedOutput()
+			"--no-ceiling", "--blocks", "12", "--seed", fmt.Sprint(seed), "--no-record").CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		if strings.Contains(string(out), "no difference") || strings.Contains(string(out), "no-difference") {
-			return
+			equal++
+		} else {
+			different = append(different, string(out))
 		}
-		said = append(said, string(out))
 	}
-	t.Errorf("the same provider twice, in both runs:\n%s", strings.Join(said, "\n"))
+	if len(different) == 3 {
+		t.Errorf("the same provider twice, different in 3 of %d runs:\n%s", equal+3, strings.Join(different, "\n"))
+	}
 }
 
 // Two rails of a known rate each carry a share.
