@@ -227,7 +227,10 @@ func (o *Options) plan() (*plan, error) {
 		if err != nil {
 			return nil, usage("--op: %w", err)
 		}
-		ops = append(ops, op)
+		// Named twice, as a size that is given twice, is one condition.
+		if !slices.Contains(ops, op) {
+			ops = append(ops, op)
+		}
 	}
 	reqs, err := o.requests()
 	if err != nil {
@@ -295,6 +298,9 @@ func widths(o *Options, added bool) []width {
 	for _, s := range o.Streams {
 		for _, d := range o.Depth {
 			w := width{streams: s, depth: d}
+			if slices.ContainsFunc(out, func(o width) bool { return o.streams == s && o.depth == d }) {
+				continue
+			}
 			if len(o.Streams) > 1 {
 				w.suffix += fmt.Sprintf(" s=%d", s)
 			}
