@@ -18,7 +18,7 @@ EFA_INCLUDE := $(wildcard /opt/amazon/efa/include)
 export CGO_ENABLED := 1
 export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) $(addprefix -I,$(EFA_INCLUDE))
 
-.PHONY: help deps build demo test check bench verify-stats e2e test-rdma dist archives clean
+.PHONY: help deps build demo test check bench verify-stats e2e test-rdma soak dist archives clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ verify-stats: deps ## the simulations that check the statistics' stated error ra
 
 e2e: build ## real vLLM engines of two releases over loopback, their KV transfer proved
 	@scripts/e2e.sh
+
+soak: build ## end, flood and abuse it at many moments, and count what goes wrong (SOAK_ARGS=-short: 3 minutes)
+	@scripts/deps.sh test
+	$(GO) run ./scripts/soak $(SOAK_ARGS)
 
 test-rdma: build ## verbs and UCX rc over Soft-RoCE in a virtual machine
 	@scripts/deps.sh rdma
