@@ -15,9 +15,11 @@ package engine
 import "C"
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"syscall"
 	"time"
@@ -152,9 +154,13 @@ type Lane struct{ Impl, Ops unsafe.Pointer }
 // Config sets how a group waits.
 type Config struct {
 	Poll Poll
-	// Timeout ends a wait in which nothing moved for that long.
+	// Timeout ends a wait in which nothing moved for that long; 0 is
+	// [DefaultTimeout].
 	Timeout time.Duration
 }
+
+// DefaultTimeout is the timeout of a [Config] that names none.
+const DefaultTimeout = 10 * time.Second
 
 // Errors that a batch can end with; the text says what was waited for.
 var (
@@ -162,6 +168,8 @@ var (
 	ErrStopped = errors.New("stopped")
 	// ErrStuck: a lane's thread does not return from a call of its library.
 	ErrStuck = errors.New("the library does not return from a call")
+	// ErrClosed: the group is closed, or was never started.
+	ErrClosed = errors.New("the group's lanes do not run")
 )
 
 // Error is a failed batch: Words are the transport library's own.
@@ -192,6 +200,7 @@ type Group struct {
 	lanes   int
 	results *C.struct_xb_sample
 	room    int
+	running bool // from Start to Close
 
 	mu sync.Mutex // guards g against Close during Stop and Fault
 	g  *C.struct_xb_group
@@ -202,9 +211,15 @@ const errLen = 512
 
 // NewGroup makes a group of lanes; their threads begin with Start.
 func NewGroup(lanes []Lane, cfg Config) (*Group, error) {
-	if len(lanes) == 0 {
+	switch {
+	case len(lanes) == 0:
 		return nil, errors.New("a group needs a lane")
+	case len(lanes) > math.MaxInt32:
+		return nil, fmt.Errorf("a group of %d lanes: at most %d", len(lanes), math.MaxInt32)
+	case cfg.Timeout < 0:
+		return nil, fmt.Errorf("a timeout of %v", cfg.Timeout)
 	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	g := C.xb_group_new(C.int(len(lanes)), C.int(cfg.Poll), C.int64_t(cfg.Timeout))
 	if g == nil {
 		return nil, fmt.Errorf("a group of %d lanes: %w", len(lanes), syscall.ENOMEM)
@@ -220,9 +235,13 @@ func (g *Group) Lanes() int { return g.lanes }
 
 // Start begins one thread a lane, which progresses its queues until Close.
 func (g *Group) Start() error {
+	if g.g == nil || g.running {
+		return fmt.Errorf("starting a group that runs or is closed: %w", ErrClosed)
+	}
 	if rc := C.xb_group_start(g.g); rc != 0 {
 		return fmt.Errorf("starting a lane's thread: %w", syscall.Errno(rc))
 	}
+	g.running = true
 	return nil
 }
 
@@ -237,7 +256,7 @@ func (g *Group) Close() error {
 	}
 	rc := C.xb_group_free(g.g)
 	results := g.results
-	g.g, g.results = nil, nil
+	g.g, g.results, g.running = nil, nil, false
 	if rc != 0 {
 		return ErrStuck
 	}
@@ -269,7 +288,9 @@ func (g *Group) Fault() error {
 // Hot makes the lanes poll without rest, as a target must while its peer
 // transfers; false lets them rest between polls (about a poll every ms).
 func (g *Group) Hot(hot bool) {
-	C.xb_group_hot(g.g, C.int(btoi(hot)))
+	if g.running {
+		C.xb_group_hot(g.g, C.int(btoi(hot)))
+	}
 }
 
 // Transfer runs iters transfers back to back, each lane its own plan with at
@@ -279,8 +300,11 @@ func (g *Group) Transfer(ctx context.Context, op Op, plans []*Plan, iters, depth
 	if err := g.plan(plans); err != nil {
 		return nil, err
 	}
-	if iters < 1 || depth < 1 {
-		return nil, fmt.Errorf("iters %d, depth %d: both must be at least 1", iters, depth)
+	if depth < 1 || depth > math.MaxUint32 {
+		return nil, fmt.Errorf("depth %d: want 1 to %d", depth, math.MaxUint32)
+	}
+	if err := g.iterations(iters); err != nil {
+		return nil, err
 	}
 	if need := g.lanes * iters; g.room < need {
 		C.free(unsafe.Pointer(g.results))
@@ -306,6 +330,9 @@ func (g *Group) Arm(ctx context.Context, op Op, plans []*Plan, iters int) error 
 	if err := g.plan(plans); err != nil {
 		return err
 	}
+	if err := g.iterations(iters); err != nil {
+		return err
+	}
 	defer context.AfterFunc(ctx, g.Stop)()
 	var words [errLen]C.char
 	rc := C.xb_group_arm(g.g, C.int(op), C.uint32_t(iters), &words[0], errLen)
@@ -315,6 +342,9 @@ func (g *Group) Arm(ctx context.Context, op Op, plans []*Plan, iters int) error 
 // Settle waits until all armed transfers arrived and were acknowledged, and
 // says how many did.
 func (g *Group) Settle(ctx context.Context) (arrived int, err error) {
+	if !g.running {
+		return 0, ErrClosed
+	}
 	defer context.AfterFunc(ctx, g.Stop)()
 	var words [errLen]C.char
 	var n C.uint32_t
@@ -322,7 +352,18 @@ func (g *Group) Settle(ctx context.Context) (arrived int, err error) {
 	return int(n), cause(ctx, batchError(rc, &words))
 }
 
+// iterations holds iters within what the loop counts and memory can hold.
+func (g *Group) iterations(iters int) error {
+	if iters < 1 || iters > math.MaxInt32/g.lanes {
+		return fmt.Errorf("iters %d on %d lanes: want 1 to %d", iters, g.lanes, math.MaxInt32/g.lanes)
+	}
+	return nil
+}
+
 func (g *Group) plan(plans []*Plan) error {
+	if !g.running {
+		return ErrClosed
+	}
 	if C.xb_group_stuck(g.g) != 0 {
 		return ErrStuck // that lane may still use its plan and its samples
 	}
@@ -330,6 +371,9 @@ func (g *Group) plan(plans []*Plan) error {
 		return fmt.Errorf("%d plans for %d lanes", len(plans), g.lanes)
 	}
 	for i, p := range plans {
+		if p == nil {
+			return fmt.Errorf("lane %d has no plan", i)
+		}
 		C.xb_group_plan(g.g, C.int(i), p.pieces, C.uint64_t(p.n))
 	}
 	return nil

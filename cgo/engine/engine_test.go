@@ -283,6 +283,57 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A group that does not run says so, from each of its methods.
+func TestClosedAndNotStarted(t *testing.T) {
+	ctx := context.Background()
+	methods := func(g *engine.Group, plans []*engine.Plan) map[string]error {
+		g.Hot(true)
+		g.Stop()
+		_, terr := g.Transfer(ctx, engine.Read, plans, 1, 1)
+		_, serr := g.Settle(ctx)
+		return map[string]error{"Transfer": terr, "Settle": serr, "Arm": g.Arm(ctx, engine.Send, plans, 1)}
+	}
+	g, plans, done := group(t, time.Second, 1, enginetest.Behaviour{})
+	done()
+	for name, err := range methods(g, plans) {
+		if !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("closed: %s: %v", name, err)
+		}
+	}
+	if err := g.Start(); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("closed: Start: %v", err)
+	}
+	if err := errors.Join(g.Fault(), g.Close()); err != nil {
+		t.Errorf("closed: %v", err)
+	}
+
+	f := enginetest.New(enginetest.Behaviour{})
+	defer f.Free()
+	fresh, err := engine.NewGroup([]engine.Lane{f.Lane()}, engine.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range methods(fresh, plans) {
+		if !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("not started: %s: %v", name, err)
+		}
+	}
+	if err := fresh.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// No timeout is the default one: what takes a while is not at once too late.
+func TestDefaultTimeout(t *testing.T) {
+	g, plans, _ := group(t, 0, 4, enginetest.Behaviour{CompletesAfter: 5 * time.Millisecond})
+	if _, err := g.Transfer(context.Background(), engine.Read, plans, 3, 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := engine.NewGroup([]engine.Lane{{}}, engine.Config{Timeout: -1}); err == nil {
+		t.Error("a negative timeout is taken")
+	}
+}
+
 // No Go allocation while transfers are measured, but for the samples returned.
 func TestTransferAllocates(t *testing.T) {
 	g, plans, _ := group(t, 10*time.Second, 1000, enginetest.Behaviour{})
