@@ -12,9 +12,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/testenv"
 )
 
 func render(t *testing.T, format string, paths ...string) []byte {
@@ -189,11 +193,48 @@ func TestCreate(t *testing.T) {
 	if b, _ := os.ReadFile(path); string(b) != "two" {
 		t.Errorf("--force left %q", b)
 	}
+	// A disk that fills up half-way through leaves the old file.
+	half := func(w io.Writer) error { _, err := io.WriteString(w, "thr"); return errors.Join(err, failure) }
+	if err := Create(path, true, half); !errors.Is(err, failure) {
+		t.Errorf("a writer that fails half-way: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "two" {
+		t.Errorf("a failure half-way left %q", b)
+	}
+	if es, err := os.ReadDir(filepath.Dir(path)); err != nil || len(es) != 1 {
+		t.Errorf("files beside it: %v, %v", es, err)
+	}
 	other := filepath.Join(t.TempDir(), "r.txt")
 	if err := Create(other, false, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
 		t.Errorf("a failing writer: %v", err)
 	}
 	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a failure left a file: %v", err)
+	}
+}
+
+// A disk that is full leaves the report that was there.
+func TestCreateOnFullDisk(t *testing.T) {
+	testenv.NeedRoot(t)
+	dir := t.TempDir()
+	testenv.Need(t, "mount", unix.Mount("xferbench-test", dir, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "r.html")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("old "), 1<<12), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := Create(path, true, func(w io.Writer) error {
+		_, err := w.Write(make([]byte, 1<<20))
+		return err
+	})
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Create = %v, want no space", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || len(b) != 4<<12 {
+		t.Errorf("the old report has %d bytes, %v", len(b), err)
 	}
 }

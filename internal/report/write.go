@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/record"
@@ -142,9 +143,36 @@ func Create(path string, force bool, write func(io.Writer) error) error {
 		}
 		return nil
 	}
-	var b bytes.Buffer
-	if err := write(&b); err != nil {
+	return replace(path, write)
+}
+
+// replace puts a new file in path's place once all of it is on disk. What is
+// not a regular file (a terminal, a pipe) is written as it is.
+func replace(path string, write func(io.Writer) error) error {
+	mode := os.FileMode(0o644)
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if is, err := os.Stat(path); err == nil {
+		if !is.Mode().IsRegular() {
+			var b bytes.Buffer
+			if err := write(&b); err != nil {
+				return err
+			}
+			return os.WriteFile(path, b.Bytes(), mode)
+		}
+		mode = is.Mode().Perm()
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, b.Bytes(), 0o644)
+	err = errors.Join(write(f), f.Chmod(mode), f.Sync())
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
