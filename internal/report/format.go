@@ -39,30 +39,12 @@ func timeScale(rows []*analysis.Row) scale {
 }
 
 // time writes ns in the scale with four significant digits.
-func (s scale) time(ns float64) string { return digits(ns/s.ns, 4) }
-
-// digits writes f with n significant digits, never with an exponent or thousands
-// separators, so that programs can read it.
-func digits(f float64, n int) string {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return "-"
-	}
-	if f == 0 {
-		return "0"
-	}
-	// Rounding may carry into a new digit (9.9996 → 10.00).
-	r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'e', n-1, 64), 64)
-	if err != nil {
-		r = f
-	}
-	decimals := n - 1 - int(math.Floor(math.Log10(math.Abs(r))))
-	return strconv.FormatFloat(f, 'f', max(decimals, 0), 64)
-}
+func (s scale) time(ns float64) string { return units.Digits(ns/s.ns, 4) }
 
 // percent writes a fraction as whole per cent, with a decimal below ten.
 func percent(f float64) string {
 	if math.Abs(f) < 0.0995 {
-		return digits(f*100, 2)
+		return units.Digits(f*100, 2)
 	}
 	return strconv.FormatFloat(f*100, 'f', 0, 64)
 }
@@ -72,7 +54,7 @@ func pvalue(p float64) string {
 	if p < 0.001 {
 		return "p < 0.001"
 	}
-	return "p = " + digits(p, 2)
+	return "p = " + units.Digits(p, 2)
 }
 
 // pcell is a p-value for a cell of a table.
@@ -80,13 +62,13 @@ func pcell(p float64) string {
 	if p < 0.001 {
 		return "<0.001"
 	}
-	return digits(p, 2)
+	return units.Digits(p, 2)
 }
 
 // rcell is a ratio for a cell of a table.
 func rcell(f float64) string {
 	if math.IsNaN(f) || math.IsInf(f, 0) || math.Abs(f) >= 10 {
-		return digits(f, 4)
+		return units.Digits(f, 4)
 	}
 	return strconv.FormatFloat(f, 'f', 3, 64)
 }
@@ -97,7 +79,7 @@ func limit(f float64) string { return strconv.FormatFloat(f*100, 'g', 4, 64) + "
 // ratio writes a ratio of times.
 func ratio(f float64) string {
 	if f >= 10 {
-		return digits(f, 3)
+		return units.Digits(f, 3)
 	}
 	return strconv.FormatFloat(f, 'f', 2, 64)
 }

@@ -309,7 +309,7 @@ func design(a *analysis.Analysis) string {
 		words = append(words, d.Order+" order in blocks")
 		switch {
 		case d.UntilCIPpm > 0:
-			words = append(words, fmt.Sprintf("stopped at an interval of ±%s%% (declared before the start)", digits(float64(d.UntilCIPpm)/1e4, 2)))
+			words = append(words, fmt.Sprintf("stopped at an interval of ±%s%% (declared before the start)", units.Digits(float64(d.UntilCIPpm)/1e4, 2)))
 		case d.BudgetNs > 0:
 			words = append(words, "budget "+units.FormatDuration(time.Duration(d.BudgetNs)))
 		}

@@ -344,7 +344,7 @@ func dataTable(rows []*analysis.Row) *htmlTable {
 		column{head: "median", cell: figure(rows, func(r *analysis.Row) string { return s.time(r.MedianNs) })},
 		column{head: "ci_lo", cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, false) })},
 		column{head: "ci_hi", cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, true) })},
-		column{head: "GB/s", cell: figure(rows, func(r *analysis.Row) string { return digits(r.Rate/1e9, 3) })},
+		column{head: "GB/s", cell: figure(rows, func(r *analysis.Row) string { return units.Digits(r.Rate/1e9, 3) })},
 	)
 	t := table("times in "+s.name, cols, len(rows), "")
 	return &t

@@ -6,6 +6,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/report/analysis"
 	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // figure makes a column's cells from rows that may carry a speed.
@@ -49,8 +50,8 @@ func speedColumns(rows []*analysis.Row, wide bool) ([]column, string) {
 		cols = append(cols, longest)
 	}
 	cols = append(cols,
-		column{head: "GB/s", cell: val(func(r *analysis.Row) string { return digits(r.Rate/1e9, 3) })},
-		column{head: "Gbit/s", rank: 6, cell: val(func(r *analysis.Row) string { return digits(r.Rate*8/1e9, 3) })},
+		column{head: "GB/s", cell: val(func(r *analysis.Row) string { return units.Digits(r.Rate/1e9, 3) })},
+		column{head: "Gbit/s", rank: 6, cell: val(func(r *analysis.Row) string { return units.Digits(r.Rate*8/1e9, 3) })},
 	)
 	bound, legend := boundColumn(rows)
 	if bound.head != "" {
@@ -139,7 +140,7 @@ func costColumns(rows []*analysis.Row) []column {
 		if f == 0 {
 			return "-"
 		}
-		return digits(f, 3)
+		return units.Digits(f, 3)
 	}
 	var cols []column
 	if !slices.ContainsFunc(naming(rows), func(c column) bool { return c.head == "descs" }) {
@@ -168,7 +169,7 @@ func posted(r *analysis.Row, f float64) string {
 	if r.API == "memcpy" {
 		return "-"
 	}
-	return digits(f, 3)
+	return units.Digits(f, 3)
 }
 
 // r0 is a mean per transfer, rounded.
@@ -257,7 +258,7 @@ func pathColumns(rows []*analysis.Row) ([]column, string) {
 			if rows[i].Emulated {
 				return "simulated"
 			}
-			return top(func(q *analysis.Path) string { return digits(q.Ratio, 4) })(i)
+			return top(func(q *analysis.Path) string { return units.Digits(q.Ratio, 4) })(i)
 		}},
 		column{head: "counter", left: true, cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
 	)

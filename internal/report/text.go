@@ -237,7 +237,7 @@ func effect(mde float64) string {
 	if math.IsInf(mde, 0) || math.IsNaN(mde) {
 		return "nothing"
 	}
-	return digits(mde*100, 2) + "%"
+	return units.Digits(mde*100, 2) + "%"
 }
 
 // bracket is the range of one provider from merged to fragmented.
@@ -403,7 +403,7 @@ func pathRanges(rows []*analysis.Row) []string {
 			spans[i].lo, spans[i].hi = math.Min(spans[i].lo, r.Path.Ratio), math.Max(spans[i].hi, r.Path.Ratio)
 		}
 		for _, s := range spans {
-			out = append(out, fmt.Sprintf("path of %s: %s counted %s to %s times the payload", provider, s.name, digits(s.lo, 4), digits(s.hi, 4)))
+			out = append(out, fmt.Sprintf("path of %s: %s counted %s to %s times the payload", provider, s.name, units.Digits(s.lo, 4), units.Digits(s.hi, 4)))
 		}
 	}
 	return out

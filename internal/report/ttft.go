@@ -117,20 +117,20 @@ func wireSentence(r endtoend.Row) string {
 
 // shareWords is a share with its interval: "15.2% [14.8, 15.9]".
 func shareWords(s stats.Share) string {
-	v := digits(s.Value*100, 3) + "%"
+	v := units.Digits(s.Value*100, 3) + "%"
 	if s.Interval == nil {
 		return v
 	}
-	return v + fmt.Sprintf(" [%s, %s]", digits(s.Interval.Lo*100, 3), digits(s.Interval.Hi*100, 3))
+	return v + fmt.Sprintf(" [%s, %s]", units.Digits(s.Interval.Lo*100, 3), units.Digits(s.Interval.Hi*100, 3))
 }
 
 func shareCells(s *stats.Share) (v, lo, hi string) {
 	if s == nil {
 		return "-", "-", "-"
 	}
-	v, lo, hi = digits(s.Value*100, 3), "-", "-"
+	v, lo, hi = units.Digits(s.Value*100, 3), "-", "-"
 	if s.Interval != nil {
-		lo, hi = digits(s.Interval.Lo*100, 3), digits(s.Interval.Hi*100, 3)
+		lo, hi = units.Digits(s.Interval.Lo*100, 3), units.Digits(s.Interval.Hi*100, 3)
 	}
 	return v, lo, hi
 }
@@ -177,7 +177,7 @@ func rungColumns(r endtoend.Row) ([]column, int) {
 			if r.Rungs[i].Kind == endtoend.TTFT {
 				return "-"
 			}
-			return digits(float64(r.Rungs[i].Bytes)/r.Rungs[i].MedianNs, 3)
+			return units.Digits(float64(r.Rungs[i].Bytes)/r.Rungs[i].MedianNs, 3)
 		}},
 		{head: "%ttft", cell: cell(0)},
 		{head: "%_lo", cell: cell(1)},

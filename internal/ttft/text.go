@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // Text writes the result as the terminal shows it. Lines that begin with # are
@@ -19,7 +20,7 @@ func (r *Result) Text(w io.Writer) error {
 	if r.Simulated {
 		b.WriteString("# SIMULATED: rows marked so come from xferbench's own stand-in for engines\n")
 	}
-	wrapped(&b, "#   ", fmt.Sprintf("# %d requests, %d invalid (%s %%)%s", r.Requests, r.Invalid, digits(100*r.InvalidShare(), 3), reasons(r.Reasons)))
+	wrapped(&b, "#   ", fmt.Sprintf("# %d requests, %d invalid (%s %%)%s", r.Requests, r.Invalid, units.Digits(100*r.InvalidShare(), 3), reasons(r.Reasons)))
 	b.WriteString("\n")
 	r.mainTable(&b)
 	r.splitTable(&b)
@@ -73,24 +74,12 @@ func table(b *strings.Builder, left int, rows [][]string) {
 	}
 }
 
-// digits writes f with n significant digits and no exponent.
-func digits(f float64, n int) string {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return "-"
-	}
-	if f == 0 {
-		return "0"
-	}
-	decimals := n - 1 - int(math.Floor(math.Log10(math.Abs(f))))
-	return strconv.FormatFloat(f, 'f', max(decimals, 0), 64)
-}
-
 // ms is a time in ms with four significant digits, but none below 100 ns.
 func ms(ns float64) string {
 	if v := math.Abs(ns / 1e6); v > 0 && v < 0.1 {
 		return strconv.FormatFloat(ns/1e6, 'f', 4, 64)
 	}
-	return digits(ns/1e6, 4)
+	return units.Digits(ns/1e6, 4)
 }
 
 func reasons(m map[Reason]int) string {
@@ -128,7 +117,7 @@ func (r *Result) mainTable(b *strings.Builder) {
 	for _, row := range r.Rows {
 		cells := []string{row.Arm, dash(row.Path), dash(row.Level), strconv.Itoa(row.Tokens), "0x0", strconv.Itoa(row.Invalid), "-", "-", "-", "-", "-", "-", "-", "-"}
 		if t := row.TTFT; t != nil {
-			cells[4] = fmt.Sprintf("%dx%s", t.N, digits(float64(row.N)/float64(t.N), 2))
+			cells[4] = fmt.Sprintf("%dx%s", t.N, units.Digits(float64(row.N)/float64(t.N), 2))
 			cells[6] = ms(t.Median)
 			if t.CI != nil {
 				cells[7], cells[8] = ms(t.CI.Lo), ms(t.CI.Hi)
@@ -141,7 +130,7 @@ func (r *Result) mainTable(b *strings.Builder) {
 			cells[12], cells[13] = "-", "-"
 			span, rate := "-", "-"
 			if row.Makespan != nil {
-				span, rate = ms(row.Makespan.Median), digits(row.Throughput, 3)
+				span, rate = ms(row.Makespan.Median), units.Digits(row.Throughput, 3)
 			}
 			cells = append(cells, span, rate)
 		}
@@ -210,7 +199,7 @@ func (r *Result) movedTable(b *strings.Builder) {
 			}
 		}
 		rows = append(rows, []string{row.Arm, row.Level, strconv.Itoa(row.Tokens), strconv.FormatInt(m.Transfers, 10),
-			strconv.FormatFloat(m.Bytes, 'f', 0, 64), descs, ms(m.Xfer), ms(m.Post), digits(100*m.Share, 2)})
+			strconv.FormatFloat(m.Bytes, 'f', 0, 64), descs, ms(m.Xfer), ms(m.Post), units.Digits(100*m.Share, 2)})
 	}
 	if len(rows) == 1 {
 		return
@@ -234,17 +223,17 @@ func (c ArmComparison) sentence() string {
 		if f < 1 {
 			word, f, lo, hi = "faster", 1/f, 1/hi, 1/lo
 		}
-		s := fmt.Sprintf("%s times as long to the first token as %s", digits(f, 3), c.Base)
+		s := fmt.Sprintf("%s times as long to the first token as %s", units.Digits(f, 3), c.Base)
 		if word == "faster" {
-			s = fmt.Sprintf("%s takes %s times as long to the first token", c.Base, digits(f, 3))
+			s = fmt.Sprintf("%s takes %s times as long to the first token", c.Base, units.Digits(f, 3))
 		}
 		if v.Interval != nil {
-			s += fmt.Sprintf(" [%s, %s]", digits(lo, 3), digits(hi, 3))
+			s += fmt.Sprintf(" [%s, %s]", units.Digits(lo, 3), units.Digits(hi, 3))
 		}
-		return s + fmt.Sprintf(", p = %s, n = %d", digits(v.PAdjusted, 2), v.NA)
+		return s + fmt.Sprintf(", p = %s, n = %d", units.Digits(v.PAdjusted, 2), v.NA)
 	case stats.NoDifference:
 		return fmt.Sprintf("no difference to %s; one of %s %% or more would have been seen (ratio %s, p = %s, n = %d)",
-			c.Base, digits(100*v.MDE, 2), digits(v.Ratio, 3), digits(v.PAdjusted, 2), v.NA)
+			c.Base, units.Digits(100*v.MDE, 2), units.Digits(v.Ratio, 3), units.Digits(v.PAdjusted, 2), v.NA)
 	}
 	return fmt.Sprintf("too few blocks for a verdict against %s: %d, and %d are needed", c.Base, v.NA, v.Need)
 }
@@ -269,7 +258,7 @@ func (s Series) text(b *strings.Builder) {
 	for _, c := range s.Changes {
 		before, after, unit := ms(c.Before), ms(c.After), " ms"
 		if c.Component == "descriptors" {
-			before, after, unit = digits(c.Before, 4), digits(c.After, 4), ""
+			before, after, unit = units.Digits(c.Before, 4), units.Digits(c.After, 4), ""
 		}
 		fmt.Fprintf(b, "  %s changes at request %d: %s to %s%s\n", c.Component, c.Sequence+1, before, after, unit)
 	}

@@ -87,20 +87,28 @@ func FormatSignificant(f float64) string {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
 		return "n/a"
 	}
-	// Rounding may carry into a new digit (9.996 → 10.0), so the digits after
-	// the point are counted on the rounded value.
-	r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'e', 2, 64), 64)
+	if s := Digits(f, 3); math.Abs(f) < 999.5 || math.Abs(f) >= 1<<62 {
+		return s
+	}
+	return humanize.Comma(int64(math.Round(f)))
+}
+
+// Digits writes f with n significant digits, never with an exponent or thousands
+// separators, so that programs can read it; "-" is no number.
+func Digits(f float64, n int) string {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return "-"
+	}
+	if f == 0 {
+		return "0"
+	}
+	// Rounding may carry into a new digit (9.9996 → 10.00).
+	r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'e', n-1, 64), 64)
 	if err != nil {
-		return strconv.FormatFloat(f, 'g', 3, 64)
+		r = f
 	}
-	decimals := 2 - int(math.Floor(math.Log10(math.Abs(r))))
-	if decimals > 0 {
-		return strconv.FormatFloat(r, 'f', decimals, 64)
-	}
-	if math.Abs(f) < 1<<62 {
-		return humanize.Comma(int64(math.Round(f)))
-	}
-	return strconv.FormatFloat(f, 'f', 0, 64)
+	decimals := n - 1 - int(math.Floor(math.Log10(math.Abs(r))))
+	return strconv.FormatFloat(f, 'f', max(decimals, 0), 64)
 }
 
 // FormatGBps writes a rate given in bytes per second, in GB/s (10^9 bytes).

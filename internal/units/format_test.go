@@ -59,3 +59,18 @@ func TestFormatRates(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestDigits(t *testing.T) {
+	for _, tt := range []struct {
+		f    float64
+		n    int
+		want string
+	}{
+		{9.9996, 4, "10.00"}, {0.99996, 4, "1.000"}, {999.96, 4, "1000"}, {-9.9996, 4, "-10.00"},
+		{1234567, 4, "1234567"}, {0.05734, 3, "0.0573"}, {0, 3, "0"}, {math.NaN(), 3, "-"}, {math.Inf(1), 3, "-"},
+	} {
+		if got := Digits(tt.f, tt.n); got != tt.want {
+			t.Errorf("Digits(%v, %d) = %q, want %q", tt.f, tt.n, got, tt.want)
+		}
+	}
+}
