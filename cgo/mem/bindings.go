@@ -15,6 +15,7 @@ package mem
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -56,30 +57,23 @@ func Allocated() int64 { return allocated.Load() }
 
 // New allocates length bytes of kind; device is the CUDA ordinal for the CUDA
 // kinds. The error says what the system said and what to do about it.
-// Wraps: mmap(2), cuMemAlloc, cuMemHostAlloc.
+// Wraps: mmap(2), madvise(2), cuMemAlloc, cuMemHostAlloc.
 func New(kind Kind, device, length int) (*Buffer, error) {
+	return NewContext(context.Background(), kind, device, length)
+}
+
+// NewContext is [New] that ends with ctx, within [Part] bytes: the kernel takes
+// seconds to find gigabytes of host memory. CUDA's calls cannot be ended.
+func NewContext(ctx context.Context, kind Kind, device, length int) (*Buffer, error) {
 	if length <= 0 {
 		return nil, fmt.Errorf("a buffer of %d bytes", length)
 	}
 	b := &Buffer{kind: kind, device: device, len: length}
 	switch kind {
 	case Host, HostHuge:
-		if err := fits(length); kind == Host && err != nil {
+		if err := b.allocHost(ctx); err != nil {
 			return nil, err
 		}
-		huge := 0
-		if kind == HostHuge {
-			huge = 1
-		}
-		p, err := C.xb_mem_map(C.size_t(length), C.int(huge))
-		if p == nil {
-			hint := "choose a smaller --size"
-			if kind == HostHuge {
-				hint = fmt.Sprintf("reserve pages: echo %d > /proc/sys/vm/nr_hugepages", (length+(2<<20)-1)/(2<<20))
-			}
-			return nil, fmt.Errorf("%d bytes of %s memory: %w; %s", length, kind, err, hint)
-		}
-		b.ptr = uint64(uintptr(p))
 	case CUDA, CUDAHost:
 		if err := b.allocCUDA(); err != nil {
 			return nil, err
@@ -91,6 +85,53 @@ func New(kind Kind, device, length int) (*Buffer, error) {
 	return b, nil
 }
 
+// Part is how many bytes of a buffer a method works on at most before it looks
+// at its context. Host memory is allocated in smaller ones.
+const Part = 64 << 20
+
+// inParts calls f for each part of n bytes, until ctx ends.
+func inParts(ctx context.Context, n, part int, f func(off, n int) error) error {
+	for off := 0; off < n; off += part {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := f(off, min(part, n-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Buffer) allocHost(ctx context.Context) error {
+	huge, hint := C.int(0), "choose a smaller --size"
+	if b.kind == HostHuge {
+		huge, hint = 1, fmt.Sprintf("reserve pages: echo %d > /proc/sys/vm/nr_hugepages", (b.len+(2<<20)-1)/(2<<20))
+	}
+	fail := func(err error) error { return fmt.Errorf("%d bytes of %s memory: %w; %s", b.len, b.kind, err, hint) }
+	p, err := C.xb_mem_map(C.size_t(b.len), huge)
+	if p == nil {
+		return fail(err)
+	}
+	b.ptr = uint64(uintptr(p))
+	err = inParts(ctx, b.len, C.XB_MEM_PART, func(off, n int) error {
+		if rc, err := C.xb_mem_populate(p, C.size_t(off), C.size_t(n), huge); rc != 0 {
+			return fail(err)
+		}
+		return nil
+	})
+	if err != nil {
+		return errors.Join(err, b.unmap())
+	}
+	return nil
+}
+
+func (b *Buffer) unmap() error {
+	if rc, err := C.xb_mem_unmap(b.host(), C.size_t(b.len)); rc != 0 {
+		return fmt.Errorf("munmap: %w", err)
+	}
+	return nil
+}
+
 // Free returns the memory; it may be called twice.
 func (b *Buffer) Free() error {
 	if b.ptr == 0 {
@@ -99,8 +140,8 @@ func (b *Buffer) Free() error {
 	var err error
 	if b.kind == CUDA || b.kind == CUDAHost {
 		err = b.freeCUDA()
-	} else if rc, e := C.xb_mem_unmap(b.host(), C.size_t(b.len)); rc != 0 {
-		err = fmt.Errorf("munmap: %w", e)
+	} else {
+		err = b.unmap()
 	}
 	b.ptr = 0
 	allocated.Add(-int64(b.len))
@@ -147,37 +188,38 @@ func Key(seed, iteration uint64) uint64 {
 // and checked.
 const stage = 4 << 20
 
-// Fill writes the payload of key over the first n bytes.
-func (b *Buffer) Fill(n int, key uint64) error {
+// Fill writes the payload of key over the first n bytes. It ends with ctx.
+func (b *Buffer) Fill(ctx context.Context, n int, key uint64) error {
 	if n < 0 || n > b.len {
 		return fmt.Errorf("fill of %d bytes in a buffer of %d", n, b.len)
 	}
 	if !b.kind.OnDevice() {
-		C.xb_pattern_fill((*C.uchar)(b.host()), C.size_t(n), 0, C.uint64_t(key))
-		return nil
+		return inParts(ctx, n, Part, func(off, n int) error {
+			C.xb_pattern_fill((*C.uchar)(unsafe.Add(b.host(), off)), C.size_t(n), C.uint64_t(off), C.uint64_t(key))
+			return nil
+		})
 	}
 	host := make([]byte, min(n, stage))
-	for off := 0; off < n; off += len(host) {
-		part := host[:min(len(host), n-off)]
-		C.xb_pattern_fill((*C.uchar)(unsafe.Pointer(&part[0])), C.size_t(len(part)), C.uint64_t(off), C.uint64_t(key))
-		if err := b.copyIn(off, part); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inParts(ctx, n, stage, func(off, n int) error {
+		part := host[:n]
+		C.xb_pattern_fill((*C.uchar)(unsafe.Pointer(&part[0])), C.size_t(n), C.uint64_t(off), C.uint64_t(key))
+		return b.copyIn(off, part)
+	})
 }
 
 // Poison overwrites the first n bytes with a byte that no check takes for
-// payload but by a chance of 2^-64 a word.
-func (b *Buffer) Poison(n int) error {
+// payload but by a chance of 2^-64 a word. It ends with ctx.
+func (b *Buffer) Poison(ctx context.Context, n int) error {
 	if n < 0 || n > b.len {
 		return fmt.Errorf("poison of %d bytes in a buffer of %d", n, b.len)
 	}
 	if b.kind.OnDevice() {
 		return b.set(0xDB, n)
 	}
-	C.memset(b.host(), 0xDB, C.size_t(n))
-	return nil
+	return inParts(ctx, n, Part, func(off, n int) error {
+		C.memset(unsafe.Add(b.host(), off), 0xDB, C.size_t(n))
+		return nil
+	})
 }
 
 // Mismatch is the first wrong byte that a check found.
@@ -193,20 +235,45 @@ func (m *Mismatch) Error() string {
 
 // Check verifies that every piece holds the payload of key of its source:
 // toLocal says that the pieces' Local side, in this buffer, is the destination
-// (READ); otherwise it is the Remote side. A wrong byte is a [*Mismatch].
-func (b *Buffer) Check(plan *engine.Plan, toLocal bool, key uint64) error {
+// (READ); otherwise it is the Remote side. A wrong byte is a [*Mismatch]. It ends
+// with ctx.
+func (b *Buffer) Check(ctx context.Context, plan *engine.Plan, toLocal bool, key uint64) error {
 	pieces := plan.Pieces()
-	if len(pieces) == 0 {
-		return nil
-	}
-	if b.kind.OnDevice() {
-		return b.checkDevice(pieces, toLocal, key)
-	}
 	for i, p := range pieces {
 		if dst, _ := sides(p, toLocal); dst > uint64(b.len) || p.Len > uint64(b.len)-dst {
 			return fmt.Errorf("piece %d (offset %d, %d bytes) is outside the buffer of %d", i, dst, p.Len, b.len)
 		}
 	}
+	if b.kind.OnDevice() {
+		return b.checkDevice(ctx, pieces, toLocal, key)
+	}
+	for i := 0; i < len(pieces); {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if pieces[i].Len > Part {
+			if err := b.checkPiece(ctx, i, pieces[i], toLocal, key); err != nil {
+				return err
+			}
+			i++
+			continue
+		}
+		n, bytes := 0, uint64(0)
+		for i+n < len(pieces) && bytes+pieces[i+n].Len <= Part {
+			bytes += pieces[i+n].Len
+			n++
+		}
+		if err := b.checkPieces(i, pieces[i:i+n], toLocal, key); err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+// checkPieces checks pieces, the first of which is the plan's piece first, in
+// one call.
+func (b *Buffer) checkPieces(first int, pieces []engine.Piece, toLocal bool, key uint64) error {
 	var at C.uint64_t
 	to := 0
 	if toLocal {
@@ -218,7 +285,21 @@ func (b *Buffer) Check(plan *engine.Plan, toLocal bool, key uint64) error {
 		return nil
 	}
 	dst, src := sides(pieces[i], toLocal)
-	return &Mismatch{Piece: int(i), Offset: dst + uint64(at), SourceBytes: src + uint64(at)}
+	return &Mismatch{Piece: first + int(i), Offset: dst + uint64(at), SourceBytes: src + uint64(at)}
+}
+
+// checkPiece checks piece i in parts.
+func (b *Buffer) checkPiece(ctx context.Context, i int, p engine.Piece, toLocal bool, key uint64) error {
+	dst, src := sides(p, toLocal)
+	return inParts(ctx, int(p.Len), Part, func(off, n int) error {
+		at := uint64(C.xb_pattern_check((*C.uchar)(unsafe.Add(b.host(), dst+uint64(off))), C.size_t(n),
+			C.uint64_t(src+uint64(off)), C.uint64_t(key)))
+		if at == uint64(n) {
+			return nil
+		}
+		at += uint64(off)
+		return &Mismatch{Piece: i, Offset: dst + at, SourceBytes: src + at}
+	})
 }
 
 func sides(p engine.Piece, toLocal bool) (dst, src uint64) {
@@ -228,23 +309,24 @@ func sides(p engine.Piece, toLocal bool) (dst, src uint64) {
 	return p.Remote, p.Local
 }
 
-func (b *Buffer) checkDevice(pieces []engine.Piece, toLocal bool, key uint64) error {
+func (b *Buffer) checkDevice(ctx context.Context, pieces []engine.Piece, toLocal bool, key uint64) error {
 	host := make([]byte, stage)
 	for i, p := range pieces {
 		dst, src := sides(p, toLocal)
-		if dst > uint64(b.len) || p.Len > uint64(b.len)-dst {
-			return fmt.Errorf("piece %d (offset %d, %d bytes) is outside the buffer of %d", i, dst, p.Len, b.len)
-		}
-		for off := uint64(0); off < p.Len; off += stage {
-			part := host[:min(stage, p.Len-off)]
-			if err := b.copyOut(part, dst+off); err != nil {
+		err := inParts(ctx, int(p.Len), stage, func(off, n int) error {
+			part, o := host[:n], uint64(off)
+			if err := b.copyOut(part, dst+o); err != nil {
 				return err
 			}
-			at := uint64(C.xb_pattern_check((*C.uchar)(unsafe.Pointer(&part[0])), C.size_t(len(part)),
-				C.uint64_t(src+off), C.uint64_t(key)))
-			if at != uint64(len(part)) {
-				return &Mismatch{Piece: i, Offset: dst + off + at, SourceBytes: src + off + at}
+			at := uint64(C.xb_pattern_check((*C.uchar)(unsafe.Pointer(&part[0])), C.size_t(n),
+				C.uint64_t(src+o), C.uint64_t(key)))
+			if at == uint64(n) {
+				return nil
 			}
+			return &Mismatch{Piece: i, Offset: dst + o + at, SourceBytes: src + o + at}
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -26,22 +26,36 @@ void *xb_mem_map(size_t len, int huge)
 	 * not have it ignores. */
 	if (!huge)
 		madvise(p, whole_pages(len), MADV_HUGEPAGE);
-	/* Pages are faulted in here, not in the first transfer. A huge page that
-	 * the pool lacks is an error from madvise, not a SIGBUS later. */
-	if (madvise(p, whole_pages(len), MADV_POPULATE_WRITE)) {
-		int e = errno;
-
-		if (e != EINVAL || huge) {
-			munmap(p, whole_pages(len));
-			errno = e;
-			return NULL;
-		}
-		memset(p, 0, len); /* a kernel before 5.14 */
-	}
 	return p;
 }
 
-int xb_mem_unmap(void *p, size_t len) { return munmap(p, whole_pages(len)); }
+int xb_mem_populate(void *p, size_t off, size_t len, int huge)
+{
+	char *at = (char *)p + off;
+
+	/* A huge page that the pool lacks is an error from madvise, not a SIGBUS
+	 * later. */
+	if (!madvise(at, whole_pages(len), MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL || huge)
+		return -1;
+	memset(at, 0, len); /* a kernel before 5.14 */
+	return 0;
+}
+
+int xb_mem_unmap(void *p, size_t len)
+{
+	size_t left = whole_pages(len);
+
+	while (left) {
+		size_t n = left < XB_MEM_PART ? left : XB_MEM_PART;
+
+		left -= n;
+		if (munmap((char *)p + left, n))
+			return -1;
+	}
+	return 0;
+}
 
 /* splitmix64's finaliser over the word's number and the key: neighbours,
  * iterations and seeds share no bytes. */

@@ -6,9 +6,17 @@
 
 #include "../engine/engine.h"
 
-/* Anonymous memory, touched before it is returned; huge asks for 2 MiB pages.
- * NULL and errno on failure. */
+/* How much of a mapping one system call populates or unmaps. The call holds the
+ * process's memory lock, for which the Go runtime's own mmap waits meanwhile, and
+ * with it all goroutines. */
+#define XB_MEM_PART ((size_t)4 << 20)
+
+/* Anonymous memory without pages; huge asks for 2 MiB pages. NULL and errno on
+ * failure. */
 void *xb_mem_map(size_t len, int huge);
+/* Faults len bytes at off in, so that the first transfer does not; off is a
+ * multiple of XB_MEM_PART, len that at most. -1 and errno on failure. */
+int xb_mem_populate(void *p, size_t off, size_t len, int huge);
 int xb_mem_unmap(void *p, size_t len);
 
 /* The payload at byte offset off is a function of off and key alone. */

@@ -1,9 +1,12 @@
 package mem
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/internal/testenv"
@@ -57,20 +60,20 @@ func TestCheckFindsFaults(t *testing.T) {
 			src, dst := newBuffer(t, Host, size), newBuffer(t, Host, size)
 			plan := newPlan(t, pieces...)
 			key := Key(7, 3)
-			for _, err := range []error{src.Fill(size, key), dst.Poison(size), dst.CopyPieces(src, plan)} {
+			for _, err := range []error{src.Fill(t.Context(), size, key), dst.Poison(t.Context(), size), dst.CopyPieces(src, plan)} {
 				if err != nil {
 					t.Fatal(err)
 				}
 			}
 			tt.damage(dst.Bytes(), src.Bytes())
-			err := dst.Check(plan, true, key)
+			err := dst.Check(t.Context(), plan, true, key)
 			var m *Mismatch
 			if tt.piece < 0 {
 				if err != nil {
 					t.Fatal(err)
 				}
 				// A stale payload: the same bytes are wrong for the next iteration.
-				if err := dst.Check(plan, true, Key(7, 4)); !errors.As(err, &m) {
+				if err := dst.Check(t.Context(), plan, true, Key(7, 4)); !errors.As(err, &m) {
 					t.Errorf("the last iteration's payload passed: %v", err)
 				}
 				return
@@ -91,7 +94,7 @@ func poison(b []byte) {
 func TestCheckRefusesPiecesOutside(t *testing.T) {
 	b := newBuffer(t, Host, 4096)
 	for _, p := range []engine.Piece{{Local: 4000, Len: 97}, {Local: 1 << 63, Len: 1}, {Local: 1, Len: 1<<64 - 1}} {
-		if err := b.Check(newPlan(t, p), true, 1); err == nil || !strings.Contains(err.Error(), "outside") {
+		if err := b.Check(t.Context(), newPlan(t, p), true, 1); err == nil || !strings.Contains(err.Error(), "outside") {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
@@ -100,13 +103,13 @@ func TestCheckRefusesPiecesOutside(t *testing.T) {
 func TestCheckWritesFromRemote(t *testing.T) {
 	b := newBuffer(t, Host, 4096)
 	key := Key(1, 1)
-	if err := b.Fill(4096, key); err != nil {
+	if err := b.Fill(t.Context(), 4096, key); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Check(newPlan(t, engine.Piece{Local: 64, Remote: 64, Len: 100}), false, key); err != nil {
+	if err := b.Check(t.Context(), newPlan(t, engine.Piece{Local: 64, Remote: 64, Len: 100}), false, key); err != nil {
 		t.Error(err)
 	}
-	if err := b.Check(newPlan(t, engine.Piece{Local: 72, Remote: 64, Len: 100}), false, key); err == nil {
+	if err := b.Check(t.Context(), newPlan(t, engine.Piece{Local: 72, Remote: 64, Len: 100}), false, key); err == nil {
 		t.Error("a payload of another offset passed")
 	}
 }
@@ -131,7 +134,7 @@ func TestNewAccountsAndFrees(t *testing.T) {
 	if _, err := New("vram", 0, 1); err == nil {
 		t.Error("an unknown kind was allocated")
 	}
-	if _, err := New(Host, 0, 1<<62); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "--size") {
+	if _, err := New(Host, 0, 1<<62); !errors.Is(err, syscall.ENOMEM) || !strings.Contains(err.Error(), "--size") {
 		t.Errorf("2^62 bytes: %v", err)
 	}
 }
@@ -156,30 +159,30 @@ func TestDeviceMemory(t *testing.T) {
 	dst, host := newBuffer(t, CUDA, size), newBuffer(t, CUDAHost, size)
 	plan := newPlan(t, engine.Piece{Local: 16, Remote: 8, Len: 5 << 20}, engine.Piece{Local: 6 << 20, Remote: 6 << 20, Len: 4096})
 	key := Key(2, 2)
-	for _, err := range []error{src.Fill(size, key), dst.Poison(size), host.Poison(size)} {
+	for _, err := range []error{src.Fill(t.Context(), size, key), dst.Poison(t.Context(), size), host.Poison(t.Context(), size)} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, d := range []*Buffer{dst, host} {
 		var m *Mismatch
-		if err := d.Check(plan, true, key); !errors.As(err, &m) {
+		if err := d.Check(t.Context(), plan, true, key); !errors.As(err, &m) {
 			t.Errorf("%s: poison passed: %v", d.Kind(), err)
 		}
 		if err := d.CopyPieces(src, plan); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Check(plan, true, key); err != nil {
+		if err := d.Check(t.Context(), plan, true, key); err != nil {
 			t.Errorf("%s: %v", d.Kind(), err)
 		}
 	}
 }
 
 func BenchmarkFill(b *testing.B) {
-	benchmark(b, func(m *Buffer, p *engine.Plan) error { return m.Fill(m.Len(), 1) })
+	benchmark(b, func(m *Buffer, p *engine.Plan) error { return m.Fill(context.Background(), m.Len(), 1) })
 }
 func BenchmarkCheck(b *testing.B) {
-	benchmark(b, func(m *Buffer, p *engine.Plan) error { return m.Check(p, true, 1) })
+	benchmark(b, func(m *Buffer, p *engine.Plan) error { return m.Check(context.Background(), p, true, 1) })
 }
 
 func benchmark(b *testing.B, f func(*Buffer, *engine.Plan) error) {
@@ -193,7 +196,7 @@ func benchmark(b *testing.B, f func(*Buffer, *engine.Plan) error) {
 		b.Fatal(err)
 	}
 	defer p.Free()
-	if err := m.Fill(m.Len(), 1); err != nil {
+	if err := m.Fill(b.Context(), m.Len(), 1); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(64 << 20)
@@ -201,5 +204,87 @@ func benchmark(b *testing.B, f func(*Buffer, *engine.Plan) error) {
 		if err := f(m, p); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Each method that works on a whole buffer ends with its context, within a part:
+// a Ctrl-C does not wait for gigabytes.
+func TestLongCallsEndWithTheirContext(t *testing.T) {
+	const size = 2*Part + 12345
+	why := errors.New("why")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	before := Allocated()
+	if _, err := NewContext(ctx, Host, 0, size); !errors.Is(err, why) {
+		t.Errorf("NewContext: %v", err)
+	}
+	if got := Allocated() - before; got != 0 {
+		t.Errorf("%d bytes accounted after an allocation that was given up", got)
+	}
+	b := newBuffer(t, Host, size)
+	one, many := newPlan(t, engine.Piece{Len: size}), newPlan(t, engine.Piece{Len: 1 << 20}, engine.Piece{Local: 1 << 20, Remote: 1 << 20, Len: Part})
+	for name, err := range map[string]error{"Fill": b.Fill(ctx, size, 1), "Poison": b.Poison(ctx, size),
+		"Check": b.Check(ctx, one, true, 1), "Check of pieces": b.Check(ctx, many, true, 1)} {
+		if !errors.Is(err, why) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if b.Bytes()[0] != 0 {
+		t.Error("a method wrote after its context had ended")
+	}
+	// Parts leave no seam, and a wrong byte in the last one is found.
+	if err := errors.Join(b.Fill(t.Context(), size, 1), b.Check(t.Context(), one, true, 1), b.Check(t.Context(), many, true, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.Bytes()[size-1]++
+	var m *Mismatch
+	if err := b.Check(t.Context(), one, true, 1); !errors.As(err, &m) || m.Offset != size-1 || m.SourceBytes != size-1 {
+		t.Errorf("Check: %v", err)
+	}
+	b.Bytes()[Part]++
+	if err := b.Check(t.Context(), many, true, 1); !errors.As(err, &m) || m.Piece != 1 || m.Offset != Part {
+		t.Errorf("Check of pieces: %v", err)
+	}
+}
+
+// While a buffer is populated the process's memory lock must be free again and
+// again: the Go runtime maps memory too, and all goroutines wait with it. In one
+// call the whole time of the allocation is one silence.
+func TestAllocationLetsOthersIn(t *testing.T) {
+	const size = 1 << 30
+	var rounds int
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			m, err := syscall.Mmap(-1, 0, 1<<16, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := syscall.Munmap(m); err != nil {
+				t.Error(err)
+				return
+			}
+			rounds++
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	b, err := New(Host, 0, size)
+	close(stop)
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Free(); err != nil {
+		t.Error(err)
+	}
+	if rounds < 5 {
+		t.Errorf("%d mappings were made while 1 GiB was allocated: the memory lock was held throughout", rounds)
 	}
 }

@@ -188,15 +188,18 @@ func (r Root) isGPU(address string) bool {
 	return strings.HasPrefix(class, "0x0300") || strings.HasPrefix(class, "0x0302")
 }
 
-// LockedMemory is this process's limit of locked memory in bytes, ^0 for none:
-// the "Max locked memory" of proc_pid_limits(5).
-func (r Root) LockedMemory() (soft uint64, ok bool) {
+// LockedMemory is this process's limit of locked memory in bytes, ^0 for none.
+func (r Root) LockedMemory() (soft uint64, ok bool) { return r.limit("Max locked memory") }
+
+// limit is a soft limit of this process, ^0 for none: a line of
+// proc_pid_limits(5).
+func (r Root) limit(name string) (soft uint64, ok bool) {
 	b, err := os.ReadFile(r.path("/proc/self/limits"))
 	if err != nil {
 		return 0, false
 	}
 	for line := range strings.Lines(string(b)) {
-		rest, found := strings.CutPrefix(line, "Max locked memory")
+		rest, found := strings.CutPrefix(line, name)
 		if !found {
 			continue
 		}
@@ -213,11 +216,12 @@ func (r Root) LockedMemory() (soft uint64, ok bool) {
 	return 0, false
 }
 
+const hugePages = "/sys/kernel/mm/hugepages/hugepages-2048kB"
+
 // HugePages is the pool of 2 MiB pages: how many there are, and free ones.
 func (r Root) HugePages() (total, free int) {
-	dir := "/sys/kernel/mm/hugepages/hugepages-2048kB"
-	t, _ := r.number(dir, "nr_hugepages")
-	f, _ := r.number(dir, "free_hugepages")
+	t, _ := r.number(hugePages, "nr_hugepages")
+	f, _ := r.number(hugePages, "free_hugepages")
 	return int(t), int(f)
 }
 

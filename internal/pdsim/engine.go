@@ -53,7 +53,11 @@ func NewEngine(cfg Config, mover Mover) (*Engine, error) {
 		return nil, errors.Join(err, mover.Close())
 	}
 	g := cfg.Geometry
-	memory, err := mem.New(mem.Host, -1, cfg.Blocks*g.blockBytes()*g.Regions)
+	size := cfg.Blocks * g.blockBytes() * g.Regions
+	if err := xfer.Fits("", xfer.MemoryRequest{Kind: mem.Host, Bytes: uint64(size)}); err != nil {
+		return nil, errors.Join(fmt.Errorf("KV memory of the %s engine: %w", cfg.Role, err), mover.Close())
+	}
+	memory, err := mem.New(mem.Host, -1, size)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("KV memory of the %s engine: %w", cfg.Role, err), mover.Close())
 	}

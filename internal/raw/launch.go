@@ -26,6 +26,9 @@ const LaunchFlag = "launch"
 // after another, and takes their lines over: the launch is then the unit that
 // was repeated. The first launch's run and condition lines stand for all.
 func (s *session) launches(ctx context.Context) error {
+	if err := s.fits(); err != nil {
+		return err
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("launches: this binary: %w", err)

@@ -170,6 +170,9 @@ func (s *session) run(ctx context.Context) (err error) {
 	line := record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: s.o.Kind, StartUnixNs: time.Now().UnixNano(),
 		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.o.Argv), Seed: s.o.Seed,
 		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches}
+	if err := s.fits(); err != nil {
+		return errors.Join(s.write(line), err)
+	}
 	client, child, err := s.connect(ctx)
 	if err != nil {
 		return errors.Join(s.write(line), err)
@@ -195,6 +198,17 @@ func (s *session) run(ctx context.Context) (err error) {
 		}
 	}
 	return s.measure(ctx, side, client)
+}
+
+// fits refuses what this host's memory cannot hold before anything is started;
+// the peer of another host looks at its own.
+func (s *session) fits() error {
+	local := s.p.where.ssh == nil && s.p.where.address == ""
+	m, _, err := xfer.Requests(s.p.memory, s.p.peerMemory, s.p.specs, s.p.transports, local)
+	if err != nil {
+		return err
+	}
+	return xfer.Fits("", m)
 }
 
 func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer) error {

@@ -170,7 +170,7 @@ func TestFabricLandedUnderLoad(t *testing.T) {
 			p.must(err)
 			defer freeAll(plans)
 			for key := range uint64(4) {
-				p.must(p.buf.Fill(size, key))
+				p.must(p.buf.Fill(t.Context(), size, key))
 				p.ask(pairRequest{Do: "poison", Bytes: size})
 				p.ask(pairRequest{Do: "arm", Op: engine.Write, Plans: [][]engine.Piece{pieces}, Iters: 1})
 				_, err := p.ep.Transfer(t.Context(), engine.Write, plans, 1)

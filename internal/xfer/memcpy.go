@@ -18,8 +18,8 @@ type memcpyEndpoint struct {
 
 // OpenMemcpy opens provider "memcpy": a transfer is one copy in this process's
 // memory, or on its GPU, piece by piece, from a second buffer of the same kind
-// that Register allocates ([mem.Buffer.CopyPieces]). Streams is the number of
-// copying threads. There is no peer: Address is empty and Connect does nothing.
+// that Connect allocates ([mem.Buffer.CopyPieces]). Streams is the number of
+// copying threads. There is no peer: Address is empty.
 func OpenMemcpy(_ context.Context, cfg Config) (Endpoint, error) {
 	if cfg.Provider != "memcpy" {
 		return nil, fmt.Errorf("provider %q: memcpy takes no options", cfg.Provider)
@@ -45,17 +45,22 @@ func (e *memcpyEndpoint) Register(buf *mem.Buffer) error {
 	if e.dst != nil {
 		return errors.New("the endpoint has its region already")
 	}
-	src, err := mem.New(buf.Kind(), buf.Device(), buf.Len())
-	if err != nil {
-		return fmt.Errorf("memcpy's source: %w", err)
-	}
-	e.dst, e.src = buf, src
+	e.dst = buf
 	return nil
 }
 
 func (e *memcpyEndpoint) Address() ([]byte, error) { return nil, nil }
 
-func (e *memcpyEndpoint) Connect(context.Context, []byte) error { return nil }
+func (e *memcpyEndpoint) Connect(ctx context.Context, _ []byte) error {
+	if e.dst == nil || e.src != nil {
+		return errors.New("a copy needs one region, once")
+	}
+	var err error
+	if e.src, err = mem.NewContext(ctx, e.dst.Kind(), e.dst.Device(), e.dst.Len()); err != nil {
+		return fmt.Errorf("memcpy's source: %w", err)
+	}
+	return nil
+}
 
 func (e *memcpyEndpoint) Arm(context.Context, engine.Op, []*engine.Plan, int) error { return nil }
 
@@ -64,8 +69,8 @@ func (e *memcpyEndpoint) Settle(context.Context) (int, error) { return 0, nil }
 func (e *memcpyEndpoint) Fault() error { return nil }
 
 func (e *memcpyEndpoint) Transfer(ctx context.Context, op engine.Op, plans []*engine.Plan, iters int) ([]engine.Sample, error) {
-	if e.dst == nil {
-		return nil, errors.New("the endpoint has no region yet")
+	if e.src == nil {
+		return nil, errNotConnected
 	}
 	if len(plans) != e.cfg.Streams {
 		return nil, fmt.Errorf("%d plans for %d lanes", len(plans), e.cfg.Streams)

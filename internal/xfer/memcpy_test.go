@@ -25,7 +25,7 @@ func TestMemcpyTransfers(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if err := ep.Register(buf); err != nil {
+					if err := errors.Join(ep.Register(buf), ep.Connect(ctx, nil)); err != nil {
 						t.Fatal(err)
 					}
 					plans, err := newPlans(deal(c.pieces, ep.Lanes()))
@@ -33,7 +33,7 @@ func TestMemcpyTransfers(t *testing.T) {
 						t.Fatal(err)
 					}
 					defer freeAll(plans)
-					if err := errors.Join(ep.(localSource).Source().Fill(pairBytes, 99), buf.Poison(pairBytes)); err != nil {
+					if err := errors.Join(ep.(localSource).Source().Fill(t.Context(), pairBytes, 99), buf.Poison(t.Context(), pairBytes)); err != nil {
 						t.Fatal(err)
 					}
 					ss, err := ep.Transfer(ctx, op, plans, 2)
@@ -78,7 +78,7 @@ func TestMemcpyRefusesAPieceOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ep.Close()
-	if err := ep.Register(buf); err != nil {
+	if err := errors.Join(ep.Register(buf), ep.Connect(t.Context(), nil)); err != nil {
 		t.Fatal(err)
 	}
 	for _, q := range []engine.Piece{{Remote: 4000, Len: 97}, {Local: 4000, Len: 97}, {Local: 1, Len: ^uint64(0)}} {

@@ -172,24 +172,21 @@ func (r *Run) event(level, format string, args ...any) error {
 	return r.Write(record.Event{TimeNs: clock.Now() - r.Start, Level: level, Message: fmt.Sprintf(format, args...)})
 }
 
-// allocate gives both sides a buffer that holds the largest condition.
+// allocate gives both sides a buffer that holds the largest condition. The peer
+// is asked first: it refuses before this side has spent its time.
 func (r *Run) allocate(ctx context.Context) (local, peer int64, err error) {
-	for _, s := range r.Specs {
-		t, err := kv.New(s.KV)
-		if err != nil {
-			return 0, 0, err
-		}
-		r.Memory.Bytes = max(r.Memory.Bytes, uint64(t.Bytes))
-	}
-	r.PeerMemory.Bytes = r.Memory.Bytes
-	m, err := r.Local.Memory(ctx, r.Memory)
-	if err != nil {
+	same := len(r.Transports) > 0 && r.Transports[0].SameHost
+	if r.Memory, r.PeerMemory, err = Requests(r.Memory, r.PeerMemory, r.Specs, r.Transports, same); err != nil {
 		return 0, 0, err
 	}
-	// The peer may be on this host: it must see what the first one took.
 	p, err := r.Peer.Memory(ctx, r.PeerMemory)
 	if err != nil {
 		return 0, 0, fmt.Errorf("peer: %w", err)
+	}
+	r.Memory.Others = 0 // allocated by now
+	m, err := r.Local.Memory(ctx, r.Memory)
+	if err != nil {
+		return 0, 0, err
 	}
 	return m.Ns, p.Ns, nil
 }

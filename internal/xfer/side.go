@@ -41,6 +41,10 @@ type (
 		Kind   mem.Kind `json:"kind"`
 		Device int      `json:"device"`
 		Bytes  uint64   `json:"bytes"`
+		// More is what else the run will take of the same memory in this process,
+		// Others what it will in other processes of this host; in bytes.
+		More   uint64 `json:"more_bytes,omitempty"`
+		Others uint64 `json:"others_bytes,omitempty"`
 	}
 	MemoryReply struct {
 		Ns int64 `json:"ns"`
@@ -145,22 +149,21 @@ type localSource interface{ Source() *mem.Buffer }
 // Inventory describes the side's host.
 func (s *Side) Inventory(context.Context) (record.Host, error) { return s.Root.Inventory(), nil }
 
-// Memory allocates the side's buffer.
-func (s *Side) Memory(_ context.Context, r MemoryRequest) (MemoryReply, error) {
+// Memory allocates the side's buffer, unless it or all of the run is more than
+// this side may have or its host has.
+func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error) {
 	if s.buf != nil {
 		return MemoryReply{}, errors.New("the buffer is allocated already")
 	}
 	if s.MaxMemory > 0 && r.Bytes > s.MaxMemory {
 		return MemoryReply{}, fmt.Errorf("%w: %d bytes asked for, this side's limit is %d; choose a smaller --size or raise serve's --max-memory", ErrTooLarge, r.Bytes, s.MaxMemory)
 	}
-	if r.Bytes > 1<<62 {
-		return MemoryReply{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, r.Bytes)
+	if err := Fits(s.Root, r); err != nil {
+		return MemoryReply{}, err
 	}
 	t := clock.Now()
-	b, err := mem.New(r.Kind, r.Device, int(r.Bytes))
+	b, err := mem.NewContext(ctx, r.Kind, r.Device, int(r.Bytes))
 	switch {
-	case errors.Is(err, mem.ErrTooLarge):
-		return MemoryReply{}, fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case errors.Is(err, mem.ErrNoCUDA):
 		return MemoryReply{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case err != nil:
@@ -298,7 +301,7 @@ func (s *Side) plan(id int) (*sidePlan, Endpoint, error) {
 }
 
 // Fill writes the payload, as the side that the data comes from does.
-func (s *Side) Fill(_ context.Context, r PayloadRequest) (Done, error) {
+func (s *Side) Fill(ctx context.Context, r PayloadRequest) (Done, error) {
 	p, ep, err := s.plan(r.Plan)
 	if err != nil {
 		return Done{}, err
@@ -307,27 +310,27 @@ func (s *Side) Fill(_ context.Context, r PayloadRequest) (Done, error) {
 	if l, ok := ep.(localSource); ok {
 		buf = l.Source()
 	}
-	return Done{}, buf.Fill(int(p.transfer.Bytes), r.Key)
+	return Done{}, buf.Fill(ctx, int(p.transfer.Bytes), r.Key)
 }
 
 // Poison overwrites what a transfer will write, so that nothing stale passes.
-func (s *Side) Poison(_ context.Context, r PayloadRequest) (Done, error) {
+func (s *Side) Poison(ctx context.Context, r PayloadRequest) (Done, error) {
 	p, _, err := s.plan(r.Plan)
 	if err != nil {
 		return Done{}, err
 	}
-	return Done{}, s.buf.Poison(int(p.transfer.Bytes))
+	return Done{}, s.buf.Poison(ctx, int(p.transfer.Bytes))
 }
 
 // Check verifies the payload on the side that it went to. Wrong data is a
 // reply, not an error.
-func (s *Side) Check(_ context.Context, r PayloadRequest) (CheckReply, error) {
+func (s *Side) Check(ctx context.Context, r PayloadRequest) (CheckReply, error) {
 	p, _, err := s.plan(r.Plan)
 	if err != nil {
 		return CheckReply{}, err
 	}
 	for _, lane := range p.lanes {
-		err := s.buf.Check(lane, p.op == engine.Read, r.Key)
+		err := s.buf.Check(ctx, lane, p.op == engine.Read, r.Key)
 		var m *mem.Mismatch
 		if errors.As(err, &m) {
 			return CheckReply{Mismatch: m}, nil

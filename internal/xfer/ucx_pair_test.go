@@ -94,9 +94,9 @@ func (s *target) do(r pairRequest) (rep pairReply, err error) {
 	case "connect":
 		err = s.ep.Connect(ctx, r.Address)
 	case "fill":
-		err = s.buf.Fill(r.Bytes, r.Key)
+		err = s.buf.Fill(ctx, r.Bytes, r.Key)
 	case "poison":
-		err = s.buf.Poison(r.Bytes)
+		err = s.buf.Poison(ctx, r.Bytes)
 	case "arm":
 		freeAll(s.plans)
 		if s.plans, err = newPlans(r.Plans); err == nil {
@@ -155,7 +155,7 @@ func freeAll(plans []*engine.Plan) {
 
 func checkAll(buf *mem.Buffer, plans []*engine.Plan, toLocal bool, key uint64) error {
 	for _, p := range plans {
-		if err := buf.Check(p, toLocal, key); err != nil {
+		if err := buf.Check(context.Background(), p, toLocal, key); err != nil {
 			return err
 		}
 	}
@@ -270,10 +270,10 @@ func (p *pair) run(op engine.Op, lanes [][]engine.Piece, iters int, key uint64) 
 	p.must(err)
 	defer freeAll(plans)
 	if op == engine.Read {
-		p.must(p.buf.Poison(p.buf.Len()))
+		p.must(p.buf.Poison(ctx, p.buf.Len()))
 		p.ask(pairRequest{Do: "fill", Bytes: p.buf.Len(), Key: key})
 	} else {
-		p.must(p.buf.Fill(p.buf.Len(), key))
+		p.must(p.buf.Fill(ctx, p.buf.Len(), key))
 		p.ask(pairRequest{Do: "poison", Bytes: p.buf.Len()})
 	}
 	p.ask(pairRequest{Do: "arm", Op: op, Plans: lanes, Iters: iters})
