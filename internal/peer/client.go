@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,6 +37,7 @@ type Client struct {
 
 	session string
 	timeout time.Duration
+	calling atomic.Value // the name of the last call that began, "" after it
 
 	// Local and Remote are the control connection's addresses.
 	Local, Remote net.IP
@@ -134,7 +136,7 @@ func (c *Client) live() {
 	defer c.wg.Done()
 	tick := time.NewTicker(c.timeout / beats)
 	defer tick.Stop()
-	last := time.Now()
+	quiet := newSilence(c.timeout)
 	for {
 		select {
 		case m := <-c.in:
@@ -146,10 +148,10 @@ func (c *Client) live() {
 				c.bye <- m.beat
 				return
 			}
-			last = time.Now()
+			quiet.heard(time.Now())
 		case <-tick.C:
-			if quiet := time.Since(last); quiet > c.timeout {
-				c.cancel(fmt.Errorf("%w: it has not answered for %v", ErrPeer, quiet.Round(time.Second)))
+			if d := quiet.tick(time.Now()); d > c.timeout {
+				c.cancel(fmt.Errorf("%w: it has not answered for %v%s", ErrPeer, d.Round(time.Second), c.busy()))
 				return
 			}
 			// A failed send shows as a failed receive, with its reason.
@@ -160,6 +162,16 @@ func (c *Client) live() {
 			return
 		}
 	}
+}
+
+// busy names the call in progress when it is one in which the kernel or a
+// library can hold the peer's process, so that it sends no beats.
+func (c *Client) busy() string {
+	switch name, _ := c.calling.Load().(string); name {
+	case "Memory", "Open", "Register", "Connect":
+		return fmt.Sprintf(", and is in its call %s: a large buffer can keep the kernel or the library busy for longer, which a longer --timeout allows", name)
+	}
+	return ""
 }
 
 func (c *Client) sendBeat(b *beat) error {
@@ -210,7 +222,11 @@ func invoke[A any](c *Client, ctx context.Context, name string, q any) (a A, err
 	ctx, cancel := context.WithCancelCause(metadata.AppendToOutgoingContext(ctx, sessionKey, c.session))
 	defer cancel(nil)
 	defer context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })()
+	c.calling.Store(name)
 	err = c.conn.Invoke(ctx, "/"+service+"/"+name, q, &a)
+	if c.ctx.Err() == nil {
+		c.calling.Store("")
+	}
 	switch {
 	case err == nil:
 		return a, nil

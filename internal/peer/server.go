@@ -240,7 +240,7 @@ func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received
 	}
 	tick := time.NewTicker(timeout / beats)
 	defer tick.Stop()
-	last := time.Now()
+	quiet := newSilence(timeout)
 	for {
 		select {
 		case <-ses.ctx.Done():
@@ -252,10 +252,10 @@ func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received
 			if m.beat.Bye {
 				return errBye
 			}
-			last = time.Now()
+			quiet.heard(time.Now())
 		case <-tick.C:
-			if quiet := time.Since(last); quiet > timeout {
-				return fmt.Errorf("the initiator has not answered for %v", quiet.Round(time.Second))
+			if d := quiet.tick(time.Now()); d > timeout {
+				return fmt.Errorf("the initiator has not answered for %v", d.Round(time.Second))
 			}
 			if err := stream.SendMsg(&beat{}); err != nil {
 				return fmt.Errorf("the initiator is gone: %w", gone(err))
@@ -294,6 +294,28 @@ func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) er
 
 // beats is how many of them go into the timeout.
 const beats = 5
+
+// silence is for how long the other side has said nothing that this process
+// could have heard. A process that was stopped, or whose runtime waits while the
+// kernel holds its memory lock, hears nothing: that time is not the other side's.
+type silence struct {
+	most  time.Duration // that one tick counts
+	last  time.Time
+	quiet time.Duration
+}
+
+func newSilence(timeout time.Duration) *silence {
+	return &silence{most: 2 * timeout / beats, last: time.Now()}
+}
+
+func (s *silence) heard(now time.Time) { s.last, s.quiet = now, 0 }
+
+// tick adds the time since the last tick and returns the sum.
+func (s *silence) tick(now time.Time) time.Duration {
+	s.quiet += min(now.Sub(s.last), s.most)
+	s.last = now
+	return s.quiet
+}
 
 type received struct {
 	beat beat

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -59,6 +60,7 @@ type Child struct {
 	err    error
 	once   sync.Once
 	grace  time.Duration
+	killed atomic.Bool // by Stop
 }
 
 // StartLocal starts a peer on this host, a second process of this binary.
@@ -162,11 +164,25 @@ func (c *Child) Words() string {
 	select {
 	case <-c.done:
 		if c.err != nil {
-			s = strings.TrimSpace(s + " (" + c.err.Error() + ")")
+			s = strings.TrimSpace(s + " (" + c.ending() + ")")
 		}
 	default:
 	}
 	return s
+}
+
+// ending is how the child ended in words; a kill that was not this process's is
+// most often the kernel's, for want of memory.
+func (c *Child) ending() string {
+	var e *exec.ExitError
+	if errors.As(c.err, &e) && !c.killed.Load() {
+		ws, ok := e.Sys().(syscall.WaitStatus)
+		// A shell between them says 128 + 9.
+		if ok && (ws.Signaled() && ws.Signal() == syscall.SIGKILL || ws.ExitStatus() == 128+int(syscall.SIGKILL)) {
+			return "the peer's process was killed (signal 9): perhaps out of memory"
+		}
+	}
+	return c.err.Error()
 }
 
 // Pid is the child's process number here.
@@ -186,6 +202,7 @@ func (c *Child) Stop() error {
 		select {
 		case <-c.done:
 		case <-t.C:
+			c.killed.Store(true)
 			if kerr := c.cmd.Process.Kill(); kerr != nil && !errors.Is(kerr, os.ErrProcessDone) {
 				err = errors.Join(err, kerr)
 			}
