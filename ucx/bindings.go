@@ -151,6 +151,7 @@ func symbols(u *C.struct_xb_ucp) map[string]*unsafe.Pointer {
 		"ucp_worker_create":                 at(unsafe.Pointer(&u.worker_create)),
 		"ucp_worker_destroy":                at(unsafe.Pointer(&u.worker_destroy)),
 		"ucp_worker_progress":               at(unsafe.Pointer(&u.worker_progress)),
+		"ucp_worker_flush_nbx":              at(unsafe.Pointer(&u.worker_flush_nbx)),
 		"ucp_worker_get_address":            at(unsafe.Pointer(&u.worker_get_address)),
 		"ucp_worker_release_address":        at(unsafe.Pointer(&u.worker_release_address)),
 		"ucp_ep_create":                     at(unsafe.Pointer(&u.ep_create)),
@@ -474,12 +475,18 @@ func (w *Worker) keep(text *C.char) {
 // be gone; each has at least closeLeast.
 const (
 	closeWait  = time.Second
-	closeLeast = 20 * time.Millisecond
+	closeLeast = 100 * time.Millisecond
 )
 
+// ErrNotClosed is matched by the error of a worker that UCX still has operations
+// of in hand. The worker, its context and its memory must stay until the process
+// ends.
+var ErrNotClosed = errors.New("operations are in flight that neither complete nor fail")
+
 // Close ends the endpoint and the worker, whatever the peer does: all workers
-// of a context take about a second at most. No group may run the worker.
-// Wraps: ucp_ep_close_nbx, ucp_worker_destroy.
+// of a context take about a second at most. No group may run the worker. An error
+// matches [ErrNotClosed]. Wraps: ucp_ep_flush_nbx,
+// ucp_ep_close_nbx, ucp_worker_flush_nbx, ucp_worker_destroy.
 func (w *Worker) Close() error {
 	if w.lane == nil {
 		return nil
@@ -487,8 +494,11 @@ func (w *Worker) Close() error {
 	if w.c.closeBy.IsZero() {
 		w.c.closeBy = time.Now().Add(closeWait)
 	}
-	C.xb_ucx_lane_free(w.lane, C.int64_t(max(time.Until(w.c.closeBy), closeLeast)))
+	left := C.xb_ucx_lane_free(w.lane, C.int64_t(max(time.Until(w.c.closeBy), closeLeast)))
 	w.lane = nil
+	if left != 0 {
+		return &Error{Call: "closing a worker", Status: fmt.Sprintf("%d %v", int64(left), ErrNotClosed), kind: ErrNotClosed}
+	}
 	w.c.children--
 	return nil
 }

@@ -139,17 +139,34 @@ char *xb_ucx_lane_info(struct xb_ucx_lane *l, int64_t wait_ns)
 	return text;
 }
 
-/* Waits for a request that has no callback; 1 when it ended in time. */
+static void progress_until(struct xb_ucx_lane *l, int64_t deadline, int (*done)(struct xb_ucx_lane *, void *), void *arg)
+{
+	while (!done(l, arg) && now() < deadline)
+		if (!l->u->worker_progress(l->worker))
+			sched_yield();
+}
+
+static int request_done(struct xb_ucx_lane *l, void *request)
+{
+	return l->u->request_check_status(request) != UCS_INPROGRESS;
+}
+
+static int nothing_pending(struct xb_ucx_lane *l, void *arg)
+{
+	(void)arg;
+	return l->pending == 0;
+}
+
+/* Waits for a request that has no callback; 1 when it ended in time. One that did
+ * not is UCX's until it does. */
 static int finish(struct xb_ucx_lane *l, ucs_status_ptr_t request, int64_t deadline)
 {
-	int ended = 0;
+	int ended;
 
 	if (!UCS_PTR_IS_PTR(request))
 		return 1;
-	while (!(ended = l->u->request_check_status(request) != UCS_INPROGRESS) && now() < deadline) {
-		l->u->worker_progress(l->worker);
-		sched_yield();
-	}
+	progress_until(l, deadline, request_done, request);
+	ended = request_done(l, request);
 	l->u->request_free(request);
 	return ended;
 }
@@ -167,32 +184,44 @@ static void cancel_receives(struct xb_ucx_lane *l)
 		l->u->request_cancel(l->worker, l->ack_request);
 }
 
-static void close_endpoint(struct xb_ucx_lane *l, int64_t deadline)
+/* Returns how many requests of its own UCX still has in hand. */
+static int64_t close_endpoint(struct xb_ucx_lane *l, int64_t begun, int64_t deadline)
 {
 	ucp_request_param_t flush = { 0 }, close = { 0 };
-	int quiet = !l->failed;
+	int flushed = 1, closed;
 
-	/* What was sent last (an acknowledgement) leaves before the close does. */
-	if (quiet)
-		quiet = finish(l, l->u->ep_flush_nbx(l->ep, &flush), deadline);
-	/* Forcing ends what the peer will never answer; UCX allows it only with
-	 * error handling. */
+	/* What was sent last (an acknowledgement) leaves before the close does. Half
+	 * of the time is for the close itself. */
+	if (!l->failed)
+		flushed = finish(l, l->u->ep_flush_nbx(l->ep, &flush), begun + (deadline - begun) / 2);
+	/* Forcing ends what the peer will never answer, that flush too; UCX allows it
+	 * only with error handling. Without it the close waits for a peer that polls,
+	 * and the worker may go before that. */
 	if (l->peer_errors) {
 		close.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
 		close.flags = UCP_EP_CLOSE_FLAG_FORCE;
 	}
-	finish(l, l->u->ep_close_nbx(l->ep, &close), deadline);
+	closed = finish(l, l->u->ep_close_nbx(l->ep, &close), deadline);
+	if (!l->peer_errors)
+		return !flushed;
+	/* A forced close is over before UCX has discarded the transports' endpoints
+	 * below it. Destroying a worker that still does so aborts the process:
+	 * "ucs_arbiter_group_is_empty(group)", "comp->count > 0". */
+	return closed ? !finish(l, l->u->worker_flush_nbx(l->worker, &flush), deadline) : 1;
 }
 
-void xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns)
+int64_t xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns)
 {
-	int64_t deadline = now() + timeout_ns;
+	int64_t begun = now(), deadline = begun + timeout_ns, left = 0;
 
 	if (!l)
-		return;
+		return 0;
 	cancel_receives(l);
 	if (l->ep)
-		close_endpoint(l, deadline);
+		left = close_endpoint(l, begun, deadline);
+	progress_until(l, deadline, nothing_pending, NULL);
+	if (left + l->pending)
+		return left + l->pending;
 	if (l->rkey)
 		l->u->rkey_destroy(l->rkey);
 	l->u->worker_destroy(l->worker);
@@ -200,4 +229,5 @@ void xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns)
 		free(l->armed[i].recv);
 	free(l->info);
 	free(l);
+	return 0;
 }

@@ -25,6 +25,7 @@ static void on_flushed(void *request, ucs_status_t status, void *arg)
 	struct xb_ucx_lane *l = arg;
 
 	l->u->request_free(request);
+	l->pending--;
 	l->flushed = 1;
 	if (status != UCS_OK)
 		xb_ucx_lane_fail(l, "ucp_ep_flush_nbx", status);
@@ -38,6 +39,7 @@ static void on_ack(void *request, ucs_status_t status, const ucp_tag_recv_info_t
 	l->ack_pending = 0;
 	l->ack_request = NULL;
 	l->u->request_free(request);
+	l->pending--;
 	if (status != UCS_OK && status != UCS_ERR_CANCELED)
 		xb_ucx_lane_fail(l, "receiving the target's acknowledgement", status);
 }
@@ -47,6 +49,7 @@ static void on_ack_sent(void *request, ucs_status_t status, void *arg)
 	struct xb_ucx_lane *l = arg;
 
 	l->u->request_free(request);
+	l->pending--;
 	if (status != UCS_OK)
 		xb_ucx_lane_fail(l, "sending an acknowledgement", status);
 }
@@ -60,6 +63,7 @@ static void on_received(void *request, ucs_status_t status, const ucp_tag_recv_i
 	r->request = NULL;
 	r->ended = 1;
 	l->u->request_free(request);
+	l->pending--;
 	if (status == UCS_OK)
 		r->armed->arrived++;
 	else if (status != UCS_ERR_CANCELED)
@@ -142,9 +146,12 @@ static int lane_begin(void *p, int op, uint64_t n)
 		xb_ucx_lane_fail(l, "ucp_tag_recv_nbx", UCS_PTR_STATUS(r));
 		return XB_FAIL;
 	}
-	if (r == NULL)
+	if (r == NULL) {
 		l->ack_pending = 0;
-	else if (l->ack_pending) /* else the callback ran within the call */
+		return XB_OK;
+	}
+	l->pending++;
+	if (l->ack_pending) /* else the callback ran within the call */
 		l->ack_request = r;
 	return XB_OK;
 }
@@ -232,6 +239,7 @@ static int lane_flush(void *p, int op)
 		return XB_FAIL;
 	}
 	l->flushed = r == NULL;
+	l->pending += r != NULL;
 	return XB_OK;
 }
 
@@ -264,9 +272,12 @@ static int post_receives(struct xb_ucx_lane *l, struct xb_ucx_armed *a, const st
 			xb_ucx_lane_fail(l, "ucp_tag_recv_nbx", UCS_PTR_STATUS(req));
 			return XB_FAIL;
 		}
-		if (req == NULL)
+		if (req == NULL) {
 			a->arrived++;
-		else if (!r->ended) /* else the callback ran, and freed it, within the call */
+			continue;
+		}
+		l->pending++;
+		if (!r->ended) /* else the callback ran, and freed it, within the call */
 			r->request = req;
 	}
 	l->armed_seq = a->seq;
@@ -330,6 +341,7 @@ static int lane_ack(void *p)
 		xb_ucx_lane_fail(l, "ucp_tag_send_nbx", UCS_PTR_STATUS(r));
 		return XB_FAIL;
 	}
+	l->pending += r != NULL;
 	l->acked_seq++;
 	return XB_OK;
 }

@@ -36,6 +36,7 @@ struct xb_ucp {
 	__typeof__(ucp_worker_create) *worker_create;
 	__typeof__(ucp_worker_destroy) *worker_destroy;
 	__typeof__(ucp_worker_progress) *worker_progress;
+	__typeof__(ucp_worker_flush_nbx) *worker_flush_nbx;
 	__typeof__(ucp_worker_get_address) *worker_get_address;
 	__typeof__(ucp_worker_release_address) *worker_release_address;
 	__typeof__(ucp_ep_create) *ep_create;
@@ -132,7 +133,7 @@ struct xb_ucx_lane {
 	uint64_t len, remote_base, remote_len;
 	ucp_request_param_t rma, send, recv, ack_send, ack_recv, flush_param;
 
-	uint64_t pending;   /* operations that UCX has in hand */
+	int64_t pending;    /* requests that UCX has in hand, receives and flushes too */
 	uint64_t completed; /* in this iteration, not yet returned by poll */
 	int flushed, ack_pending;
 	uint32_t begun; /* SEND iterations begun by this side */
@@ -167,8 +168,11 @@ ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, con
 char *xb_ucx_lane_print(struct xb_ucx_lane *l);
 /* The same, asked of the thread that progresses the lane; NULL after wait_ns. */
 char *xb_ucx_lane_info(struct xb_ucx_lane *l, int64_t wait_ns);
-/* Ends everything within timeout_ns, whatever the peer does, and frees l. */
-void xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns);
+/* Ends everything within timeout_ns, whatever the peer does, and frees l. When
+ * UCX still has something in hand then, it leaves endpoint and worker as they
+ * are, and returns how many requests that is: UCX aborts the process, or writes
+ * to freed memory, when a worker is destroyed under them. */
+int64_t xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns);
 
 void xb_ucx_lane_prepare(struct xb_ucx_lane *l, ucp_mem_h memh, int memory_type);
 void xb_ucx_lane_fail(struct xb_ucx_lane *l, const char *what, ucs_status_t status);

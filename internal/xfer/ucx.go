@@ -338,6 +338,10 @@ func (e *ucxEndpoint) Close() error {
 		errs = append(errs, w.Close())
 	}
 	e.workers = nil
+	if err := errors.Join(errs...); errors.Is(err, ucx.ErrNotClosed) {
+		e.mem, e.ctx = nil, nil
+		return fmt.Errorf("%s: %w: %w", e.cfg.Provider, ErrNotClosed, err)
+	}
 	if e.mem != nil {
 		errs = append(errs, e.mem.Close())
 		e.mem = nil
