@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/xferbench/xferbench/cgo/dl"
@@ -213,6 +214,18 @@ func (e *Endpoint) Lane() engine.Lane {
 	return engine.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops)}
 }
 
+// Drain waits until no operation that this side posted is in flight, for d at
+// most, and returns how many still are. No group may run the endpoint. Closed
+// under operations in flight, tcp;ofi_rxm of libfabric 1.17 crashes: it takes an
+// error without a context for one of its own operations.
+// Wraps: fi_cq_read, fi_cq_readerr (fi_cq(3)).
+func (e *Endpoint) Drain(d time.Duration) int {
+	if e.ep == nil {
+		return 0
+	}
+	return int(C.xb_ofi_drain(e.ep, C.int64_t(d)))
+}
+
 // Close closes the endpoint, its registrations, queues and domain. All closes
 // are tried; the first that failed is reported. The shared-memory file of a peer
 // over shm or efa that was killed on this host is removed. It may be called twice.
@@ -241,7 +254,7 @@ func (e *Endpoint) Abandon() error {
 	e.ep, e.region = nil, nil
 	var err error
 	if e.attr.Provider == "shm" {
-		err = removeShared("/dev/shm", e.name)
+		err = removeOwn(shmDir, e.name)
 	}
 	return errors.Join(err, e.sweepPeer())
 }
@@ -249,9 +262,12 @@ func (e *Endpoint) Abandon() error {
 func (e *Endpoint) sweepPeer() error {
 	switch e.attr.Provider {
 	case "shm":
-		return sweepShared("/dev/shm", e.peer.Name)
+		if e.peer.PID > 1 {
+			_, err := RemoveShared(e.peer.PID)
+			return err
+		}
 	case "efa":
-		return sweepEFA("/dev/shm", e.peer)
+		return sweepEFA(shmDir, e.peer)
 	}
 	return nil
 }

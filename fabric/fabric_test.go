@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -150,48 +151,90 @@ func TestSortByDistance(t *testing.T) {
 	}
 }
 
-func TestSweepShared(t *testing.T) {
-	cmd := exec.Command("true")
-	if err := cmd.Run(); err != nil {
-		t.Fatal(err)
-	}
-	dead, alive := cmd.Process.Pid, os.Getpid()
-	for name, c := range map[string]struct {
-		peer, file string
-		removed    bool
-	}{
-		"dead":          {fmt.Sprintf("fi_shm://%d:0:1\x00", dead), fmt.Sprintf("%d:0:1", dead), true},
-		"without":       {fmt.Sprintf("%d:0:0", dead), fmt.Sprintf("%d:0:0", dead), true},
-		"alive":         {fmt.Sprintf("fi_shm://%d:0:1", alive), fmt.Sprintf("%d:0:1", alive), false},
-		"another name":  {"fi_ns://somebody", "somebody", false},
-		"a path":        {fmt.Sprintf("fi_shm://../x/%d:0:1", dead), fmt.Sprintf("%d:0:1", dead), false},
-		"more after it": {fmt.Sprintf("fi_shm://%d:0:1/..", dead), fmt.Sprintf("%d:0:1", dead), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			path := filepath.Join(dir, c.file)
-			if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := sweepShared(dir, []byte(c.peer)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := os.Lstat(path); os.IsNotExist(err) != c.removed {
-				t.Errorf("removed: %v, want %v", os.IsNotExist(err), c.removed)
-			}
-		})
-	}
-	t.Run("a link", func(t *testing.T) {
+// Of the files in /dev/shm only those are removed that the shm provider made in a
+// process of this user that is gone.
+func TestRemoveShared(t *testing.T) {
+	const dead, mapped, alive = 101, 102, 103
+	uid := os.Geteuid()
+	mine := func(pid int) string { return fmt.Sprintf("%d:%d:0", pid, uid) }
+	fill := func(t *testing.T) string {
 		dir := t.TempDir()
-		name := fmt.Sprintf("%d:0:1", dead)
-		if err := os.Symlink("/dev/null", filepath.Join(dir, name)); err != nil {
+		for _, n := range []string{mine(dead), mine(dead) + "_77", mine(mapped), mine(alive), fmt.Sprintf("%d:%d:0", dead, uid+1),
+			"101", "101:x:0", mine(dead) + ".bak", "sem.101:0:0"} {
+			if err := os.WriteFile(filepath.Join(dir, n), make([]byte, 4096), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink("/dev/null", filepath.Join(dir, fmt.Sprintf("%d:%d:9", dead, uid))); err != nil {
 			t.Fatal(err)
 		}
-		if err := sweepShared(dir, []byte(name)); err != nil {
+		return dir
+	}
+	gone := func(pid int) bool { return pid != alive }
+	removed := func(t *testing.T, dir string, want ...string) {
+		t.Helper()
+		es, err := os.ReadDir(dir)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+		if len(es) != 10-len(want) {
+			t.Errorf("%d files are left of 10, want %v removed", len(es), want)
+		}
+		for _, n := range want {
+			if _, err := os.Lstat(filepath.Join(dir, n)); !os.IsNotExist(err) {
+				t.Errorf("%s: %v, want it removed", n, err)
+			}
+		}
+	}
+	t.Run("a peer that is gone", func(t *testing.T) {
+		dir := fill(t)
+		if left, err := removeShared(dir, dead, gone); left != 0 || err != nil {
+			t.Errorf("%d left, %v", left, err)
+		}
+		removed(t, dir, mine(dead), mine(dead)+"_77")
+	})
+	t.Run("a peer that lives", func(t *testing.T) {
+		dir := fill(t)
+		if left, err := removeShared(dir, alive, gone); left != 1 || err != nil {
+			t.Errorf("%d left, %v", left, err)
+		}
+		removed(t, dir)
+	})
+	t.Run("both gone", func(t *testing.T) {
+		dir := fill(t)
+		f, err := os.OpenFile(filepath.Join(dir, mine(mapped)), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		m, err := syscall.Mmap(int(f.Fd()), 0, 4096, syscall.PROT_READ, syscall.MAP_SHARED)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := removeStale(dir, gone); err != nil {
 			t.Error(err)
+		}
+		removed(t, dir, mine(dead), mine(dead)+"_77")
+		if err := syscall.Munmap(m); err != nil {
+			t.Fatal(err)
+		}
+		if err := removeStale(dir, gone); err != nil {
+			t.Error(err)
+		}
+		removed(t, dir, mine(dead), mine(dead)+"_77", mine(mapped))
+	})
+	t.Run("an endpoint of this process", func(t *testing.T) {
+		dir := t.TempDir()
+		for _, n := range []string{"0", "1"} {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d:%d:%s", os.Getpid(), uid, n)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := removeOwn(dir, fmt.Appendf(nil, "fi_shm://%d:%d:1\x00", os.Getpid(), uid)); err != nil {
+			t.Error(err)
+		}
+		if es, err := os.ReadDir(dir); err != nil || len(es) != 1 || !strings.HasSuffix(es[0].Name(), ":0") {
+			t.Errorf("%v, %v are left, want endpoint 0 alone", es, err)
 		}
 	})
 }

@@ -100,6 +100,9 @@ extern const struct xb_ops xb_ofi_ops;
 /* Opens fabric, domain, queues, address vector and endpoint, and enables it. */
 struct xb_ofi_ep *xb_ofi_open(const struct xb_ofi_lib *lib, const struct fi_info *info, const struct xb_ofi_open *how,
 			      struct xb_ofi_limits *limits, struct xb_ofi_error *error);
+/* Polls until no posted operation is in flight, for ns at most; returns how many
+ * still are. For a lane that no thread runs any more. */
+uint32_t xb_ofi_drain(struct xb_ofi_ep *e, int64_t ns);
 /* Closes all and frees e. Every close is tried; the first failure is kept. */
 int xb_ofi_close(struct xb_ofi_ep *e, struct xb_ofi_error *error);
 /* The endpoint's address; *len is the room in and the length out. */

@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include "ep.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* A piece's name on the wire, in CQ data or a tag: 8 bits of the transfer's
  * number and 24 of the piece's, which fits the 4 bytes of EFA's CQ data. */
@@ -14,6 +16,14 @@ static int fail(struct xb_ofi_ep *e, const char *call, ssize_t rc)
 {
 	snprintf(e->words, sizeof(e->words), "%s: %s (%d)", call, xb_ofi_strerror(e->lib, (int)-rc), (int)-rc);
 	return XB_FAIL;
+}
+
+static int64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static int fail_words(struct xb_ofi_ep *e, const char *words)
@@ -38,6 +48,8 @@ static int fail_cq(struct xb_ofi_ep *e, struct fid_cq *cq)
 	rc = fi_cq_readerr(cq, &err.entry, 0);
 	if (rc < 0)
 		return fail(e, "fi_cq_readerr", rc);
+	if (cq == e->tx_cq && err.entry.op_context)
+		e->tx_pending--; /* it ended; the endpoint does no more */
 	/* Some providers give the code negated. */
 	code = err.entry.err < 0 ? -err.entry.err : err.entry.err;
 	words = fi_cq_strerror(cq, err.entry.prov_errno, err.entry.err_data, room, sizeof(room));
@@ -371,6 +383,21 @@ static int progress(void *lane)
 	if (e->slots_due && (arrived == 0 || 2 * e->slots_due >= e->slots) && post_slots(e) != XB_OK)
 		return XB_FAIL;
 	return done + injected;
+}
+
+uint32_t xb_ofi_drain(struct xb_ofi_ep *e, int64_t ns)
+{
+	int64_t deadline = now() + ns;
+
+	while (e->tx_pending && now() < deadline) {
+		/* An operation that failed has ended too, and is no longer pending. */
+		int done = read_tx(e);
+
+		read_rx(e);
+		if (done <= 0)
+			sched_yield();
+	}
+	return e->tx_pending;
 }
 
 static int flush(void *lane, int op)

@@ -177,6 +177,8 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(s.write(line), err)
 	}
+	side := &xfer.Side{}
+	defer func() { err = errors.Join(err, side.Sweep()) }()
 	defer func() { err = s.end(client, child, err) }()
 	ctx = client.Context()
 	line.Host.Address = client.Local.String()
@@ -189,7 +191,6 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err := s.write(line); err != nil {
 		return err
 	}
-	side := &xfer.Side{}
 	defer func() { err = errors.Join(err, side.Close()) }()
 	for i := range s.p.transports {
 		s.p.transports[i].SameHost = client.SameHost

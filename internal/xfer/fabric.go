@@ -470,17 +470,27 @@ func (e *fabricEndpoint) abandon(err error) error {
 	return errors.Join(errs...)
 }
 
+// drainWait is how long operations in flight may take to end before a close.
+const drainWait = 2 * time.Second
+
 // closeLanes ends the wait for a lane whose close does not return: efa's waits
 // until all that was sent has completed, which a peer that no longer runs but is
-// not dead puts off for ever.
+// not dead puts off for ever. A lane with operations in flight is not closed.
 func (e *fabricEndpoint) closeLanes() error {
 	limit := cmp.Or(max(e.cfg.Timeout, 0), fabricTimeout)
 	late := time.NewTimer(limit)
 	defer late.Stop()
+	drained := time.Now().Add(min(limit/2, drainWait))
 	var errs []error
 	for i, l := range e.lanes {
 		done := make(chan error, 1)
-		go func() { done <- l.Close() }()
+		go func() {
+			if n := l.Drain(max(0, time.Until(drained))); n > 0 {
+				done <- errors.Join(fmt.Errorf("%s: %w: %d operations are in flight that neither complete nor fail", e.cfg.Provider, ErrNotClosed, n), l.Abandon())
+				return
+			}
+			done <- l.Close()
+		}()
 		select {
 		case err := <-done:
 			errs = append(errs, err)

@@ -179,10 +179,12 @@ func (r *Run) allocate(ctx context.Context) (local, peer int64, err error) {
 	if r.Memory, r.PeerMemory, err = Requests(r.Memory, r.PeerMemory, r.Specs, r.Transports, same); err != nil {
 		return 0, 0, err
 	}
+	r.PeerMemory.From = Self()
 	p, err := r.Peer.Memory(ctx, r.PeerMemory)
 	if err != nil {
 		return 0, 0, fmt.Errorf("peer: %w", err)
 	}
+	r.Local.Their = p.From
 	r.Memory.Others = 0 // allocated by now
 	m, err := r.Local.Memory(ctx, r.Memory)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
@@ -45,9 +46,12 @@ type (
 		// Others what it will in other processes of this host; in bytes.
 		More   uint64 `json:"more_bytes,omitempty"`
 		Others uint64 `json:"others_bytes,omitempty"`
+		// From is the asker's process, known before either side makes a file.
+		From Process `json:"from,omitzero"`
 	}
 	MemoryReply struct {
-		Ns int64 `json:"ns"`
+		Ns   int64   `json:"ns"`
+		From Process `json:"from,omitzero"`
 	}
 	OpenRequest struct {
 		Endpoint int    `json:"endpoint"`
@@ -129,7 +133,11 @@ type Side struct {
 	// obeyed it would load any file for who holds the token.
 	Libfabric, Libucp string
 
+	// Their is the other side's process; see Sweep.
+	Their Process
+
 	buf       *mem.Buffer
+	target    bool // memory was asked for by the other side
 	endpoints map[int]Endpoint
 	plans     map[int]*sidePlan
 	held      bool // a library did not let go of an endpoint, its plans and the buffer
@@ -161,6 +169,12 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 	if err := Fits(s.Root, r); err != nil {
 		return MemoryReply{}, err
 	}
+	if err := fabric.RemoveStale(); err != nil {
+		return MemoryReply{}, err
+	}
+	if r.From != (Process{}) {
+		s.Their, s.target = r.From, true
+	}
 	t := clock.Now()
 	b, err := mem.NewContext(ctx, r.Kind, r.Device, int(r.Bytes))
 	switch {
@@ -170,7 +184,7 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 		return MemoryReply{}, err
 	}
 	s.buf = b
-	return MemoryReply{Ns: clock.Now() - t}, nil
+	return MemoryReply{Ns: clock.Now() - t, From: Self()}, nil
 }
 
 // Open opens an endpoint.
@@ -416,7 +430,8 @@ func (s *Side) freePlans(id int, p *sidePlan) {
 }
 
 // Close closes all endpoints, then frees plans and buffer, unless an endpoint did
-// not close and its library may still use them; it may be called twice.
+// not close and its library may still use them; a target sweeps then. It may be
+// called twice.
 func (s *Side) Close() error {
 	var errs []error
 	for id, ep := range s.endpoints {
@@ -432,5 +447,8 @@ func (s *Side) Close() error {
 		errs = append(errs, s.buf.Free())
 	}
 	s.buf = nil
+	if s.target {
+		errs = append(errs, s.Sweep())
+	}
 	return errors.Join(errs...)
 }
