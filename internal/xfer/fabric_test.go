@@ -287,11 +287,17 @@ func TestFabricClosesNothingInFlight(t *testing.T) {
 				if _, err := p.ep.Transfer(ctx, engine.Read, plans, 1<<14); !errors.Is(err, context.Canceled) {
 					t.Fatalf("%v, want a transfer that was cancelled", err)
 				}
-				if goesOn {
-					time.AfterFunc(100*time.Millisecond, func() { p.must(p.cmd.Process.Signal(syscall.SIGCONT)) })
-				}
+				woken := make(chan error, 1)
+				time.AfterFunc(100*time.Millisecond, func() {
+					if !goesOn {
+						woken <- nil
+						return
+					}
+					woken <- p.cmd.Process.Signal(syscall.SIGCONT)
+				})
 				p.closed = true
 				err = p.ep.Close()
+				p.must(<-woken)
 				if goesOn && err != nil || !goesOn && !errors.Is(err, ErrNotClosed) {
 					t.Errorf("closing: %v, want ErrNotClosed: %v", err, !goesOn)
 				}
