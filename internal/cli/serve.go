@@ -28,6 +28,7 @@ func newServeCommand() *cobra.Command {
 		secretFile string
 		once       bool
 		attached   bool
+		session    bool
 		sessions   int
 		maxMemory  units.Size
 	)
@@ -45,6 +46,7 @@ memory allocated here and data moved into it, until serve ends.`,
 				s.MaxSessions = 1
 			}
 			s.Isolate = s.MaxSessions != 1 && !attached // the only session may take all down
+			s.Trusted = attached && !session            // whoever started this process
 			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
 				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
 			}
@@ -99,6 +101,10 @@ memory allocated here and data moved into it, until serve ends.`,
 	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")
 	f.Var(&maxMemory, "max-memory", "largest buffer that a session may have (default: what is free)")
 	f.BoolVar(&attached, "attached", false, "end when standard input does, and print nothing but the line")
+	f.BoolVar(&session, "session", false, "be the process of one session of another serve")
+	if err := f.MarkHidden("session"); err != nil {
+		panic(err) // the flag is defined above
+	}
 	return cmd
 }
 

@@ -431,3 +431,28 @@ func FuzzParseLine(f *testing.F) {
 		}
 	})
 }
+
+// A panic in a call is that session's error; the next one is served.
+func TestPanicEndsOneSession(t *testing.T) {
+	s := serve(t, &Server{})
+	c := dial(t, s, 5*time.Second)
+	s.mu.Lock()
+	s.session.side.(*xfer.Served).Side = nil // any call on it panics
+	s.mu.Unlock()
+	if _, err := c.Inventory(t.Context()); err == nil || !strings.Contains(err.Error(), "internal error of the peer") {
+		t.Errorf("a call that panics: %v", err)
+	}
+	select {
+	case <-c.Context().Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session did not end")
+	}
+	eventually(t, "the next session is served", func() bool {
+		c, err := Dial(t.Context(), s.address, s.Secret, 5*time.Second)
+		if err != nil {
+			return false
+		}
+		_, err = c.Inventory(t.Context())
+		return errors.Join(err, c.Close()) == nil
+	})
+}

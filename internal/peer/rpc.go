@@ -145,6 +145,7 @@ var kinds = []struct {
 	{codes.FailedPrecondition, xfer.ErrUnavailable},
 	{codes.Unimplemented, xfer.ErrUnsupported},
 	{codes.OutOfRange, xfer.ErrTooLarge},
+	{codes.InvalidArgument, xfer.ErrRefused},
 }
 
 func toStatus(err error) error {

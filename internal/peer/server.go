@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +40,9 @@ type Server struct {
 	Libfabric, Libucp string
 	// Isolate gives each session a process of its own.
 	Isolate bool
+	// Trusted: whoever holds the secret is the user who started this process,
+	// and may set what that user could; see [xfer.Served].
+	Trusted bool
 	// Log is told when a session begins, ends or is refused.
 	Log func(format string, args ...any)
 
@@ -63,9 +68,6 @@ const handshakeTimeout = 10 * time.Second
 // stopTimeout is how long an ending server waits for its connections: a client
 // whose link is cut cannot close its own.
 const stopTimeout = 2 * time.Second
-
-// maxTimeout bounds what a client can ask for as its timeout.
-const maxTimeout = time.Hour
 
 // Serve serves on l until ctx ends or MaxSessions are over; it closes l, and
 // the session in progress with all that it opened. Its error is that of the
@@ -122,8 +124,8 @@ func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
 	if err := h.mismatch(); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
-	if h.TimeoutNs <= 0 || h.TimeoutNs > int64(maxTimeout) {
-		return nil, status.Errorf(codes.InvalidArgument, "a timeout of %v", time.Duration(h.TimeoutNs))
+	if t := time.Duration(h.TimeoutNs); t < xfer.MinTimeout || t > xfer.MaxTimeout {
+		return nil, status.Errorf(codes.InvalidArgument, "a timeout of %v: want %v to %v", t, xfer.MinTimeout, xfer.MaxTimeout)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +146,7 @@ func (s *Server) open(ses *session, timeout time.Duration) error {
 	ses.call.Lock()
 	defer ses.call.Unlock()
 	if !s.Isolate {
-		ses.side = &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}
+		ses.side = &xfer.Served{Trusted: s.Trusted, Side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
 		return nil
 	}
 	var args []string
@@ -156,7 +158,7 @@ func (s *Server) open(ses *session, timeout time.Duration) error {
 			args = append(args, "--"+flag+"="+v)
 		}
 	}
-	w, err := startWorker(ses.ctx, timeout, args...)
+	w, err := startWorker(ses.ctx, timeout, append(args, "--session")...)
 	if err != nil {
 		return err
 	}
@@ -174,7 +176,7 @@ func (s *Server) end(ses *session, cause error) error {
 	ses.call.Lock()
 	var err error
 	if ses.side != nil {
-		err = ses.side.Close()
+		err = guarded(ses.ctx, ses.side, func(context.Context, xfer.Peer) error { return ses.side.Close() })
 	}
 	ses.call.Unlock()
 	s.mu.Lock()
@@ -285,11 +287,45 @@ func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ses.ctx, func() { cancel(context.Cause(ses.ctx)) })()
-	err := f(ctx, ses.side)
+	err := guarded(ctx, ses.side, f)
+	if errors.Is(err, errPanic) {
+		ses.cancel(err)
+		return err
+	}
 	if err != nil && ses.ctx.Err() != nil {
 		return errOver(context.Cause(ses.ctx))
 	}
 	return err
+}
+
+// errPanic is an error of this program, which ends the session it came up in and
+// no other.
+var errPanic = errors.New("internal error of the peer")
+
+// guarded runs f. A panic is its error: what one session sets off must not end
+// the server.
+func guarded(ctx context.Context, side xfer.Peer, f func(context.Context, xfer.Peer) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v at %s", errPanic, p, panicked())
+		}
+	}()
+	return f(ctx, side)
+}
+
+// panicked is the place in this program where the panic in hand began.
+func panicked() string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		f, more := frames.Next()
+		if !strings.HasPrefix(f.Function, "runtime.") {
+			return fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line)
+		}
+		if !more {
+			return "an unknown place"
+		}
+	}
 }
 
 // beats is how many of them go into the timeout.

@@ -275,12 +275,37 @@ func (o *Options) plan() (*plan, error) {
 		}
 		for _, w := range widths(o, added) {
 			c.Streams, c.Depth = w.streams, w.depth
+			if err := xfer.CheckConfig(c); err != nil {
+				return nil, usage("%w", err)
+			}
+			if err := checkPieces(c, reqs); err != nil {
+				return nil, err
+			}
 			p.labels = append(p.labels, label+w.suffix)
 			p.specs = append(p.specs, specs(len(p.transports), c.Ops, reqs, added)...)
 			p.transports = append(p.transports, c)
 		}
 	}
 	return p, nil
+}
+
+// checkPieces reports a --chunk or --descriptors that cuts a transfer into more
+// operations than a plan may have.
+func checkPieces(c xfer.Config, reqs []request) error {
+	for _, q := range reqs {
+		t, err := kv.New(q.kv)
+		if err != nil {
+			return usage("%w", err)
+		}
+		chunk := c.Chunk
+		if n := uint64(max(q.pieces, 1)); chunk == 0 || uint64(t.Bytes)/n < chunk && n > 1 {
+			chunk = uint64(t.Bytes) / n
+		}
+		if _, err := xfer.CheckPlan(t, max(c.Streams, 1)*max(c.Rails, 1), chunk); err != nil {
+			return usage("%w", err)
+		}
+	}
+	return nil
 }
 
 // width is one combination of the factors that need endpoints of their own.
@@ -457,7 +482,7 @@ func (o *Options) check() error {
 		return usage("--blocks %d: want at least 1", o.Blocks)
 	case o.MinBlocks < 1 || o.MinBlocks > o.Blocks:
 		return usage("--min-blocks %d: want 1 to --blocks (%d)", o.MinBlocks, o.Blocks)
-	case o.Timeout < 100*time.Millisecond || o.Timeout > time.Hour:
+	case o.Timeout < xfer.MinTimeout || o.Timeout > xfer.MaxTimeout:
 		return usage("--timeout %v: want 100ms to 1h", o.Timeout)
 	case o.Budget < 0:
 		return usage("--budget %v: negative", o.Budget)

@@ -10,9 +10,12 @@ import (
 	"github.com/xferbench/xferbench/fabric"
 )
 
-// CheckConfig reports a provider or an option that no host can run, before
-// anything is opened.
+// CheckConfig reports a provider, an option or a number that no host can run,
+// before anything is opened.
 func CheckConfig(c Config) error {
+	if err := checkLimits(c); err != nil {
+		return err
+	}
 	api, name, has := strings.Cut(c.Provider, ":")
 	switch {
 	case api == "ucx" && has && name == "":

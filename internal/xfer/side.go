@@ -140,7 +140,8 @@ type Side struct {
 	target    bool // memory was asked for by the other side
 	endpoints map[int]Endpoint
 	plans     map[int]*sidePlan
-	held      bool // a library did not let go of an endpoint, its plans and the buffer
+	open      func(context.Context, Config) (Endpoint, error) // of tests; nil: Open
+	held      bool                                            // a library did not let go of an endpoint, its plans and the buffer
 }
 
 type sidePlan struct {
@@ -206,7 +207,11 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 		}
 	}
 	t := clock.Now()
-	ep, err := Open(ctx, r.Config)
+	open := Open
+	if s.open != nil {
+		open = s.open
+	}
+	ep, err := open(ctx, r.Config)
 	if err != nil {
 		return OpenReply{}, err
 	}
