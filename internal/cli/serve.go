@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ func newServeCommand() *cobra.Command {
 	var (
 		listen     string
 		bind       []string
+		allow      []string
 		libfabric  string
 		libucp     string
 		secretFile string
@@ -49,6 +51,13 @@ memory allocated here and data moved into it, until serve ends.`,
 			s.Trusted = attached && !session            // whoever started this process
 			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
 				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
+			}
+			for _, a := range allow {
+				p, err := parseFrom(a)
+				if err != nil {
+					return err
+				}
+				s.Allow = append(s.Allow, p)
 			}
 			if sessions < 0 {
 				return usagef("--max-sessions %d: negative", sessions)
@@ -94,6 +103,7 @@ memory allocated here and data moved into it, until serve ends.`,
 	f.SortFlags = false
 	f.StringVar(&listen, "listen", "127.0.0.1:"+peer.DefaultPort, "address of the control channel: host:port, port 0 for any; ssh:0 for the address that this ssh session came in on")
 	f.StringSliceVar(&bind, "bind", nil, "IP addresses for transports, a rail each (default: on the routes to the initiator's)")
+	f.StringSliceVar(&allow, "allow", nil, "take control connections from these addresses and prefixes only, such as 10.0.0.7,10.1.0.0/16")
 	f.StringVar(&libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
 	f.StringVar(&libucp, "libucp", "", "libucp.so.0 to load")
 	f.StringVar(&secretFile, "secret-file", "", "secret that both sides share, instead of a token in the line")
@@ -106,6 +116,22 @@ memory allocated here and data moved into it, until serve ends.`,
 		panic(err) // the flag is defined above
 	}
 	return cmd
+}
+
+// parseFrom reads an address or a CIDR prefix of --allow.
+func parseFrom(word string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(word); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(word)
+	if err != nil || p.Addr().Is4In6() {
+		return p, usagef("--allow %q: want IP addresses or prefixes, such as 10.0.0.7,10.1.0.0/16,fd00::/8", word)
+	}
+	if p != p.Masked() {
+		return p, usagef("--allow %s: has bits beyond its prefix: %s, or %s for the one address", word, p.Masked(), p.Addr())
+	}
+	return p, nil
 }
 
 // openListener listens where the flag says. ssh:PORT is the address at which

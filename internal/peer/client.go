@@ -49,11 +49,33 @@ type Client struct {
 // both for reaching it and, later, for how long it may be silent. The session
 // ends with ctx.
 func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
+	deadline := time.Now().Add(timeout)
+	for wait := 50 * time.Millisecond; ; wait *= 3 {
+		c, err := dialOnce(ctx, address, s, timeout)
+		// Strangers may have pushed this one aside: a few more tries, not for ever.
+		if !errors.Is(err, errTurnedAway) || wait > time.Second || time.Now().Add(wait).After(deadline) {
+			return c, err
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, fmt.Errorf("%w: %s: %w", ErrPeer, address, context.Cause(ctx))
+		}
+	}
+}
+
+func dialOnce(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
 	c := &Client{timeout: timeout, bye: make(chan beat, 1)}
 	var mu sync.Mutex
 	var dialErr error
+	cfg, err := s.clientTLS()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(s.clientTLS())),
+		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
 			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", a)
 			mu.Lock()
@@ -71,7 +93,7 @@ func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) 
 	c.conn = conn
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	late := time.AfterFunc(timeout, func() { c.cancel(fmt.Errorf("no answer for %v", timeout)) })
-	w, err := c.greet(s)
+	w, err := c.greet()
 	late.Stop()
 	if err != nil {
 		if c.ctx.Err() != nil {
@@ -92,18 +114,13 @@ func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) 
 	return c, nil
 }
 
-func (c *Client) greet(s Secret) (*welcome, error) {
-	var err error
-	c.stream, err = c.conn.NewStream(c.ctx, &attendDesc, "/"+service+"/"+attendDesc.StreamName)
+func (c *Client) greet() (*welcome, error) {
+	ctx, err := newHello(c.timeout).context(c.ctx)
 	if err != nil {
-		return nil, greetError(err)
+		return nil, err
 	}
-	if err := c.stream.SendMsg(&beat{Hello: newHello(s, c.timeout)}); err != nil {
-		// The reason comes with the first message.
-		var m beat
-		if rerr := c.stream.RecvMsg(&m); rerr != nil {
-			err = rerr
-		}
+	c.stream, err = c.conn.NewStream(ctx, &attendDesc, "/"+service+"/"+attendDesc.StreamName)
+	if err != nil {
 		return nil, greetError(err)
 	}
 	c.in = receive(c.stream)
@@ -117,12 +134,17 @@ func (c *Client) greet(s Secret) (*welcome, error) {
 	return m.Welcome, nil
 }
 
+// errTurnedAway is of a server that hung up before it said anything.
+var errTurnedAway = errors.New("it closed the connection before TLS: its --allow may not name the address that this host comes from, or others hold all its places")
+
 // greetError words a failed beginning by its cause.
 func greetError(err error) error {
 	text := status.Convert(err).Message()
 	switch {
-	case strings.Contains(text, errKey.Error()):
-		return errKey
+	case strings.Contains(text, errKey.Error()), strings.Contains(text, "remote error: tls:"):
+		return errKey // the server's key is another, or it takes this one's for a stranger's
+	case strings.Contains(text, "handshake failed: EOF"), strings.Contains(text, "connection reset by peer"), strings.Contains(text, "broken pipe"):
+		return fmt.Errorf("%w (%s)", errTurnedAway, text)
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
 		return fmt.Errorf("what listens there does not speak TLS, so it is no xferbench serve (%s)", text)
 	case status.Code(err) == codes.Unavailable:

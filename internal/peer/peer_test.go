@@ -3,8 +3,10 @@ package peer
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/xferbench/xferbench/cgo/mem"
@@ -137,6 +141,41 @@ func TestSessionsOneAfterAnother(t *testing.T) {
 	}
 }
 
+// greetWith begins a session with any hello and returns the server's error.
+func greetWith(t *testing.T, s *served, h *hello) error {
+	t.Helper()
+	conn := connection(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var err error
+	if h != nil {
+		if ctx, err = h.context(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stream, err := conn.NewStream(ctx, &attendDesc, "/"+service+"/"+attendDesc.StreamName)
+	if err == nil {
+		err = stream.RecvMsg(&beat{})
+	}
+	return err
+}
+
+// connection is one of a client that holds the secret and keeps no rules.
+func connection(t *testing.T, s *served) *grpc.ClientConn {
+	t.Helper()
+	cfg, err := s.Secret.clientTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+s.address, grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 func TestRefusals(t *testing.T) {
 	s := serve(t, &Server{})
 	other, err := NewSecret()
@@ -149,20 +188,47 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("Dial: %v", err)
 		}
 	})
-	t.Run("wrong bearer", func(t *testing.T) {
-		// A client that knows the key but not the token.
-		h := newHello(other, 5*time.Second)
-		if _, err := s.begin(context.Background(), h); err == nil || !strings.Contains(err.Error(), "wrong token") {
-			t.Errorf("begin: %v", err)
+	t.Run("no client key", func(t *testing.T) {
+		// A client that has seen the server's name on the wire.
+		c, err := tls.Dial("tcp", s.address, &tls.Config{ServerName: s.Secret.knock(), InsecureSkipVerify: true})
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+			c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "tls: ") {
+			t.Errorf("TLS without a key: %v", err)
+		}
+		cfg, err := other.clientTLS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.ServerName, cfg.VerifyConnection = s.Secret.knock(), nil
+		if c, err = tls.Dial("tcp", s.address, cfg); err == nil {
+			_, err = c.Read(make([]byte, 1))
+			c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "tls: ") {
+			t.Errorf("TLS with another key: %v", err)
 		}
 	})
 	t.Run("other version", func(t *testing.T) {
-		old := version.Version
-		h := newHello(s.Secret, 5*time.Second)
-		h.Version = old + "-other"
-		_, err := s.begin(context.Background(), h)
+		h := newHello(5 * time.Second)
+		h.Version = version.Version + "-other"
+		err := greetWith(t, s, h)
 		if err == nil || !strings.Contains(err.Error(), "run the same build on both sides") || !strings.Contains(err.Error(), h.Version) {
 			t.Errorf("begin: %v", err)
+		}
+	})
+	t.Run("absurd timeouts", func(t *testing.T) {
+		for _, d := range []time.Duration{4, -1, 0, math.MaxInt64, math.MinInt64} {
+			if err := greetWith(t, s, newHello(d)); err == nil || !strings.Contains(err.Error(), "a timeout of") {
+				t.Errorf("%v: %v", d, err)
+			}
+		}
+	})
+	t.Run("no hello", func(t *testing.T) {
+		if err := greetWith(t, s, nil); err == nil || !strings.Contains(err.Error(), "does not begin with a hello") {
+			t.Errorf("without: %v", err)
 		}
 	})
 	t.Run("busy", func(t *testing.T) {
@@ -406,8 +472,26 @@ func TestSecretFile(t *testing.T) {
 	if _, err := ReadSecret(write("c", "short")); err == nil {
 		t.Error("a short secret was taken")
 	}
-	if a.Fingerprint() == (Secret{}).Fingerprint() || a.token() == (Secret{}).token() {
-		t.Error("two secrets share a key or token")
+	file := write("d", "sixteen bytes and more")
+	for mode, want := range map[os.FileMode]bool{0o600: true, 0o400: true,
+		// Of root and a group of ours: as Kubernetes' fsGroup.
+		0o640: os.Getuid() == 0, 0o440: os.Getuid() == 0,
+		0o604: false, 0o644: false, 0o620: false, 0o666: false} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ReadSecret(file)
+		if (err == nil) != want || err != nil && (!strings.Contains(err.Error(), fmt.Sprintf("%04o", mode)) || !strings.Contains(err.Error(), "chmod 600 "+file)) {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+	}
+	if err := errors.Join(os.Chmod(file, 0o640), os.Chown(file, os.Getuid(), 54321)); err == nil { // as root only
+		if _, err := ReadSecret(file); err == nil {
+			t.Error("a file for a group that is not ours was taken")
+		}
+	}
+	if a.Fingerprint() == (Secret{}).Fingerprint() || a.knock() == (Secret{}).knock() || a.key().Equal(a.clientKey()) {
+		t.Error("two secrets, or two sides, share a key")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/xferbench/xferbench/internal/record"
@@ -26,16 +27,15 @@ import (
 )
 
 // protocol rises with each change that an older peer would misunderstand.
-const protocol = 1
+const protocol = 2
 
 // DefaultPort is the port of serve, and of a PEER without one.
 const DefaultPort = "18517"
 
-// Beat is the only message of the Attend stream. The first one of each side
-// introduces it; the client's last says goodbye, the server's last that it has
-// closed everything, with what went wrong.
+// Beat is the only message of the Attend stream, which the client's hello opens
+// as metadata. The server's first one introduces it; the client's last says
+// goodbye, the server's last that it has closed everything, with what went wrong.
 type beat struct {
-	Hello   *hello   `json:"hello,omitempty"`
 	Welcome *welcome `json:"welcome,omitempty"`
 	Bye     bool     `json:"bye,omitempty"`
 	Error   string   `json:"error,omitempty"`
@@ -45,7 +45,6 @@ type hello struct {
 	Protocol  int    `json:"protocol"`
 	Version   string `json:"version"`
 	Schema    int    `json:"schema"`
-	Token     string `json:"token"`
 	TimeoutNs int64  `json:"timeout_ns"`
 	BootID    string `json:"boot_id"`
 	NetNS     string `json:"netns"`
@@ -57,16 +56,50 @@ type welcome struct {
 	NetNS   string `json:"netns"`
 }
 
-func newHello(s Secret, timeout time.Duration) *hello {
+func newHello(timeout time.Duration) *hello {
 	boot, ns := identity()
-	return &hello{Protocol: protocol, Version: version.Version, Schema: record.Schema, Token: s.token(),
+	return &hello{Protocol: protocol, Version: version.Version, Schema: record.Schema,
 		TimeoutNs: int64(timeout), BootID: boot, NetNS: ns}
+}
+
+// helloKey is the metadata that opens the Attend stream: a hello in JSON. A
+// message could not be bounded apart from those of a session.
+const helloKey = "xferbench-hello"
+
+// context adds the hello to a client's stream.
+func (h *hello) context(ctx context.Context) (context.Context, error) {
+	b, err := json.Marshal(h)
+	return metadata.AppendToOutgoingContext(ctx, helloKey, string(b)), err
+}
+
+// parseHello reads the hello of a stream's metadata.
+func parseHello(md metadata.MD) (*hello, error) {
+	v := md.Get(helloKey)
+	if len(v) != 1 {
+		return nil, status.Error(codes.InvalidArgument, "the stream does not begin with a hello: run the same build of xferbench on both sides")
+	}
+	h := &hello{}
+	if err := json.Unmarshal([]byte(v[0]), h); err != nil {
+		return nil, status.Error(codes.InvalidArgument, "the stream's hello is not JSON")
+	}
+	return h, h.check()
+}
+
+// check reports a hello that no session can begin with.
+func (h *hello) check() error {
+	if err := h.mismatch(); err != nil {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if t := time.Duration(h.TimeoutNs); t < xfer.MinTimeout || t > xfer.MaxTimeout {
+		return status.Errorf(codes.InvalidArgument, "a timeout of %v: want %v to %v", t, xfer.MinTimeout, xfer.MaxTimeout)
+	}
+	return nil
 }
 
 // mismatch says why two builds cannot run together.
 func (h *hello) mismatch() error {
 	if h.Protocol != protocol || h.Version != version.Version || h.Schema != record.Schema {
-		return fmt.Errorf("the initiator is xferbench %s (protocol %d, schema %d), the peer %s (protocol %d, schema %d): run the same build on both sides",
+		return fmt.Errorf("the initiator is xferbench %.40s (protocol %d, schema %d), the peer %s (protocol %d, schema %d): run the same build on both sides",
 			h.Version, h.Protocol, h.Schema, version.Version, protocol, record.Schema)
 	}
 	return nil
@@ -84,8 +117,13 @@ func init() { encoding.RegisterCodec(codec{}) }
 
 const service = "xferbench.Peer"
 
-// maxMessage bounds a message; addresses of many lanes are the largest.
-const maxMessage = 4 << 20
+// maxMessage bounds a session's message; addresses of many lanes are the
+// largest. maxHeaders bounds what is read of a stream before its session is
+// known.
+const (
+	maxMessage = 4 << 20
+	maxHeaders = 8 << 10
+)
 
 // sessionKey is the metadata that names the session of a call.
 const sessionKey = "xferbench-session"

@@ -3,10 +3,12 @@ package peer
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,9 +20,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/xferbench/xferbench/internal/xfer"
 )
@@ -38,6 +42,8 @@ type Server struct {
 	Bind []string
 	// Libfabric and Libucp are the libraries to load, "" for the loader's.
 	Libfabric, Libucp string
+	// Allow holds where connections may come from; none: from everywhere.
+	Allow []netip.Prefix
 	// Isolate gives each session a process of its own.
 	Isolate bool
 	// Trusted: whoever holds the secret is the user who started this process,
@@ -47,6 +53,7 @@ type Server struct {
 	Log func(format string, args ...any)
 
 	mu      sync.Mutex
+	door    *door
 	session *session
 	count   int
 	err     error // of the last session
@@ -56,13 +63,15 @@ type Server struct {
 // session is what one client opened.
 type session struct {
 	id     string
+	from   string // the client's address
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	call   sync.Mutex // held by the call in progress
 	side   side
 }
 
-// handshakeTimeout ends a connection that does not say hello.
+// handshakeTimeout ends a connection that does not get through its handshake, or
+// opens no stream.
 const handshakeTimeout = 10 * time.Second
 
 // stopTimeout is how long an ending server waits for its connections: a client
@@ -78,11 +87,18 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return errors.Join(err, l.Close())
 	}
 	s.over = make(chan struct{})
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(cfg)), grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.ForceServerCodec(codec{}), grpc.MaxConcurrentStreams(16))
+	s.door = newDoor(l, s.Secret, s.Allow, s.log)
+	cfg.GetConfigForClient = s.door.hello
+	g := grpc.NewServer(grpc.Creds(&doorKeeper{credentials.NewTLS(cfg), s.door}), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: handshakeTimeout}),
+		grpc.InTapHandle(s.tap), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxMessage),
+		grpc.ForceServerCodec(codec{}), grpc.MaxConcurrentStreams(8))
 	g.RegisterService(&serviceDesc, s)
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(l) }()
+	go func() { done <- g.Serve(s.door) }()
+	watch, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	go s.door.watch(watch)
 	select {
 	case err = <-done:
 	case <-ctx.Done():
@@ -93,6 +109,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		s.session.cancel(errors.New("the peer was stopped"))
 	}
 	s.mu.Unlock()
+	s.door.close()
 	// The session's own stream closes what it opened; then the rest may go.
 	stopped := make(chan struct{})
 	go func() { g.GracefulStop(); close(stopped) }()
@@ -116,28 +133,65 @@ func (s *Server) log(format string, args ...any) {
 	}
 }
 
-// begin makes a session for a client that said hello.
-func (s *Server) begin(ctx context.Context, h *hello) (*session, error) {
-	if !s.Secret.tokenOK(h.Token) {
-		return nil, status.Error(codes.Unauthenticated, "wrong token: paste the whole line that xferbench serve printed")
-	}
-	if err := h.mismatch(); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
-	}
-	if t := time.Duration(h.TimeoutNs); t < xfer.MinTimeout || t > xfer.MaxTimeout {
-		return nil, status.Errorf(codes.InvalidArgument, "a timeout of %v: want %v to %v", t, xfer.MinTimeout, xfer.MaxTimeout)
+// tap looks at a stream's metadata before anything of its body is read: a hello
+// must be one that a session can begin with, a call must be of the session, on
+// the session's own connection.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	from := remote(ctx)
+	if info.FullMethodName == "/"+service+"/"+attendDesc.StreamName {
+		h, err := parseHello(info.Header)
+		if err == nil {
+			s.mu.Lock()
+			err = s.free()
+			s.mu.Unlock()
+		}
+		if err != nil {
+			s.door.refusedPeer(from, errors.New(status.Convert(err).Message()))
+			return nil, err
+		}
+		return context.WithValue(ctx, helloContext{}, h), nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session != nil {
-		return nil, status.Error(codes.ResourceExhausted, "the peer is busy with another session: try again when it is over")
+	ses := s.session
+	s.mu.Unlock()
+	id := info.Header.Get(sessionKey)
+	if ses == nil || len(id) != 1 || subtle.ConstantTimeCompare([]byte(id[0]), []byte(ses.id)) != 1 || ses.from != from.String() {
+		return nil, toStatus(errOver(errors.New("the peer has closed it")))
 	}
-	if s.MaxSessions > 0 && s.count >= s.MaxSessions {
-		return nil, status.Error(codes.ResourceExhausted, "the peer has served all the sessions that it was started for: start xferbench serve again")
+	return ctx, nil
+}
+
+type helloContext struct{}
+
+// remote is the address that a stream's connection comes from.
+func remote(ctx context.Context) net.Addr {
+	if p, ok := grpcpeer.FromContext(ctx); ok {
+		return p.Addr
+	}
+	return &net.TCPAddr{}
+}
+
+// free reports why no session can begin now.
+func (s *Server) free() error {
+	switch {
+	case s.session != nil:
+		return status.Error(codes.ResourceExhausted, "the peer is busy with another session: try again when it is over")
+	case s.MaxSessions > 0 && s.count >= s.MaxSessions:
+		return status.Error(codes.ResourceExhausted, "the peer has served all the sessions that it was started for: start xferbench serve again")
+	}
+	return nil
+}
+
+// begin makes a session for a client at from that said hello.
+func (s *Server) begin(ctx context.Context, from string) (*session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.free(); err != nil {
+		return nil, err
 	}
 	s.count++
 	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.session = &session{id: rand.Text(), ctx: sctx, cancel: cancel}
+	s.session = &session{id: rand.Text(), from: from, ctx: sctx, cancel: cancel}
 	return s.session, nil
 }
 
@@ -194,23 +248,20 @@ var errBye = errors.New("goodbye")
 
 // attend is a session's life.
 func (s *Server) attend(stream grpc.ServerStream) error {
-	from := "unknown"
-	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
-		from = p.Addr.String()
+	addr := remote(stream.Context())
+	from := addr.String()
+	hello, ok := stream.Context().Value(helloContext{}).(*hello)
+	if !ok {
+		return status.Error(codes.InvalidArgument, "no hello")
 	}
-	in := receive(stream)
-	first, err := next(stream.Context(), in, handshakeTimeout)
-	if err != nil || first.Hello == nil {
-		s.log("refused %s: no hello", from)
-		return status.Error(codes.InvalidArgument, "the first message must say hello")
-	}
-	ses, err := s.begin(stream.Context(), first.Hello)
+	ses, err := s.begin(stream.Context(), from)
 	if err != nil {
-		s.log("refused %s: %s", from, status.Convert(err).Message())
+		s.door.refusedPeer(addr, errors.New(status.Convert(err).Message()))
 		return err
 	}
+	in := receive(stream)
 	s.log("session from %s", from)
-	timeout := time.Duration(first.Hello.TimeoutNs)
+	timeout := time.Duration(hello.TimeoutNs)
 	cause := s.open(ses, timeout)
 	if cause == nil {
 		cause = s.live(stream, ses, in, timeout)
@@ -360,13 +411,25 @@ type received struct {
 
 // receive reads a stream into a channel until it fails; the failure is its
 // last message.
-func receive(stream interface{ RecvMsg(any) error }) <-chan received {
+func receive(stream interface {
+	RecvMsg(any) error
+	Context() context.Context
+}) <-chan received {
 	c := make(chan received, 8)
 	go func() {
 		for {
 			var m received
 			m.err = stream.RecvMsg(&m.beat)
-			c <- m
+			select {
+			case c <- m:
+			default:
+				// Nobody may read any more.
+				select {
+				case c <- m:
+				case <-stream.Context().Done():
+					return
+				}
+			}
 			if m.err != nil {
 				return
 			}
