@@ -52,6 +52,9 @@ memory allocated here and data moved into it, until serve ends.`,
 			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
 				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
 			}
+			if cmd.Flags().Changed("allow") && len(allow) == 0 {
+				return usagef("--allow is empty, which would let nobody in: leave it out to let all in")
+			}
 			for _, a := range allow {
 				p, err := parseFrom(a)
 				if err != nil {

@@ -18,8 +18,8 @@ import (
 // Limits of connections. A connection waits from its acceptance to the end of
 // its TLS handshake, then it is inside.
 const (
-	maxWaiting        = 64 // in all
-	maxWaitingAddress = 16 // of one address, see place
+	maxWaiting        = 256 // in all
+	maxWaitingAddress = 64  // of one address, see place
 	maxInside         = 64
 	// A connection that does not know the secret is answered after a delay,
 	// which doubles with each of its address, while few others are delayed.
