@@ -10,6 +10,8 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,8 +68,8 @@ func session(t *testing.T, address string, secret peer.Secret) *peer.Client {
 	return c
 }
 
-// knock is the server's name as README of the wire has it: an oracle of
-// internal/peer.
+// knock is the name that clients call the server by, which anyone on the network
+// can see; derived anew here.
 func knock(t *testing.T, s peer.Secret) string {
 	t.Helper()
 	b, err := hkdf.Expand(sha256.New, s[:], "xferbench knock", 32)
@@ -322,6 +324,78 @@ func TestAllow(t *testing.T) {
 		t.Errorf("from elsewhere: %v, %v", c, err)
 	}
 	s.until("serve says so", func() bool { return strings.Contains(s.errs.String(), "not in --allow") })
+	s.signal(syscall.SIGTERM)
+	s.exits(130)
+}
+
+// The process of a session has given up what it does not need, all its threads
+// have, and it serves as before.
+func TestSessionProcess(t *testing.T) {
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "not for libraries")
+	t.Setenv("UCX_KEEPALIVE_INTERVAL", "20s")
+	inherited, err := os.Open("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inherited.Close()
+	cmd := exec.Command(bin, "serve", "--listen", "127.0.0.1:0")
+	cmd.ExtraFiles = []*os.File{inherited}
+	s := spawn(t, cmd)
+	line := s.line()
+	address, secret, err := peer.ParseLine(line, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := session(t, address, secret)
+	if _, err := c.Memory(t.Context(), xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	q := xfer.Config{Provider: "ucx", Role: xfer.Target, Streams: 2, Timeout: 20 * time.Second, Device: -1, Ops: []engine.Op{engine.Read}}
+	if _, err := c.Open(t.Context(), xfer.OpenRequest{Config: q}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Register(t.Context(), xfer.EndpointRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	children := s.children()
+	if len(children) != 1 {
+		t.Fatalf("processes of the session: %v", children)
+	}
+	proc := fmt.Sprintf("/proc/%d", children[0])
+	threads, err := filepath.Glob(proc + "/task/*/status")
+	if err != nil || len(threads) < 3 {
+		t.Fatalf("threads %v, %v", threads, err)
+	}
+	for _, f := range threads {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // over
+		}
+		for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%s does not say %q", f, want)
+			}
+		}
+	}
+	env, err := os.ReadFile(proc + "/environ")
+	if err != nil || strings.Contains(string(env), "AWS_SECRET") || !strings.Contains(string(env), "UCX_KEEPALIVE_INTERVAL=20s") {
+		t.Errorf("environment %q, %v", env, err)
+	}
+	fds, err := filepath.Glob(proc + "/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range fds {
+		if to, err := os.Readlink(f); err == nil && to == "/etc/passwd" {
+			t.Errorf("%s is serve's own %s", f, to)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	r := xferbench(t, "--provider", "tcp,ucx:tcp,shm,ucx:shm,ucx,socket", "--op", "read,write,send", "--size", "1MB", "--shape", "merged", "--no-ceiling",
+		"--blocks", "1", "--no-record", line)
+	r.exits(0)
 	s.signal(syscall.SIGTERM)
 	s.exits(130)
 }

@@ -59,11 +59,12 @@ func median(t *testing.T, xs []float64) float64 {
 	return m
 }
 
-// Two hosts, every transport that goes over IP, verified; the traffic is on the
+// Two hosts, every transport that goes over IP, verified, with serve's session
+// confined; the traffic is on the
 // link and nowhere else.
 func TestTwoHosts(t *testing.T) {
 	a, b, links := testenv.Hosts(t, testenv.Link{})
-	r := across(t, a, b, links[0], "--provider", "tcp,tcp;ofi_rxm,sockets,ucx:tcp,socket", "--op", "read,write,send",
+	r := across(t, a, b, links[0], "--provider", "tcp,tcp;ofi_rxm,sockets,ucx:tcp,ucx,socket", "--op", "read,write,send",
 		"--size", "4MB", "--budget", "1s", "--blocks", "2")
 	if r.Run.Peer == nil || r.Run.Host.Address != links[0].AddrA || r.Run.Peer.Address != links[0].AddrB {
 		t.Errorf("hosts %+v and %+v", r.Run.Host, r.Run.Peer)
@@ -74,7 +75,7 @@ func TestTwoHosts(t *testing.T) {
 			checked++
 		}
 	}
-	if len(r.Conditions) != 5*3*2 || checked != len(r.Samples) {
+	if len(r.Conditions) != 6*3*2 || checked != len(r.Samples) {
 		t.Errorf("%d conditions, %d of %d samples verified", len(r.Conditions), checked, len(r.Samples))
 	}
 	for _, p := range r.Paths {

@@ -30,7 +30,8 @@ func newServeCommand() *cobra.Command {
 		secretFile string
 		once       bool
 		attached   bool
-		session    bool
+		session    string // peer.Confinement of the process of a session
+		confined   bool
 		sessions   int
 		maxMemory  units.Size
 	)
@@ -43,12 +44,21 @@ made at each start, that is the key to this side. Who has the line can have
 memory allocated here and data moved into it, until serve ends.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if session != "" {
+				how := peer.Confinement(session)
+				if !confined {
+					return peer.BecomeSession(how, libfabric, libucp)
+				}
+				if err := peer.ConfineSession(how); err != nil {
+					return err
+				}
+			}
 			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp}
 			if once {
 				s.MaxSessions = 1
 			}
-			s.Isolate = s.MaxSessions != 1 && !attached // the only session may take all down
-			s.Trusted = attached && !session            // whoever started this process
+			s.Isolate = !attached
+			s.Trusted = attached && session == "" // the initiator is who started this process
 			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
 				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
 			}
@@ -114,9 +124,12 @@ memory allocated here and data moved into it, until serve ends.`,
 	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")
 	f.Var(&maxMemory, "max-memory", "largest buffer that a session may have (default: what is free)")
 	f.BoolVar(&attached, "attached", false, "end when standard input does, and print nothing but the line")
-	f.BoolVar(&session, "session", false, "be the process of one session of another serve")
-	if err := f.MarkHidden("session"); err != nil {
-		panic(err) // the flag is defined above
+	f.StringVar(&session, "session", "", "be the process of one session of another serve, confined as for an initiator that is local or remote")
+	f.BoolVar(&confined, "confined", false, "the process of a session that has been confined")
+	for _, name := range []string{"session", "confined"} {
+		if err := f.MarkHidden(name); err != nil {
+			panic(err) // the flag is defined above
+		}
 	}
 	return cmd
 }

@@ -334,7 +334,11 @@ func (d *door) summary() {
 	clear(d.quietFor)
 	d.mu.Unlock()
 	if n > 0 {
-		d.log("refused %d more connections, of %d addresses that were refused before", n, from)
+		s := "es"
+		if from == 1 {
+			s = ""
+		}
+		d.log("refused %d more connections, from %d known address%s", n, from, s)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -25,7 +26,12 @@ import (
 	"github.com/xferbench/xferbench/internal/xfer"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(helperConfined) != "" {
+		os.Exit(confinedHelper())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // served is a server on loopback with its log.
 type served struct {
@@ -539,4 +545,95 @@ func TestPanicEndsOneSession(t *testing.T) {
 		_, err = c.Inventory(t.Context())
 		return errors.Join(err, c.Close()) == nil
 	})
+}
+
+// A connection that is through and opens no stream is closed too, and its place
+// is free again.
+func TestIdleConnectionIsClosed(t *testing.T) {
+	s := serve(t, &Server{})
+	cfg, err := s.Secret.clientTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.NextProtos = []string{"h2"}
+	for name, words := range map[string]string{"no HTTP/2": "", "no stream": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := tls.Dial("tcp", s.address, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(c, words); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, c); err != nil && os.IsTimeout(err) {
+				t.Errorf("still open: %v", err)
+			}
+			eventually(t, "its place is free", func() bool {
+				s.door.mu.Lock()
+				defer s.door.mu.Unlock()
+				return s.door.inside == 0 && len(s.door.waiting) == 0
+			})
+		})
+	}
+}
+
+// pretend is a connection from an address.
+type pretend struct {
+	net.Conn
+	from   net.Addr
+	closed bool
+}
+
+func (p *pretend) RemoteAddr() net.Addr { return p.from }
+func (p *pretend) Close() error         { p.closed = true; return nil }
+
+func from(ip string) *pretend { return &pretend{from: &net.TCPAddr{IP: net.ParseIP(ip), Port: 9}} }
+
+// Over the cap the oldest unknown connection gives way, of the same address first;
+// one that has shown that it knows the secret keeps its place.
+func TestDoorPlaces(t *testing.T) {
+	var log []string
+	d := newDoor(nil, Secret{}, nil, func(f string, a ...any) { log = append(log, fmt.Sprintf(f, a...)) })
+	known := from("fd00::1:1")
+	v := d.admit(known)
+	v.known = true
+	first := from("fd00::1:2") // of the same /64
+	d.admit(first)
+	for range maxWaitingAddress - 2 {
+		d.admit(from("fd00::1:3"))
+	}
+	if first.closed || len(d.waiting) != maxWaitingAddress {
+		t.Errorf("%d waiting, the first closed %v", len(d.waiting), first.closed)
+	}
+	d.admit(from("fd00::1:4"))
+	if !first.closed || known.closed || len(d.waiting) != maxWaitingAddress {
+		t.Errorf("over the cap: %d waiting, the first closed %v, the known one %v", len(d.waiting), first.closed, known.closed)
+	}
+	for i := range 2 * maxWaiting {
+		d.admit(from(fmt.Sprintf("10.1.%d.%d", i/200, i%200)))
+	}
+	if len(d.waiting) != maxWaiting || known.closed {
+		t.Errorf("%d waiting of all, the known one closed %v", len(d.waiting), known.closed)
+	}
+	if err := d.handshaken(v, nil); err != nil || d.inside != 1 || len(d.waiting) != maxWaiting-1 {
+		t.Errorf("handshake: %v; %d inside, %d waiting", err, d.inside, len(d.waiting))
+	}
+	if err := v.Close(); err != nil || d.inside != 0 {
+		t.Errorf("closed: %v, %d inside", err, d.inside)
+	}
+	// One line for the first refusal of an address, one for all others.
+	w := d.admit(from("10.9.9.9"))
+	log = nil
+	for range 100 {
+		d.refused(w, errStranger)
+	}
+	d.summary()
+	if len(log) != 2 || !strings.HasPrefix(log[0], "refused 10.9.9.9:9") || !strings.Contains(log[1], "99 more connections, from 1 known address") {
+		t.Errorf("log %q", log)
+	}
 }

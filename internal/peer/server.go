@@ -62,12 +62,14 @@ type Server struct {
 
 // session is what one client opened.
 type session struct {
-	id     string
-	from   string // the client's address
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	call   sync.Mutex // held by the call in progress
-	side   side
+	id   string
+	from string // the client's address
+	// confine is for its process.
+	confine Confinement
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	call    sync.Mutex // held by the call in progress
+	side    side
 }
 
 // handshakeTimeout ends a connection that does not get through its handshake, or
@@ -94,6 +96,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.InTapHandle(s.tap), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxMessage),
 		grpc.ForceServerCodec(codec{}), grpc.MaxConcurrentStreams(8))
 	g.RegisterService(&serviceDesc, s)
+	if s.Isolate {
+		for _, missing := range unconfined() {
+			s.log("this kernel has %s", missing)
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(s.door) }()
 	watch, unwatch := context.WithCancel(context.Background())
@@ -183,7 +190,7 @@ func (s *Server) free() error {
 }
 
 // begin makes a session for a client at from that said hello.
-func (s *Server) begin(ctx context.Context, from string) (*session, error) {
+func (s *Server) begin(ctx context.Context, from string, confine Confinement) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.free(); err != nil {
@@ -191,7 +198,7 @@ func (s *Server) begin(ctx context.Context, from string) (*session, error) {
 	}
 	s.count++
 	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.session = &session{id: rand.Text(), from: from, ctx: sctx, cancel: cancel}
+	s.session = &session{id: rand.Text(), from: from, confine: confine, ctx: sctx, cancel: cancel}
 	return s.session, nil
 }
 
@@ -212,7 +219,7 @@ func (s *Server) open(ses *session, timeout time.Duration) error {
 			args = append(args, "--"+flag+"="+v)
 		}
 	}
-	w, err := startWorker(ses.ctx, timeout, append(args, "--session")...)
+	w, err := startWorker(ses.ctx, timeout, append(args, "--session="+string(ses.confine))...)
 	if err != nil {
 		return err
 	}
@@ -254,7 +261,11 @@ func (s *Server) attend(stream grpc.ServerStream) error {
 	if !ok {
 		return status.Error(codes.InvalidArgument, "no hello")
 	}
-	ses, err := s.begin(stream.Context(), from)
+	confine := ConfineRemote
+	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
+		confine = confinementFor(p.LocalAddr, p.Addr)
+	}
+	ses, err := s.begin(stream.Context(), from, confine)
 	if err != nil {
 		s.door.refusedPeer(addr, errors.New(status.Convert(err).Message()))
 		return err

@@ -66,12 +66,18 @@ type Child struct {
 // StartLocal starts a peer on this host, a second process of this binary.
 // args are added to its serve command.
 func StartLocal(ctx context.Context, timeout time.Duration, args ...string) (*Child, error) {
+	return startLocal(ctx, timeout, nil, args)
+}
+
+// startLocal is StartLocal with an environment, nil for this process's.
+func startLocal(ctx context.Context, timeout time.Duration, env, args []string) (*Child, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("%w: this binary: %w", ErrPeer, err)
 	}
 	args = append([]string{"serve", "--once", "--attached", "--listen", "127.0.0.1:0"}, args...)
 	cmd := exec.Command(exe, args...)
+	cmd.Env = env
 	// Ctrl-C is for this process: it ends its peer in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return start(ctx, cmd, "the second process", timeout, timeout+20*time.Second, nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/xferbench/xferbench/internal/xfer"
@@ -26,7 +27,7 @@ type worker struct {
 // startWorker starts the process, while ctx lasts; Close ends it. timeout is as
 // for [Dial]; args are added to its serve command.
 func startWorker(ctx context.Context, timeout time.Duration, args ...string) (*worker, error) {
-	child, err := StartLocal(ctx, timeout, args...)
+	child, err := startLocal(ctx, timeout, sessionEnvironment(os.Environ()), args)
 	if err != nil {
 		return nil, err
 	}
