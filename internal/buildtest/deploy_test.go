@@ -108,7 +108,8 @@ type (
 	volume struct {
 		Name   string `yaml:"name"`
 		Secret struct {
-			SecretName string `yaml:"secretName"`
+			SecretName  string `yaml:"secretName"`
+			DefaultMode int    `yaml:"defaultMode"`
 		} `yaml:"secret"`
 		EmptyDir struct {
 			Medium    string `yaml:"medium"`
@@ -211,6 +212,11 @@ func TestKubernetesPair(t *testing.T) {
 		for _, mount := range c.VolumeMounts {
 			if !slices.ContainsFunc(pod.Volumes, func(v volume) bool { return v.Name == mount.Name }) {
 				t.Errorf("%s: mounts %q, which is no volume", o.Kind, mount.Name)
+			}
+		}
+		for _, v := range pod.Volumes {
+			if v.Secret.SecretName != "" && v.Secret.DefaultMode != 0o400 {
+				t.Errorf("%s: the secret's files have mode %04o, which xferbench refuses", o.Kind, v.Secret.DefaultMode)
 			}
 		}
 		if !slices.Contains(c.Args, "--secret-file=/etc/xferbench/secret") {
