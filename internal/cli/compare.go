@@ -51,6 +51,9 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 					return usagef("--threshold: %w", err)
 				}
 			}
+			if slices.Contains(args, "last") {
+				warnState(cmd)
+			}
 			w := cmd.OutOrStdout()
 			o.Color = color(w)
 			err := report.Compare(w, args[0], args[1], o)

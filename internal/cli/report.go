@@ -42,6 +42,9 @@ without references to the network.`,
 			if !slices.Contains(report.Formats(), format) {
 				return usagef("--format %q is not known; use %s", format, strings.Join(report.Formats(), ", "))
 			}
+			if slices.Contains(args, "last") {
+				warnState(cmd)
+			}
 			docs, err := report.Load(args...)
 			if err != nil {
 				return usagef("%w", err)

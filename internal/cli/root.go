@@ -178,7 +178,7 @@ func (f *rawFlags) complete(cmd *cobra.Command) error {
 	return nil
 }
 
-func (f *rawFlags) writer() (*record.Writer, error) {
+func (f *rawFlags) writer(cmd *cobra.Command) (*record.Writer, error) {
 	switch {
 	case f.noRecord:
 		return nil, nil
@@ -189,7 +189,15 @@ func (f *rawFlags) writer() (*record.Writer, error) {
 		}
 		return w, nil
 	}
+	warnState(cmd)
 	return record.CreateDefault(time.Now(), strings.ToLower(rand.Text()[:6]))
+}
+
+// warnState says that a record's usual place is not where $XDG_STATE_HOME says.
+func warnState(cmd *cobra.Command) {
+	if w := record.StateWarning(); w != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "xferbench: warning: %s\n", w)
+	}
 }
 
 func (f *rawFlags) run(cmd *cobra.Command) error {
@@ -199,7 +207,7 @@ func (f *rawFlags) run(cmd *cobra.Command) error {
 	if err := f.o.Validate(); err != nil {
 		return err
 	}
-	w, err := f.writer()
+	w, err := f.writer(cmd)
 	if err != nil {
 		return err
 	}

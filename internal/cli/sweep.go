@@ -53,7 +53,7 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
 				return printPlan(cmd.OutOrStdout(), &f.o)
 			}
 			if w == nil && !f.noRecord {
-				if w, err = f.writer(); err != nil {
+				if w, err = f.writer(cmd); err != nil {
 					return err
 				}
 			}

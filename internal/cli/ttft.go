@@ -146,7 +146,7 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 	if err := f.complete(cmd); err != nil {
 		return err
 	}
-	w, err := (&rawFlags{noRecord: f.noRecord, recordFile: f.recordFile}).writer()
+	w, err := (&rawFlags{noRecord: f.noRecord, recordFile: f.recordFile}).writer(cmd)
 	if err != nil {
 		return err
 	}

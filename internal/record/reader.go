@@ -43,21 +43,30 @@ func (r *Record) Condition(id int) (Condition, bool) {
 // takes some 20 kB.
 const maxLine = 16 << 20
 
-// Read reads a record. A last line without its newline was cut off by a crash
-// and is left out; any other bad line is an error that names it.
+// Read reads a record. It takes what other programs do to such a file: a byte
+// order mark, CRLF, blank lines, and a last line without its newline. A last
+// line that is not whole was cut off by a crash and is left out; any other bad
+// line is an error that names it.
 func Read(r io.Reader) (*Record, error) {
 	rec := &Record{}
 	br := bufio.NewReaderSize(r, 1<<16)
 	for n := 1; ; n++ {
 		line, err := readLine(br)
-		if errors.Is(err, io.EOF) {
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+		}
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && (!last || json.Valid(line)) {
+			if err := rec.add(line); err != nil {
+				return nil, fmt.Errorf("line %d: %w", n, err)
+			}
+		}
+		if last {
 			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-		if err := rec.add(line, n); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 	}
 	if rec.Run.Schema == 0 {
@@ -66,17 +75,15 @@ func Read(r io.Reader) (*Record, error) {
 	return rec, nil
 }
 
-// readLine reads up to a newline; what the file ends with instead is dropped.
+// readLine reads up to a newline. With [io.EOF] it is what the file ends with
+// instead.
 func readLine(br *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := br.ReadSlice('\n')
 		line = append(line, part...)
-		if err == nil {
-			return line, nil
-		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
-			return nil, err
+			return line, err
 		}
 		if len(line) > maxLine {
 			return nil, fmt.Errorf("longer than %d bytes", maxLine)
@@ -84,21 +91,19 @@ func readLine(br *bufio.Reader) ([]byte, error) {
 	}
 }
 
-func (r *Record) add(line []byte, n int) error {
-	if len(bytes.TrimSpace(line)) == 0 {
-		return errors.New("an empty line")
-	}
+func (r *Record) add(line []byte) error {
+	first := r.Run.Schema == 0
 	var head struct {
 		Type   string `json:"type"`
 		Schema int    `json:"schema"`
 	}
 	if err := json.Unmarshal(line, &head); err != nil {
-		if n == 1 {
+		if first {
 			return fmt.Errorf("%w: this is not a record of xferbench", err)
 		}
 		return err
 	}
-	if n == 1 && head.Type != "run" {
+	if first && head.Type != "run" {
 		return fmt.Errorf("type %q where the run line should be: this is not a record of xferbench", head.Type)
 	}
 	switch head.Type {
@@ -106,7 +111,7 @@ func (r *Record) add(line []byte, n int) error {
 		if head.Schema < 1 || head.Schema > Schema {
 			return fmt.Errorf("schema %d, this build reads 1 to %d: use a newer xferbench", head.Schema, Schema)
 		}
-		if r.Run.Schema != 0 {
+		if !first {
 			// A resumed sweep appends a run line; the first one stays.
 			return nil
 		}
@@ -195,9 +200,5 @@ func (r *Record) Add(l Line) error {
 	if err != nil {
 		return err
 	}
-	n := 2
-	if r.Run.Schema == 0 {
-		n = 1
-	}
-	return r.add(b, n)
+	return r.add(b)
 }

@@ -81,7 +81,8 @@ func TestReadRefuses(t *testing.T) {
 		"bad json":       {run + "{\n", "line 2"},
 		"no type":        {run + "{}\n", "no type"},
 		"wrong key type": {run + `{"type":"sample","bytes":"many"}` + "\n", "line 2"},
-		"blank line":     {run + "\n", "empty line"},
+		"blank lines":    {"\n\r\n", "not a record"},
+		"cut-off run":    {`{"type":"run","sch`, "not a record"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Read(strings.NewReader(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -92,6 +93,32 @@ func TestReadRefuses(t *testing.T) {
 	r, err := Read(strings.NewReader(run + `{"type":"from the future"}` + "\n" + `{"type":"sample","bytes":1}` + "\n" + `{"type":"samp`))
 	if err != nil || len(r.Samples) != 1 || r.End != nil {
 		t.Errorf("a cut-off record: %+v, %v", r, err)
+	}
+}
+
+// What editors, Windows tools and careless copies do to a file.
+func TestReadTakes(t *testing.T) {
+	const run, sample, end = `{"type":"run","schema":1,"id":"x"}`, `{"type":"sample","bytes":1}`, `{"type":"end","status":"ok"}`
+	for name, in := range map[string]string{
+		"as written":           run + "\n" + sample + "\n" + end + "\n",
+		"a blank last line":    run + "\n" + sample + "\n" + end + "\n\n",
+		"blank lines between":  run + "\n\n" + sample + "\n \t\n" + end + "\n",
+		"blank lines before":   "\n\n" + run + "\n" + sample + "\n" + end + "\n",
+		"CRLF":                 run + "\r\n" + sample + "\r\n\r\n" + end + "\r\n",
+		"a byte order mark":    "\ufeff" + run + "\n" + sample + "\n" + end + "\n",
+		"no last newline":      run + "\n" + sample + "\n" + end,
+		"CRLF, no last LF":     run + "\r\n" + sample + "\r\n" + end + "\r",
+		"mark, CRLF, no last ": "\ufeff" + run + "\r\n" + sample + "\r\n" + end,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := Read(strings.NewReader(in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Run.ID != "x" || len(r.Samples) != 1 || r.End == nil {
+				t.Errorf("got %+v", r)
+			}
+		})
 	}
 }
 
@@ -125,6 +152,28 @@ func TestAppendGoesOnAfterACrash(t *testing.T) {
 	}
 	r, err := Open(path)
 	if err != nil || len(r.Samples) != 1 || r.End == nil {
+		t.Errorf("after Append: %+v, %v", r, err)
+	}
+}
+
+// A record whose last newline an editor took is not cut by a line.
+func TestAppendAfterALineWithoutNewline(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.jsonl")
+	var b bytes.Buffer
+	write(t, NewWriter(&b), lines()[0], lines()[1], lines()[3])
+	if err := os.WriteFile(path, bytes.TrimSuffix(b.Bytes(), []byte("\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Append(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, lines()[3], lines()[10])
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(path)
+	if err != nil || len(r.Samples) != 2 || r.End == nil {
 		t.Errorf("after Append: %+v, %v", r, err)
 	}
 }
@@ -205,6 +254,31 @@ func TestLast(t *testing.T) {
 	r, err := Open("last")
 	if err != nil || r.Run.ID != "aa" {
 		t.Errorf("Open(last): %+v, %v; want the newer record aa", r, err)
+	}
+}
+
+func TestStateMustBeAbsolute(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	usual := filepath.Join(home, ".local", "state", "xferbench")
+	for value, want := range map[string]struct {
+		dir  string
+		warn bool
+	}{
+		"":         {usual, false},
+		"state":    {usual, true},
+		"./state":  {usual, true},
+		"~/state":  {usual, true},
+		"/x/state": {"/x/state/xferbench", false},
+	} {
+		t.Setenv("XDG_STATE_HOME", value)
+		dir, err := Dir()
+		if err != nil || dir != want.dir {
+			t.Errorf("XDG_STATE_HOME=%q: %q, %v; want %q", value, dir, err, want.dir)
+		}
+		if w := StateWarning(); (w != "") != want.warn || want.warn && !strings.Contains(w, value) {
+			t.Errorf("XDG_STATE_HOME=%q: warning %q", value, w)
+		}
 	}
 }
 

@@ -64,7 +64,8 @@ func Create(path string) (*Writer, error) {
 }
 
 // Append opens an existing record for more lines, as a resumed sweep does. A
-// last line that was cut off is removed first.
+// last line that was cut off is removed first, and one that only lacks its
+// newline gets it.
 func Append(path string) (*Writer, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
@@ -77,6 +78,9 @@ func Append(path string) (*Writer, error) {
 	if err == nil {
 		err = w.ensure(0)
 	}
+	if err == nil {
+		err = w.closeLine()
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("record %s: %w", path, err), f.Close())
 	}
@@ -86,11 +90,26 @@ func Append(path string) (*Writer, error) {
 // NewWriter writes a record to w, which the caller keeps.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
+// closeLine ends a last line that is whole but for its newline.
+func (w *Writer) closeLine() error {
+	if w.size == 0 {
+		return nil
+	}
+	var end [1]byte
+	if _, err := w.file.ReadAt(end[:], w.size-1); err != nil || end[0] == '\n' {
+		return err
+	}
+	return w.put([]byte{'\n'})
+}
+
+// wholeLines is how many bytes of f are whole lines, as [Read] takes them: the
+// last one may lack its newline.
 func wholeLines(f *os.File) (int64, error) {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, err
 	}
+	size := end
 	buf := make([]byte, 1<<16)
 	for end > 0 {
 		n := min(end, int64(len(buf)))
@@ -98,11 +117,22 @@ func wholeLines(f *os.File) (int64, error) {
 			return 0, err
 		}
 		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
-			return end - n + int64(i) + 1, nil
+			end += int64(i) + 1 - n
+			break
 		}
 		end -= n
 	}
-	return 0, nil
+	if size-end > maxLine {
+		return end, nil
+	}
+	rest := make([]byte, size-end)
+	if _, err := f.ReadAt(rest, end); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	if json.Valid(rest) {
+		return size, nil
+	}
+	return end, nil
 }
 
 // ensure has the disk promise room for n more bytes and the reserve.
@@ -195,11 +225,23 @@ func (w *Writer) Close() error {
 	return nil
 }
 
+const stateVar = "XDG_STATE_HOME"
+
+// StateWarning says that $XDG_STATE_HOME is passed over, "" where it is not.
+func StateWarning() string {
+	v := os.Getenv(stateVar)
+	if v == "" || filepath.IsAbs(v) {
+		return ""
+	}
+	return fmt.Sprintf("%s=%q is not an absolute path, and so passed over (XDG Base Directory Specification)", stateVar, v)
+}
+
 // Dir is where records go that were not given a name:
-// $XDG_STATE_HOME/xferbench, by default ~/.local/state/xferbench.
+// $XDG_STATE_HOME/xferbench, by default ~/.local/state/xferbench. The variable
+// counts only with an absolute path: see [StateWarning].
 func Dir() (string, error) {
-	state := os.Getenv("XDG_STATE_HOME")
-	if state == "" {
+	state := os.Getenv(stateVar)
+	if !filepath.IsAbs(state) {
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", fmt.Errorf("no place for records: %w; set XDG_STATE_HOME, or use --record FILE or --no-record", err)
