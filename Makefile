@@ -18,7 +18,7 @@ EFA_INCLUDE := $(wildcard /opt/amazon/efa/include)
 export CGO_ENABLED := 1
 export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) $(addprefix -I,$(EFA_INCLUDE))
 
-.PHONY: help deps build demo test check bench verify-stats e2e test-rdma soak dist archives clean
+.PHONY: help deps build demo test check fuzz bench verify-stats e2e test-rdma soak dist archives clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ test: archives ## install what the tests need and run all of them; prints what w
 check: ## gofmt, go vet, staticcheck, shellcheck, and every C file under -Wall -Wextra -Werror
 	@scripts/deps.sh build test
 	scripts/check.sh
+
+fuzz: deps ## each fuzz target by itself for FUZZTIME (60s), with a table of what they found
+	scripts/fuzz.sh
 
 bench: build ## this tool against its peers, interleaved, on the same work
 	@scripts/deps.sh test
