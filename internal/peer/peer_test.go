@@ -412,11 +412,18 @@ func TestParseLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for in, want := range map[string]string{
-		"node2:1234":     "node2:1234",
-		"node2":          "node2:" + DefaultPort,
-		"10.0.0.1":       "10.0.0.1:" + DefaultPort,
-		"[fe80::1]:1234": "[fe80::1]:1234",
-		"fe80::1":        "[fe80::1]:" + DefaultPort,
+		"node2:1234":        "node2:1234",
+		"node2":             "node2:" + DefaultPort,
+		"10.0.0.1":          "10.0.0.1:" + DefaultPort,
+		"[fe80::1]:1234":    "[fe80::1]:1234",
+		"fe80::1":           "[fe80::1]:" + DefaultPort,
+		"::1":               "[::1]:" + DefaultPort,
+		"[::1]":             "[::1]:" + DefaultPort,
+		"[::1]:65535":       "[::1]:65535",
+		"fe80::1%eth0":      "[fe80::1%eth0]:" + DefaultPort,
+		"[fe80::1%eth0]":    "[fe80::1%eth0]:" + DefaultPort,
+		"[fe80::1%e-0.1]:1": "[fe80::1%e-0.1]:1",
+		"::ffff:10.0.0.1":   "[::ffff:10.0.0.1]:" + DefaultPort,
 	} {
 		a, got, err := ParseLine(in+"#"+sec.String(), nil)
 		if err != nil || a != want || got != sec {
@@ -431,7 +438,21 @@ func TestParseLine(t *testing.T) {
 		"node2:1234#short":                 "paste its whole line",
 		"node2:1234#" + sec.String() + "x": "paste its whole line",
 		":1234#" + sec.String():            "want host",
-		"a:b:c#" + sec.String():            "want host",
+		"a:b:c#" + sec.String():            "not an IPv6 address",
+		"0]0#" + sec.String():              "want host",
+		"[::1#" + sec.String():             "not closed",
+		"[::1]1#" + sec.String():           "after the bracket",
+		"[::1]:#" + sec.String():           "port",
+		"[node2]:1#" + sec.String():        "not an IPv6 address",
+		"[10.0.0.1]:1#" + sec.String():     "not an IPv6 address",
+		"node2%eth0#" + sec.String():       "not an IPv6 address",
+		"[fe80::1%]:1#" + sec.String():     "not an IPv6 address",
+		"[fe80::1%a]b]:1#" + sec.String():  "after the bracket",
+		"node2:0#" + sec.String():          "1 to 65535",
+		"node2:65536#" + sec.String():      "1 to 65535",
+		"node2:ssh#" + sec.String():        "1 to 65535",
+		"node2:#" + sec.String():           "port",
+		"node\x002#" + sec.String():        "want host",
 		"a b#" + sec.String():              "want host",
 		"#" + sec.String():                 "want host",
 	} {
@@ -505,6 +526,8 @@ func FuzzParseLine(f *testing.F) {
 	f.Add("node2:1234#" + Secret{}.String())
 	f.Add("[::1]")
 	f.Add("a#b#c")
+	f.Add("0]0")
+	f.Add("[fe80::1%eth0]:1234")
 	f.Fuzz(func(t *testing.T, in string) {
 		a, s, err := ParseLine(in, &Secret{})
 		if err != nil {

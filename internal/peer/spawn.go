@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,17 +36,50 @@ func ParseLine(line string, secret *Secret) (address string, s Secret, err error
 	default:
 		return "", s, fmt.Errorf("peer %q has no token: start xferbench serve there and paste the line that it prints, use ssh://%s, or give both sides a --secret-file", line, line)
 	}
-	host, port, err := net.SplitHostPort(address)
+	host, port, err := splitAddress(address)
 	if err != nil {
-		host, port = strings.Trim(address, "[]"), DefaultPort
-		if strings.Contains(host, ":") && net.ParseIP(host) == nil {
-			return "", s, fmt.Errorf("peer %q: want host or host:port, then #token", line)
-		}
-	}
-	if host == "" || port == "" || strings.ContainsAny(host, "/@ \t") {
-		return "", s, fmt.Errorf("peer %q: want host or host:port, then #token", line)
+		return "", s, fmt.Errorf("peer %q: %w", line, err)
 	}
 	return net.JoinHostPort(host, port), s, nil
+}
+
+// splitAddress reads host, host:port, an IPv6 address with or without its
+// brackets and zone, or [IPv6]:port. Without a port it is [DefaultPort].
+func splitAddress(a string) (host, port string, err error) {
+	host, port = a, DefaultPort
+	var given bool
+	if inner, bracketed := strings.CutPrefix(a, "["); bracketed {
+		var after string
+		if host, after, bracketed = strings.Cut(inner, "]"); !bracketed {
+			return "", "", errors.New("the bracket is not closed: want [IPv6] or [IPv6]:port, then #token")
+		}
+		if port, given = strings.CutPrefix(after, ":"); !given && after != "" {
+			return "", "", fmt.Errorf("%q after the bracket: want [IPv6] or [IPv6]:port, then #token", after)
+		}
+	} else if strings.Count(a, ":") == 1 {
+		host, port, given = strings.Cut(a, ":")
+	}
+	if !given {
+		port = DefaultPort
+	}
+	if strings.HasPrefix(a, "[") || strings.ContainsAny(host, ":%") {
+		ip, err := netip.ParseAddr(host)
+		if err != nil || !ip.Is6() || strings.ContainsFunc(ip.Zone(), notInName) {
+			return "", "", fmt.Errorf("%q is not an IPv6 address: want host, host:port or [IPv6]:port, then #token", host)
+		}
+	} else if host == "" || strings.ContainsFunc(host, notInName) {
+		return "", "", errors.New("want host or host:port, then #token")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", "", fmt.Errorf("port %q: want a number from 1 to 65535", port)
+	}
+	return host, port, nil
+}
+
+// notInName tells what neither a host's name nor a zone's holds, so that an
+// address reads the same wherever it is written.
+func notInName(r rune) bool {
+	return r <= ' ' || r > '~' || strings.ContainsRune("[]/@#%:\"'\\`", r)
 }
 
 // Child is a peer that this process started: here or through ssh. It ends when
