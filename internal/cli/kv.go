@@ -48,8 +48,8 @@ by the factor F, and A:B:N gives N values on a log scale. MB is 10^6 bytes, MiB
 			if !slices.Contains(kv.Formats(), format) {
 				return usagef("--format %q is not known; use %s", format, strings.Join(kv.Formats(), ", "))
 			}
-			if blockTokens < 1 {
-				return usagef("--block-tokens is %d; it must be at least 1", blockTokens)
+			if blockTokens < 1 || blockTokens > kv.MaxBlockTokens {
+				return usagef("--block-tokens %d: want 1 to %d", blockTokens, kv.MaxBlockTokens)
 			}
 			if tp < 1 {
 				return usagef("--tensor-parallel is %d; it must be at least 1", tp)

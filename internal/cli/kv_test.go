@@ -161,7 +161,7 @@ func TestKVUsageErrors(t *testing.T) {
 		"format":       {[]string{"--format=xml"}, "use text, markdown, csv, json"},
 		"tp":           {[]string{"--tensor-parallel=8"}, "does not divide the 28 attention heads"},
 		"tp zero":      {[]string{"--tensor-parallel=0"}, "at least 1"},
-		"block tokens": {[]string{"--block-tokens=-1"}, "at least 1"},
+		"block tokens": {[]string{"--block-tokens=-1"}, "want 1 to"},
 		"zero size":    {[]string{"--size=0"}, "either tokens or bytes"},
 		"overflow":     {[]string{"--tokens=9223372036854775807"}, "too large"},
 	} {

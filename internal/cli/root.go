@@ -135,6 +135,7 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 		}
 	}
 	f.bindOutput(fs)
+	units.GuardLists(fs)
 }
 
 func (f *rawFlags) bindOutput(fs *pflag.FlagSet) {

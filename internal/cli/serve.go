@@ -73,7 +73,7 @@ memory allocated here and data moved into it, until serve ends.`,
 				s.Allow = append(s.Allow, p)
 			}
 			if sessions < 0 {
-				return usagef("--max-sessions %d: negative", sessions)
+				return usagef("--max-sessions %d: want 0 (no limit) or more", sessions)
 			}
 			var err error
 			if s.Secret, err = peer.NewSecret(); err != nil {

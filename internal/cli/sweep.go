@@ -63,6 +63,7 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
 	f.bind(cmd.Flags())
 	fl := cmd.Flags()
 	fl.IntSliceVar(&f.o.Descriptors, "descriptors", nil, "cut the same contiguous bytes into that many descriptors, instead of --shape")
+	units.GuardLists(fl)
 	fl.BoolVar(&f.resume, "resume", false, "go on with the record that --record names")
 	fl.BoolVar(&plan, "plan", false, "print the cells, their bytes and an estimate of the time, and measure nothing")
 	return cmd

@@ -86,6 +86,7 @@ func (f *ttftFlags) bind(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.Timeout, "timeout", 2*time.Minute, "give a request up after this long")
 	fs.DurationVar(&c.Settle, "settle", 2*time.Second, "wait this long for the engines' counts after a request")
 	fs.Uint64Var(&c.Seed, "seed", 0, "of prompts, block order and arrivals (default: random, printed)")
+	units.GuardLists(fs)
 	f.sim.bind(fs, "sim-")
 	fs.StringVar(&f.recordFile, "record", "", "file for the record (default: a new one in $XDG_STATE_HOME/xferbench)")
 	fs.BoolVar(&f.noRecord, "no-record", false, "write no record file")

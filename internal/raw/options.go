@@ -456,6 +456,12 @@ func (o *Options) Validate() error {
 	return err
 }
 
+// Bounds of options, far above what a run can use.
+const (
+	maxBlocks      = 1 << 20
+	maxDescriptors = 1 << 22
+)
+
 func (o *Options) check() error {
 	for name, ns := range map[string][]int{"streams": o.Streams, "depth": o.Depth, "rails": {o.Rails}, "iterations": {o.Iterations}} {
 		for _, n := range ns {
@@ -465,8 +471,8 @@ func (o *Options) check() error {
 		}
 	}
 	for _, n := range o.Descriptors {
-		if n < 1 {
-			return usage("--descriptors %d: want at least 1", n)
+		if n < 1 || n > maxDescriptors {
+			return usage("--descriptors %d: want 1 to %d", n, maxDescriptors)
 		}
 	}
 	switch {
@@ -475,21 +481,21 @@ func (o *Options) check() error {
 	case len(o.Ops) == 0:
 		return usage("--op: name at least one of read, write, send")
 	case o.Chunk < 0:
-		return usage("--chunk: negative")
+		return usage("--chunk %d: want 1 byte or more, or 0 for the provider's best", o.Chunk)
 	case slices.ContainsFunc(o.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
 		return usage("--bind %s: want IP addresses of this host", strings.Join(o.Bind, ","))
-	case o.Blocks < 1 || o.Blocks > 1<<20:
-		return usage("--blocks %d: want at least 1", o.Blocks)
+	case o.Blocks < 1 || o.Blocks > maxBlocks:
+		return usage("--blocks %d: want 1 to %d", o.Blocks, maxBlocks)
 	case o.MinBlocks < 1 || o.MinBlocks > o.Blocks:
 		return usage("--min-blocks %d: want 1 to --blocks (%d)", o.MinBlocks, o.Blocks)
 	case o.Timeout < xfer.MinTimeout || o.Timeout > xfer.MaxTimeout:
 		return usage("--timeout %v: want 100ms to 1h", o.Timeout)
 	case o.Budget < 0:
-		return usage("--budget %v: negative", o.Budget)
+		return usage("--budget %v: want 0 (no limit) or more", o.Budget)
 	case o.Launches < 1 || o.Launches > 1000:
 		return usage("--launches %d: want 1 to 1000", o.Launches)
 	case o.UntilCI < 0 || o.UntilCI >= 1:
-		return usage("--until-ci: want a percentage between 0%% and 100%%")
+		return usage("--until-ci %v%%: want a percentage from 0%% (not used) to below 100%%", o.UntilCI*100)
 	}
 	if err := o.checkTune(); err != nil {
 		return err

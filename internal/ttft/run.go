@@ -110,7 +110,7 @@ func (c *Config) Check() error {
 		return fmt.Errorf("%d output tokens: at least 2 are needed, so that the first token is not the last", c.MaxTokens)
 	}
 	if c.Iterations < 1 || c.Iterations > maxIterations || c.Blocks < 1 || c.Blocks > c.Iterations || c.Warmup < 0 {
-		return fmt.Errorf("%d iterations in %d blocks after %d for warm-up: want 1 to %d iterations and no more blocks than those", c.Iterations, c.Blocks, c.Warmup, maxIterations)
+		return fmt.Errorf("%d iterations in %d blocks after %d for warm-up: want 1 to %d iterations, 1 block to as many as those, and 0 or more for warm-up", c.Iterations, c.Blocks, c.Warmup, maxIterations)
 	}
 	if c.Timeout <= 0 || c.Settle <= 0 || c.Budget < 0 {
 		return fmt.Errorf("timeout %s, settle time %s, budget %s: all must be positive", c.Timeout, c.Settle, c.Budget)

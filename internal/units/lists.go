@@ -20,7 +20,8 @@ const MaxPoints = 1000
 //	1MB:1GB:10      A:B:N  N sizes from A to B, equally spaced on a log scale,
 //	                       each rounded to the nearest byte
 //
-// A repeated size is refused.
+// A repeated size is refused, and so is a list that may be meant as one number:
+// "438,566,912" (thousands separators), "1,5GB" (a decimal comma).
 func ParseByteList(s string) ([]int64, error) {
 	return parseList("size", s, "B", ParseBytes)
 }
@@ -39,6 +40,9 @@ func ParseRateList(s string) ([]int64, error) {
 func parseList(what, s, unit string, one func(string) (int64, error)) ([]int64, error) {
 	if strings.TrimSpace(s) == "" {
 		return nil, fmt.Errorf("list of %ss is empty", what)
+	}
+	if err := ambiguous(s); err != nil {
+		return nil, err
 	}
 	var out []int64
 	seen := make(map[int64]bool)

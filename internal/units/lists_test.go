@@ -1,6 +1,8 @@
 package units
 
 import (
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +20,17 @@ func TestParseByteList(t *testing.T) {
 		"1kB:5kB":       {1000, 2000, 4000, 5000}, // the end is always a point
 		"1MB:1GB:4":     {1e6, 1e7, 1e8, 1e9},
 		"1:4:2":         {1, 4},
-		"8,1kB:4kB":     {8, 1000, 2000, 4000},
+		"8B,1kB:4kB":    {8, 1000, 2000, 4000},
+		// Lists that cannot be meant as one number.
+		"4096,65536":        {4096, 65536},
+		"1,28,700,7000":     {1, 28, 700, 7000},
+		"64,4096,1MB":       {64, 4096, 1e6},
+		"1MB,500MB":         {1e6, 500e6},
+		"1B,500B":           {1, 500},
+		"1000,500":          {1000, 500},
+		"1,5":               {1, 5},
+		"1,16,256":          {1, 16, 256},
+		"100:200:x2,1MB:2MB": {100, 200, 1e6, 2e6},
 		"4611686018427387904:9223372036854775807":    {1 << 62, 1<<63 - 1},
 		"1:9223372036854775807:x9223372036854775807": {1, 1<<63 - 1},
 	} {
@@ -49,6 +61,100 @@ func TestParseByteList(t *testing.T) {
 			t.Errorf("ParseByteList(%q) = %v, %v; want an error with %q", in, got, err, want)
 		}
 	}
+}
+
+// A comma may be one between values, or one inside a value: where both can be,
+// the list is refused, with what to write for each.
+func TestAmbiguousLists(t *testing.T) {
+	for in, want := range map[string][]string{
+		"438,566,912":     {"438566912 (one number)", "438, 566 and 912 (3 of them)", "once for each"},
+		"8,000":           {"8000 (one number)", "8 and 000 (2 of them)"},
+		"1,500MB":         {"1500MB or 1.500MB (one number)", "1 and 500MB"},
+		"1,5GB":           {"1.5GB (one number)", "1 and 5GB"},
+		"0,5GB":           {"0.5GB"},
+		"0,500":           {"0.500"},
+		"4096,16KiB":      {"4096.16KiB"},
+		"1,234.5MB":       {"1234.5MB"},
+		"100,200,300":     {"100200300"},
+		"1,000:8,000":     {`"1,000"`, "1000 (one number)"},
+		"1,5MB:1GB":       {"1.5MB"},
+		"64KiB:1,5GB":     {"1.5GB"},
+		"100:200,500:800": {"200500"},
+		"8,1kB:4kB":       {"8.1kB"},
+	} {
+		for name, parse := range map[string]func(string) ([]int64, error){"bytes": ParseByteList, "tokens": ParseTokenList, "rates": ParseRateList} {
+			got, err := parse(in)
+			if err == nil {
+				t.Errorf("%s list %q gave %v", name, in, got)
+				continue
+			}
+			for _, w := range append(want, "can be read two ways") {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%s list %q: %v; want %q", name, in, err, w)
+				}
+			}
+		}
+	}
+	for in, want := range map[string]string{
+		"438,566,912": "write 438566912", "1,5GB": "write 1.5GB", "1,500MB": "write 1500MB or 1.500MB",
+	} {
+		if _, err := ParseBytes(in); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "for example") {
+			t.Errorf("ParseBytes(%q): %v; want %q", in, err, want)
+		}
+	}
+}
+
+func TestGuardLists(t *testing.T) {
+	fs := pflag.NewFlagSet("t", pflag.ContinueOnError)
+	var ints, none []int
+	var rates []float64
+	fs.IntSliceVar(&ints, "ints", []int{16}, "")
+	fs.IntSliceVar(&none, "none", nil, "")
+	fs.Float64SliceVar(&rates, "rates", nil, "")
+	GuardLists(fs)
+	if d := fs.Lookup("ints").DefValue; d != "16" {
+		t.Errorf("default %q", d)
+	}
+	if u := fs.FlagUsages(); strings.Contains(u, "[") {
+		t.Errorf("usage: %s", u)
+	}
+	if err := fs.Parse([]string{"--ints", "1,28", "--ints=700", "--rates", "0.5,2"}); err != nil || !slices.Equal(ints, []int{1, 28, 700}) || len(rates) != 2 {
+		t.Errorf("%v %v: %v", ints, rates, err)
+	}
+	for _, in := range []string{"--ints=1,000", "--none=28,700", "--rates=1,500", "--rates=0,5"} {
+		if err := fs.Parse([]string{in}); err == nil || !strings.Contains(err.Error(), "two ways") {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+// FuzzCommas holds that what is printed with thousands separators or written
+// with a decimal comma is never taken for a list, and that a list whose values
+// all have units always is.
+func FuzzCommas(f *testing.F) {
+	f.Add(int64(438566912), "1,5GB", uint16(3))
+	f.Add(int64(1000), "1,500", uint16(999))
+	f.Add(int64(57344), "64,4096,1MB", uint16(1))
+	grouped := regexp.MustCompile(`^[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?[A-Za-z]*$`)
+	decimal := regexp.MustCompile(`^[0-9]+,[0-9]+[A-Za-z]+$`)
+	f.Fuzz(func(t *testing.T, n int64, s string, m uint16) {
+		if n >= 1000 {
+			if v, err := ParseByteList(FormatCount(n)); err == nil {
+				t.Errorf("%q was taken for %v", FormatCount(n), v)
+			}
+		}
+		if grouped.MatchString(s) || decimal.MatchString(s) {
+			if v, err := ParseByteList(s); err == nil {
+				t.Errorf("%q was taken for %v", s, v)
+			}
+		}
+		if n = max(n, 0) % GB; n != int64(m) {
+			list := fmt.Sprintf("%dB,%dB", n, m)
+			if v, err := ParseByteList(list); err != nil || !slices.Equal(v, []int64{n, int64(m)}) {
+				t.Errorf("%q: %v, %v", list, v, err)
+			}
+		}
+	})
 }
 
 func TestParseTokenAndRateLists(t *testing.T) {

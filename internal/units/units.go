@@ -50,7 +50,7 @@ var byteUnits = []multiple{
 func ParseBytes(s string) (int64, error) {
 	num, unit, err := splitNumber("size", s)
 	if err != nil {
-		return 0, fmt.Errorf("%w; write for example 438MB, 16MiB or 65536", err)
+		return 0, forExample(err, s, "438MB, 16MiB or 65536")
 	}
 	if unit == "" {
 		return scale("size", s, num, 1, "bytes")
@@ -86,6 +86,14 @@ func unitError(s, num, unit string) error {
 		s, unit)
 }
 
+// forExample adds to splitNumber's error of s what to write, unless it says so.
+func forExample(err error, s, examples string) error {
+	if oneNumber(s) != nil {
+		return err
+	}
+	return fmt.Errorf("%w; write for example %s", err, examples)
+}
+
 // splitNumber splits s into an unsigned decimal number and what follows it.
 func splitNumber(what, s string) (num, unit string, err error) {
 	if strings.TrimSpace(s) == "" {
@@ -93,6 +101,9 @@ func splitNumber(what, s string) (num, unit string, err error) {
 	}
 	if strings.HasPrefix(s, "-") {
 		return "", "", fmt.Errorf("%s %q is negative", what, s)
+	}
+	if one := oneNumber(s); one != nil {
+		return "", "", fmt.Errorf("%s %q has a comma: write %s", what, s, strings.Join(one, " or "))
 	}
 	if strings.ContainsAny(s, " \t\r\n") {
 		return "", "", fmt.Errorf("%s %q contains a space", what, s)
@@ -135,7 +146,7 @@ func scale(what, s, num string, mult int64, base string) (int64, error) {
 func ParseTokens(s string) (int64, error) {
 	num, unit, err := splitNumber("token count", s)
 	if err != nil {
-		return 0, fmt.Errorf("%w; write for example 8000", err)
+		return 0, forExample(err, s, "8000")
 	}
 	if unit == "k" || unit == "K" {
 		dec, errD := scale("token count", s, num, 1000, "tokens")
@@ -162,7 +173,7 @@ func ParseTokens(s string) (int64, error) {
 func ParsePercent(s string) (float64, error) {
 	num, unit, err := splitNumber("percentage", s)
 	if err != nil {
-		return 0, fmt.Errorf("%w; write for example 2%%", err)
+		return 0, forExample(err, s, "2%")
 	}
 	r, ok := new(big.Rat).SetString(num)
 	if !ok {
@@ -202,7 +213,7 @@ var rateUnits = []multiple{
 func ParseRate(s string) (int64, error) {
 	num, unit, err := splitNumber("rate", s)
 	if err != nil {
-		return 0, fmt.Errorf("%w; write for example 100Gbit/s or 12.5GB/s", err)
+		return 0, forExample(err, s, "100Gbit/s or 12.5GB/s")
 	}
 	for _, u := range rateUnits {
 		if unit != u.name {
