@@ -64,7 +64,7 @@ it would be computed again in silence. Server-Timing headers show each leg.`,
 	f.SortFlags = false
 	f.StringSliceVar(&c.Prefill, "prefill", nil, "base `URL` of a prefill engine; may be repeated")
 	f.StringSliceVar(&c.Decode, "decode", nil, "base `URL` of a decode engine; may be repeated")
-	f.StringVar(&listen, "listen", "127.0.0.1:8000", "address to serve: host:port, port 0 for any; there is no access control")
+	f.StringVar(&listen, "listen", loopback("8000"), "address to serve: host:port, port 0 for any; there is no access control")
 	f.IntVar(&c.MaxInFlight, "max-in-flight", proxy.DefaultInFlight, "requests under way; more are refused with 503 and Retry-After")
 	f.DurationVar(&c.Timeout, "timeout", 10*time.Minute, "give a request up after this long, both legs together")
 	f.DurationVar(&c.HealthEvery, "health-every", 2*time.Second, "time between health checks of each engine")

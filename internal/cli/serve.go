@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/units"
@@ -114,7 +115,7 @@ memory allocated here and data moved into it, until serve ends.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&listen, "listen", "127.0.0.1:"+peer.DefaultPort, "address of the control channel: host:port, port 0 for any; ssh:0 for the address that this ssh session came in on")
+	f.StringVar(&listen, "listen", loopback(peer.DefaultPort), "address of the control channel: host:port, port 0 for any; ssh:0 for the address that this ssh session came in on")
 	f.StringSliceVar(&bind, "bind", nil, "IP addresses for transports, a rail each (default: on the routes to the initiator's)")
 	f.StringSliceVar(&allow, "allow", nil, "take control connections from these addresses and prefixes only, such as 10.0.0.7,10.1.0.0/16")
 	f.StringVar(&libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
@@ -150,27 +151,35 @@ func parseFrom(word string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// loopback is the default of a --listen: this host's loopback, IPv6 where it has
+// no other.
+func loopback(port string) string { return net.JoinHostPort(host.Loopback(), port) }
+
 // openListener listens where the flag says. ssh:PORT is the address at which
 // sshd took this session.
 func openListener(where string) (net.Listener, error) {
-	host, port, err := net.SplitHostPort(where)
+	name, port, err := net.SplitHostPort(where)
 	if err != nil {
 		return nil, usagef("--listen %q: want host:port", where)
 	}
-	if host == "ssh" {
+	if name == "ssh" {
 		// SSH_CONNECTION is client address, client port, server address, server port.
 		c := strings.Fields(os.Getenv("SSH_CONNECTION"))
 		if len(c) != 4 {
 			return nil, usagef("--listen %s: this is no ssh session (SSH_CONNECTION is not set)", where)
 		}
-		host = c[2]
+		name = c[2]
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	l, err := net.Listen("tcp", net.JoinHostPort(name, port))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, &exitError{code: 3, err: fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s:0", err, host)}
+		return nil, &exitError{code: 3, err: fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s", err, net.JoinHostPort(name, "0"))}
 	case err != nil:
-		return nil, &exitError{code: 3, err: fmt.Errorf("--listen %s: %w", where, err)}
+		next := ""
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			next = fmt.Sprintf("; choose an address of this host (see `ip address`); its loopback is %s", host.Loopback())
+		}
+		return nil, &exitError{code: 3, err: fmt.Errorf("--listen %s: %w%s", where, err, next)}
 	}
 	return l, nil
 }

@@ -108,7 +108,7 @@ what a fault looks like. What is measured on them says "simulated".`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVar(&role, "role", "all", "engine to run: prefill, decode, unified, or all on neighbouring ports")
-	fs.StringVar(&listen, "listen", "127.0.0.1:8100", "address of the first engine: host:port, port 0 for any; there is no access control")
+	fs.StringVar(&listen, "listen", loopback("8100"), "address of the first engine: host:port, port 0 for any; there is no access control")
 	f.bind(fs, "")
 	return cmd
 }

@@ -102,7 +102,7 @@ var tries = [][]engine.Op{{engine.Read, engine.Write, engine.Send}, {engine.Read
 // open opens the provider as a run would, with a small registered region, and
 // fills the row.
 func open(ctx context.Context, row *Row, libs Libraries) error {
-	cfg := xfer.Config{Provider: row.Provider, Role: xfer.Initiator, Bind: []string{"127.0.0.1"}, Rails: 1, Streams: 1, SameHost: true,
+	cfg := xfer.Config{Provider: row.Provider, Role: xfer.Initiator, Bind: []string{host.Loopback()}, Rails: 1, Streams: 1, SameHost: true,
 		Device: -1, Timeout: 5 * time.Second, Library: libs.Fabric, Options: map[string]string{}}
 	switch row.API {
 	case "libfabric":

@@ -180,6 +180,10 @@ func (s *session) run(ctx context.Context) (err error) {
 	side := &xfer.Side{}
 	defer func() { err = errors.Join(err, side.Sweep()) }()
 	defer func() { err = s.end(client, child, err) }()
+	if l := client.Local; l.To4() == nil && l.IsLinkLocalUnicast() && s.unbound() {
+		// Of an interface's own scope: a library's address does not carry it over.
+		return errors.Join(s.write(line), usage("the peer was reached over a link-local address (this side's is %s), which transports cannot use: name the peer by another, or give --bind addresses on both sides", l))
+	}
 	ctx = client.Context()
 	line.Host.Address = client.Local.String()
 	their, err := client.Inventory(ctx)
@@ -210,6 +214,11 @@ func (s *session) fits() error {
 		return err
 	}
 	return xfer.Fits("", m)
+}
+
+// unbound reports whether some transport takes the control channel's address.
+func (s *session) unbound() bool {
+	return slices.ContainsFunc(s.p.transports, func(c xfer.Config) bool { return len(c.Bind) == 0 })
 }
 
 func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer) error {

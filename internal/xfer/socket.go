@@ -19,6 +19,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
 )
 
 // A transfer over a connection begins with a header from the initiator:
@@ -103,7 +104,7 @@ func OpenSocket(_ context.Context, cfg Config) (Endpoint, error) {
 	}
 	cfg.Streams = max(cfg.Streams, 1)
 	if len(cfg.Bind) == 0 {
-		cfg.Bind = []string{"127.0.0.1"}
+		cfg.Bind = []string{host.Loopback()}
 	}
 	if cfg.Rails > len(cfg.Bind) {
 		return nil, fmt.Errorf("%w: %d rails asked for, %d local addresses given; name one address a rail", ErrUnavailable, cfg.Rails, len(cfg.Bind))

@@ -236,7 +236,7 @@ func (s *session) event(level, format string, args ...any) error {
 func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Result, err error) {
 	switch {
 	case s.o.Sim:
-		set, err := pdsim.StartSet(s.o.SimConfig, "127.0.0.1", true)
+		set, err := pdsim.StartSet(s.o.SimConfig, host.Loopback(), true)
 		if err != nil {
 			return nil, usage("--sim: %w", err)
 		}
