@@ -103,7 +103,7 @@ func Load(path string) (*Library, error) {
 	}
 	l := &Library{lib: lib, table: (*C.struct_xb_ofi_lib)(C.calloc(1, C.sizeof_struct_xb_ofi_lib))}
 	if l.table == nil {
-		return nil, &Error{Op: "calloc", Provider: "libfabric", Errno: errNoMemory, Detail: "no memory"}
+		return nil, &Error{Op: "calloc", Provider: "libfabric", Errno: errNoMemory, Detail: "no memory", Kind: ErrUnavailable}
 	}
 	t := l.table
 	if err := lib.Symbols(map[string]*unsafe.Pointer{
@@ -368,7 +368,8 @@ func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing,
 	return f, nil
 }
 
-// names lists the providers that the library offers on this host.
+// names lists the providers that the library offers on this host with reliable
+// datagrams (FI_EP_RDM), the only endpoints that are used.
 func (l *Library) names() ([]string, error) {
 	all, err := l.Interfaces()
 	if err != nil {
@@ -376,7 +377,9 @@ func (l *Library) names() ([]string, error) {
 	}
 	var names []string
 	for _, a := range all {
-		names = append(names, a.Provider)
+		if a.Type == "rdm" {
+			names = append(names, a.Provider)
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
@@ -390,7 +393,7 @@ func (l *Library) Interfaces() ([]Attributes, error) {
 		if e.Errno == errNoData {
 			return nil, nil
 		}
-		return nil, e
+		return nil, hinted(e)
 	}
 	defer C.xb_ofi_freeinfo(l.table, list)
 	var out []Attributes

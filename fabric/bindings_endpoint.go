@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -102,12 +104,24 @@ func flag(b bool) C.int {
 	return 0
 }
 
-// hinted adds the next step to an error whose code is a common set-up fault.
+// sharedBytes is what an endpoint of the shm provider takes of /dev/shm: libfabric
+// 1.17 offers the provider only where that much is free for each core.
+const sharedBytes = 17 << 20
+
+// hinted gives the error of a call that sets an endpoint up its kind and the next
+// step: what a library refuses there is unavailable, never an internal error.
 func hinted(e *Error) *Error {
-	switch {
+	shared := uint64(0)
+	if strings.TrimPrefix(e.Provider, other) == "shm" {
+		shared = sharedBytes
+	}
+	switch what, next := mem.Shortage(syscall.Errno(e.Errno), shared); {
 	case e.Op == "fi_mr_regattr" && e.Errno == errNoMemory:
 		e.Kind = ErrMemlock
 		e.Hint = "raise the limit of locked memory, " + memlock() + ": ulimit -l unlimited, LimitMEMLOCK=infinity, or docker --ulimit memlock=-1"
+	case what != "":
+		e.Kind, e.Hint = ErrUnavailable, next
+		e.Detail += ": " + what
 	case e.Errno == errAccess || e.Errno == errForbidden:
 		e.Kind = ErrPermission
 		e.Hint = "check who may open the device (/dev/infiniband, /dev/shm) and ptrace_scope"
@@ -116,8 +130,25 @@ func hinted(e *Error) *Error {
 		e.Hint = "choose a local IP address (see `ip address`)"
 	case e.Errno == errNotSupp || e.Errno == errNotSys:
 		e.Kind = ErrUnsupported
+	default:
+		e.Kind, e.Hint = ErrUnavailable, "FI_LOG_LEVEL=warn says more"+environment()
 	}
 	return e
+}
+
+// environment names the variables that libfabric reads and that are set.
+func environment() string {
+	var set []string
+	for _, kv := range os.Environ() {
+		if strings.HasPrefix(kv, "FI_") && !strings.HasPrefix(kv, "FI_LOG_") {
+			set = append(set, kv)
+		}
+	}
+	if set == nil {
+		return ""
+	}
+	slices.Sort(set)
+	return "; the environment has " + strings.Join(set, ", ")
 }
 
 // memlock is the limit in words.
@@ -154,7 +185,7 @@ func (e *Endpoint) Register(buf *mem.Buffer) error {
 		C.int(buf.Device()), &fe) != 0 {
 		err := hinted(failure(e.provider, &fe))
 		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", buf.Len(), buf.Kind(), err.Detail)
-		if buf.Kind() == mem.CUDA && err.Kind == nil {
+		if buf.Kind() == mem.CUDA && err.Kind == ErrUnavailable {
 			err.Kind = ErrUnsupported
 			err.Hint = "GPUDirect needs a libfabric built with CUDA and dmabuf or nv_peer_mem in the kernel; or use --memory cuda-host"
 		}
@@ -177,7 +208,7 @@ func (e *Endpoint) Address() (Address, error) {
 	n := C.size_t(len(name))
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_name(e.ep, unsafe.Pointer(&name[0]), &n, &fe) != 0 {
-		return Address{}, failure(e.provider, &fe)
+		return Address{}, hinted(failure(e.provider, &fe))
 	}
 	var base, key C.uint64_t
 	C.xb_ofi_remote(e.ep, &base, &key)
@@ -199,7 +230,7 @@ func (e *Endpoint) Connect(peer Address) error {
 	defer C.free(name)
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_connect(e.ep, name, C.uint64_t(peer.Base), C.uint64_t(peer.Key), &fe) != 0 {
-		return failure(e.provider, &fe)
+		return hinted(failure(e.provider, &fe))
 	}
 	e.peer = peer
 	return nil

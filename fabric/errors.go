@@ -22,7 +22,8 @@ var (
 	ErrMemlock = errors.New("locked-memory limit")
 	// ErrUnsupported: the provider is there and cannot do what was asked.
 	ErrUnsupported = errors.New("not supported by the provider")
-	// ErrUnavailable: the provider is not there, for a reason not known better.
+	// ErrUnavailable: the provider is not there, or cannot be opened: the
+	// process or host is out of something, or the reason is not known better.
 	ErrUnavailable = errors.New("provider unavailable")
 )
 

@@ -288,6 +288,45 @@ func TestErrorWords(t *testing.T) {
 	}
 }
 
+// What FI_PROVIDER hides of a provider's candidates, and how to let it through.
+func TestHiding(t *testing.T) {
+	for _, c := range []struct{ list, provider, what, next string }{
+		{"tcp", "tcp", "net", "add net to it"},
+		{"net", "tcp", "tcp", "add tcp to it"},
+		{"shm", "tcp", "tcp and net", "add tcp and net to it"},
+		{"tcp,net", "tcp", "", ""},
+		{"^net", "tcp", "net", "take net out of it"},
+		{"^tcp", "tcp;ofi_rxm", "tcp;ofi_rxm", "take tcp out of it"},
+		{"^ofi_rxm", "tcp;ofi_rxm", "tcp;ofi_rxm", "take ofi_rxm out of it"},
+		{"shm", "verbs", "verbs;ofi_rxm", "add verbs to it"},
+		{"", "shm", "shm", "unset FI_PROVIDER"},
+	} {
+		p, err := ParseProvider(c.provider)
+		if err != nil {
+			t.Fatal(err)
+		}
+		what, next := hiding(c.list, p.candidates)
+		if what != c.what || !strings.Contains(next, c.next) {
+			t.Errorf("FI_PROVIDER=%s and %s: hides %q, %q; want %q, %q", c.list, c.provider, what, next, c.what, c.next)
+		}
+	}
+}
+
+// Whatever a library refuses while an endpoint is opened has a kind, and so no
+// code of it is an internal error, and a next step.
+func TestHinted(t *testing.T) {
+	for errno, want := range map[syscall.Errno]string{
+		syscall.EMFILE: "ulimit -n", syscall.ENFILE: "fs.file-max", syscall.EROFS: "read-only", syscall.ENOMEM: "memory.max",
+		syscall.ENOSPC: "df", syscall.ENOENT: "FI_LOG_LEVEL", syscall.EIO: "FI_LOG_LEVEL", syscall.EINVAL: "FI_LOG_LEVEL",
+		syscall.EACCES: "who may open", syscall.EADDRNOTAVAIL: "local IP address", syscall.EAGAIN: "ulimit -u",
+	} {
+		e := hinted(&Error{Op: "fi_domain", Provider: "tcp", Errno: int(errno), Detail: errno.Error()})
+		if e.Kind == nil || !strings.Contains(e.Error(), want) || !strings.Contains(e.Error(), errno.Error()) {
+			t.Errorf("%v: %v of kind %v, want the next step %q", errno, e, e.Kind, want)
+		}
+	}
+}
+
 // A variable hides the provider: said so, with the way out.
 func TestFindHidden(t *testing.T) {
 	need(t)
@@ -301,7 +340,7 @@ func TestFindHidden(t *testing.T) {
 		return
 	}
 	_, err := need(t).Find(Want{Provider: "sockets", Ops: []engine.Op{engine.Read}, Bind: "127.0.0.1"})
-	if !errors.Is(err, ErrHidden) || !strings.Contains(err.Error(), "FI_PROVIDER=shm") || !strings.Contains(err.Error(), "unset FI_PROVIDER") {
+	if !errors.Is(err, ErrHidden) || !strings.Contains(err.Error(), "FI_PROVIDER=shm") || !strings.Contains(err.Error(), "unset it") {
 		t.Errorf("%v, want one that names FI_PROVIDER", err)
 	}
 }

@@ -1,12 +1,16 @@
 package fabric
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/xferbench/xferbench/cgo/mem"
 )
 
 // candidate is one way in which a library may offer a provider.
@@ -122,24 +126,34 @@ func (c candidate) query(w Want) query {
 func (l *Library) unavailable(p Provider, w Want, got *Error) error {
 	c := p.candidates[0]
 	e := &Error{Op: got.Op, Provider: p.Name, Errno: got.Errno, Detail: got.Detail, Kind: ErrUnavailable}
-	if f := os.Getenv("FI_PROVIDER"); f != "" && !allowed(f, c.provider) {
-		e.Kind, e.Detail = ErrHidden, fmt.Sprintf("FI_PROVIDER=%s hides it: %s", f, got.Detail)
-		e.Hint = "unset FI_PROVIDER, or add " + c.provider + " to it"
-		return e
+	if c.efa() && len(efaDevices()) == 0 {
+		return l.noEFA(p, e) // whatever FI_PROVIDER says
+	}
+	names, err := l.names()
+	if err != nil {
+		return errors.Join(e, err)
+	}
+	there := slices.ContainsFunc(p.candidates, func(c candidate) bool { return slices.Contains(names, c.provider) })
+	if list, set := os.LookupEnv("FI_PROVIDER"); set && !there {
+		if what, next := hiding(list, p.candidates); what != "" {
+			e.Kind, e.Detail, e.Hint = ErrHidden, fmt.Sprintf("FI_PROVIDER=%s hides %s: %s", list, what, got.Detail), next
+			return e
+		}
 	}
 	if c.efa() {
 		return l.noEFA(p, e)
 	}
-	names, err := l.names()
 	switch {
-	case err != nil:
-		return errors.Join(e, err)
-	case !slices.ContainsFunc(names, func(n string) bool {
-		return slices.ContainsFunc(p.candidates, func(c candidate) bool { return c.provider == n })
-	}):
+	case !there:
+		if c.provider == "shm" {
+			if what, next := mem.Shortage(0, uint64(runtime.NumCPU())*sharedBytes); what != "" {
+				e.Detail, e.Hint = fmt.Sprintf("%s: %s", what, got.Detail), next
+				return e
+			}
+		}
 		e.Detail = fmt.Sprintf("libfabric %v (%s) offers no %s on this host: %s; it offers %s",
-			l.version, l.Path(), c.provider, got.Detail, strings.Join(names, ", "))
-		e.Hint = "see `fi_info`, or choose another libfabric with --libfabric"
+			l.version, l.Path(), c.provider, got.Detail, cmp.Or(strings.Join(names, ", "), "nothing"))
+		e.Hint = "see `fi_info`, or choose another libfabric with --libfabric" + environment()
 	case w.CUDA:
 		e.Kind = ErrUnsupported
 		e.Detail = "GPU memory (FI_HMEM) refused: " + got.Detail
@@ -150,9 +164,38 @@ func (l *Library) unavailable(p Provider, w Want, got *Error) error {
 	default:
 		e.Kind = ErrUnsupported
 		e.Detail = "the provider is there but refuses what these operations need: " + got.Detail
-		e.Hint = "run fewer kinds of operation with --op, or see FI_LOG_LEVEL=info"
+		e.Hint = "run fewer kinds of operation with --op, or see FI_LOG_LEVEL=info" + environment()
 	}
 	return e
+}
+
+// hiding names what an FI_PROVIDER list hides of candidates, with the way out; "" when
+// it lets one through that could stand for all.
+func hiding(list string, candidates []candidate) (what, next string) {
+	var hidden, parts []string
+	for _, c := range candidates {
+		if allowed(list, c.provider) {
+			continue
+		}
+		hidden = append(hidden, c.provider)
+		for p := range strings.SplitSeq(c.provider, ";") {
+			if !allowed(list, p) && !slices.Contains(parts, p) {
+				parts = append(parts, p)
+			}
+		}
+	}
+	names := strings.Join(parts, " and ")
+	switch {
+	case hidden == nil:
+		return "", ""
+	case strings.HasPrefix(list, "^"):
+		next = "unset it, or take " + names + " out of it"
+	case list == "":
+		next = "unset FI_PROVIDER, which is set and empty"
+	default:
+		next = "unset it, or add " + names + " to it"
+	}
+	return strings.Join(hidden, " and "), next
 }
 
 // allowed reports whether an FI_PROVIDER list lets provider through: the names of

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -100,7 +101,7 @@ func Load(path string) (*Library, error) {
 	l := &Library{path: lib.Path()}
 	l.u = (*C.struct_xb_ucp)(C.calloc(1, C.sizeof_struct_xb_ucp))
 	if l.u == nil {
-		return nil, errors.New("out of memory")
+		return nil, &Error{Call: "loading " + path, Status: "out of memory", kind: ErrUnavailable}
 	}
 	if err := lib.Symbols(symbols(l.u)); err != nil {
 		C.free(unsafe.Pointer(l.u))
@@ -185,7 +186,15 @@ func (l *Library) takeLog() string {
 
 // fail makes the error of a call that returned status.
 func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint string) *Error {
-	return &Error{Call: call, Status: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(), kind: kind, Hint: hint}
+	e := &Error{Call: call, Status: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(), kind: kind, Hint: hint}
+	if kind == ErrUnavailable {
+		errno := syscall.Errno(0)
+		if status == C.UCS_ERR_NO_MEMORY {
+			errno = syscall.ENOMEM
+		}
+		e.explain(errno)
+	}
+	return e
 }
 
 // opening serialises what reads UCX's log, which belongs to the process, and
@@ -244,7 +253,7 @@ func (c *Context) init(cfg Config) error {
 	l := c.lib
 	var config *C.ucp_config_t
 	if st := C.xb_ucx_config_read(l.u, &config); st != C.UCS_OK {
-		return l.fail("ucp_config_read", st, ErrSetting, "look at the UCX_* variables of the environment")
+		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it"+environmentWords(c.plan.inForce))
 	}
 	for _, s := range c.plan.set {
 		k, v := C.CString(s.key), C.CString(s.value)
@@ -273,7 +282,7 @@ func (c *Context) init(cfg Config) error {
 		if cfg.TLS != "" {
 			call += " with UCX_TLS=" + cfg.TLS
 		}
-		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host")
+		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host"+environmentWords(c.plan.inForce))
 	}
 	return nil
 }
@@ -332,7 +341,7 @@ func (c *Context) Register(address, length uint64, kind MemoryType, device int) 
 	got := C.int(-1)
 	st := C.xb_ucx_mem_map(c.lib.u, c.h, &m.cuda, C.uint64_t(address), C.uint64_t(length), C.int(kind), &m.h, &got)
 	if st != C.UCS_OK {
-		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", length), st, nil,
+		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", length), st, ErrUnavailable,
 			"raise the locked-memory limit (ulimit -l) or choose a smaller size"), m.releaseContext())
 	}
 	c.children++
@@ -343,7 +352,7 @@ func (c *Context) Register(address, length uint64, kind MemoryType, device int) 
 	var key unsafe.Pointer
 	var n C.size_t
 	if st := C.xb_ucx_rkey_pack(c.lib.u, c.h, m.h, &key, &n); st != C.UCS_OK {
-		return nil, errors.Join(c.lib.fail("ucp_rkey_pack", st, nil, ""), m.Close())
+		return nil, errors.Join(c.lib.fail("ucp_rkey_pack", st, ErrUnavailable, ""), m.Close())
 	}
 	m.key = C.GoBytes(key, C.int(n))
 	C.xb_ucx_rkey_buffer_release(c.lib.u, key)
@@ -381,7 +390,7 @@ func (c *Context) NewWorker(m *Memory) (*Worker, error) {
 	var st C.ucs_status_t
 	lane := C.xb_ucx_lane_new(c.lib.u, c.h, &st)
 	if lane == nil {
-		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "")
+		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more"+environmentWords(c.plan.inForce))
 	}
 	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.uint64_t(m.length), C.int(m.kind), &m.cuda)
 	c.children++
@@ -394,7 +403,7 @@ func (w *Worker) Address() ([]byte, error) {
 	var a *C.ucp_address_t
 	var n C.size_t
 	if st := C.xb_ucx_lane_address(w.lane, &a, &n); st != C.UCS_OK {
-		return nil, w.c.lib.fail("ucp_worker_get_address", st, nil, "")
+		return nil, w.c.lib.fail("ucp_worker_get_address", st, ErrUnavailable, "")
 	}
 	defer C.xb_ucx_release_address(w.lane, a)
 	return C.GoBytes(unsafe.Pointer(a), C.int(n)), nil

@@ -74,10 +74,11 @@ func dialOnce(ctx context.Context, address string, s Secret, timeout time.Durati
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	// A target is parsed as a URL, which an IPv6 zone's % is not.
+	conn, err := grpc.NewClient("passthrough:///peer",
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
-		grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
-			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", a)
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 			mu.Lock()
 			defer mu.Unlock()
 			dialErr = err
@@ -101,7 +102,11 @@ func dialOnce(ctx context.Context, address string, s Secret, timeout time.Durati
 		}
 		mu.Lock()
 		if dialErr != nil {
-			err = fmt.Errorf("%w; is xferbench serve running there?", dialErr)
+			if next := shortOf(dialErr); next != "" {
+				err = fmt.Errorf("%w%s", dialErr, next)
+			} else {
+				err = fmt.Errorf("%w; is xferbench serve running there?", dialErr)
+			}
 		}
 		mu.Unlock()
 		c.cancel(nil)

@@ -16,6 +16,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
 )
 
 // Line is what a peer is reached by: the last word of the line that serve
@@ -110,7 +113,7 @@ func startLocal(ctx context.Context, timeout time.Duration, env, args []string) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: this binary: %w", ErrPeer, err)
 	}
-	args = append([]string{"serve", "--once", "--attached", "--listen", "127.0.0.1:0"}, args...)
+	args = append([]string{"serve", "--once", "--attached", "--listen", net.JoinHostPort(host.Loopback(), "0")}, args...)
 	cmd := exec.Command(exe, args...)
 	cmd.Env = env
 	// Ctrl-C is for this process: it ends its peer in order.
@@ -137,7 +140,7 @@ func start(ctx context.Context, cmd *exec.Cmd, what string, timeout, wait time.D
 	// A process that ssh leaves in the background may keep standard error open.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w: starting %s: %w", ErrPeer, cmd.Path, err)
+		return nil, fmt.Errorf("%w: starting %s: %w%s", ErrPeer, cmd.Path, err, shortOf(err))
 	}
 	lines := make(chan string, 1)
 	go c.attend(stdout, lines)
@@ -165,6 +168,20 @@ func start(ctx context.Context, cmd *exec.Cmd, what string, timeout, wait time.D
 		err = fmt.Errorf("%s: no peer was ready within %v: %s", what, wait, c.Words())
 	}
 	return nil, c.abandon(err)
+}
+
+// shortOf is what a call that failed with err lacked and the next step, as the
+// end of a sentence; "" where nothing shows.
+func shortOf(err error) string {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return ""
+	}
+	what, next := mem.Shortage(errno, 0)
+	if what == "" {
+		return ""
+	}
+	return ": " + what + "; " + next
 }
 
 // attend reads the child's output until its end. The line is the only output;

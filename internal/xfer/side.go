@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/engine"
@@ -179,6 +180,8 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 	t := clock.Now()
 	b, err := mem.NewContext(ctx, r.Kind, r.Device, int(r.Bytes))
 	switch {
+	case errors.Is(err, syscall.ENOMEM):
+		return MemoryReply{}, fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case errors.Is(err, mem.ErrNoCUDA):
 		return MemoryReply{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case err != nil:
@@ -257,7 +260,7 @@ func (s *Side) Register(_ context.Context, r EndpointRequest) (RegisterReply, er
 		return RegisterReply{}, errors.New("no buffer to register")
 	}
 	t := clock.Now()
-	if err := ep.Register(s.buf); err != nil {
+	if err := shortage(ep.Register(s.buf)); err != nil {
 		return RegisterReply{}, err
 	}
 	ns := clock.Now() - t
@@ -272,7 +275,7 @@ func (s *Side) Connect(ctx context.Context, r ConnectRequest) (ConnectReply, err
 		return ConnectReply{}, err
 	}
 	t := clock.Now()
-	err = ep.Connect(ctx, r.Address)
+	err = shortage(ep.Connect(ctx, r.Address))
 	return ConnectReply{Ns: clock.Now() - t}, err
 }
 

@@ -78,7 +78,11 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 		TLS: tls, NetDevices: devices, Rails: cfg.Rails, Options: cfg.Options, Shared: cfg.Streams > 1,
 	})
 	if err != nil {
-		return nil, ucxError(err)
+		err = ucxError(err)
+		if ip := net.ParseIP(firstBind(cfg.Bind)); devices != "" && ip != nil && ip.To4() == nil {
+			err = fmt.Errorf("%w; for %s: tcp of UCX 1.13 wants an IPv4 address on the interface, that of 1.18 does not (--libucp)", err, ip)
+		}
+		return nil, err
 	}
 	return e, nil
 }
@@ -86,7 +90,7 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 // ucxError gives a ucx error the sentinel that decides the exit code.
 func ucxError(err error) error {
 	switch {
-	case errors.Is(err, ucx.ErrUnavailable):
+	case errors.Is(err, ucx.ErrUnavailable), errors.Is(err, ucx.ErrSetting):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case errors.Is(err, ucx.ErrUnsupported):
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
