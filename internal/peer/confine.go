@@ -42,7 +42,7 @@ func confinementFor(local, remote net.Addr) Confinement {
 
 // passed are the environment variables that a session's process gets, besides
 // those with a prefix of passedPrefixes.
-var passed = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",
+var passed = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "SYSFS_PATH", "MALLOC_ARENA_MAX",
 	"GOMAXPROCS", "GODEBUG", "GOGC", "GOMEMLIMIT", "GOTRACEBACK", "GOCOVERDIR", "ASAN_OPTIONS", "LSAN_OPTIONS"}
 
 var passedPrefixes = []string{"LC_", "XDG_", "FI_", "UCX_", "NCCL_", "NIXL_", "CUDA_", "NVIDIA_", "RDMAV_", "IBV_", "MLX4_", "MLX5_", "EFA_",
@@ -120,13 +120,16 @@ func ConfineSession(how Confinement) error {
 // and the kernel's less used entrances.
 func deniedCalls(how Confinement) []uint32 {
 	calls := []uint32{
-		unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_PTRACE,
+		unix.SYS_EXECVE, unix.SYS_EXECVEAT,
 		unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT, unix.SYS_UNSHARE, unix.SYS_SETNS,
 		unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE, unix.SYS_FSOPEN, unix.SYS_FSMOUNT, unix.SYS_FSCONFIG, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
 		unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD, unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE,
 		unix.SYS_BPF, unix.SYS_USERFAULTFD, unix.SYS_PERF_EVENT_OPEN, unix.SYS_OPEN_BY_HANDLE_AT,
 		unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEYCTL,
 		unix.SYS_REBOOT, unix.SYS_SWAPON, unix.SYS_SWAPOFF, unix.SYS_ACCT, unix.SYS_QUOTACTL,
+	}
+	if !leakChecked {
+		calls = append(calls, unix.SYS_PTRACE)
 	}
 	if how == ConfineRemote {
 		// Shared memory's other way into a process.

@@ -144,7 +144,7 @@ func TestUsage(t *testing.T) {
 		"share":          {func(o *Options) { o.Sim, o.MaxInvalid = true, 2 }, "--max-invalid"},
 		"no file":        {func(o *Options) { o.Launch = "/does/not/exist" }, "--launch"},
 		"no such mode":   {func(o *Options) { o.URL, o.Mode = "http://h:1", "split" }, "unknown mode"},
-		"blocks":         {func(o *Options) { o.Sim = true; o.Run.Blocks = 7 }, "no more blocks"},
+		"blocks":         {func(o *Options) { o.Sim = true; o.Run.Blocks = 7 }, "1 block to as many as those"},
 		"one token":      {func(o *Options) { o.Sim = true; o.Run.MaxTokens = 1 }, "at least 2"},
 		"prompt":         {func(o *Options) { o.Sim = true; o.Run.PromptTokens = []int{1} }, "too short to be unique"},
 		"names":          {func(o *Options) { o.Arms = []string{"x=http://h:1", "x=http://h:2"} }, `two arms are named "x"`},
