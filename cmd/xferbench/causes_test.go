@@ -72,14 +72,6 @@ func TestFewFiles(t *testing.T) {
 	}
 }
 
-// A limit of the address space is one of memory: a usage error, as every size that
-// memory cannot hold.
-func TestAddressSpace(t *testing.T) {
-	p := after(t, "ulimit -v 2000000", "-p", "tcp", "--no-record", "--no-ceiling", "--size", "1GB", "--shape", "merged", "--blocks", "2")
-	p.exits(2)
-	p.says("cannot allocate memory", "smaller --size")
-}
-
 // A variable that keeps a provider from being seen is named with its value, for
 // every provider that it hides.
 func TestHiddenByVariable(t *testing.T) {
