@@ -28,7 +28,7 @@ deps: ## install the Debian packages (and Go) that building and running need
 
 build: deps ## build bin/xferbench
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/xferbench
+	$(GO) build -trimpath -buildmode=pie -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/xferbench
 
 demo: build ## install, build and measure a KV cache of 438 MB over libfabric's tcp
 	$(BIN) --provider tcp --size 438MB

@@ -43,7 +43,7 @@ for arch in $ARCHES; do
 	name=xferbench-$VERSION-linux-$arch
 	mkdir "$work/$name"
 	CC=$cc CGO_ENABLED=1 GOOS=linux GOARCH=$arch CGO_CFLAGS="-O2 -I$stage/include" \
-		scripts/go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= $LDFLAGS" \
+		scripts/go build -trimpath -buildmode=pie -buildvcs=false -ldflags "-s -w -buildid= $LDFLAGS" \
 		-o "$work/$name/xferbench" ./cmd/xferbench
 	scripts/glibc.sh "$glibc" "$work/$name/xferbench"
 	for file in README.md CHANGELOG.md LICENSE; do

@@ -34,7 +34,7 @@ func build(m *testing.M) (int, error) {
 	bin = filepath.Join(dir, "xferbench")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-buildmode=pie", "-o", bin, ".").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("building the binary: %w\n%s", err, out)
 	}
 	return m.Run(), nil

@@ -132,6 +132,9 @@ func TestDistProgram(t *testing.T) {
 			if f.Machine != machine[arch] {
 				t.Errorf("program is for %v", f.Machine)
 			}
+			if f.Type != elf.ET_DYN {
+				t.Errorf("program is a %v: its code lies where everyone knows", f.Type)
+			}
 			needed, err := f.ImportedLibraries()
 			if err != nil {
 				t.Fatal(err)

@@ -133,3 +133,20 @@ func TestSkipsAreDeclared(t *testing.T) {
 		}
 	}
 }
+
+// What users get is position-independent: its code lies where no stranger
+// knows.
+func TestBuildsArePositionIndependent(t *testing.T) {
+	root := checkout(t)
+	for _, name := range []string{"Makefile", "scripts/dist.sh"} {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if (strings.Contains(line, "$(GO) build") || strings.Contains(line, "scripts/go build")) && !strings.Contains(line, "-buildmode=pie") {
+				t.Errorf("%s builds without -buildmode=pie: %s", name, strings.TrimSpace(line))
+			}
+		}
+	}
+}
