@@ -96,6 +96,13 @@ func Load(path string) (*Library, error) {
 	if l := loaded.by[path]; l != nil {
 		return l, nil
 	}
+	// The psm providers' libraries take signals over as soon as they are loaded,
+	// Ctrl-C too, unless they are told not to.
+	for _, name := range []string{"IPATH_NO_BACKTRACE", "HFI_NO_BACKTRACE"} {
+		if err := dl.Setenv(name, "1"); err != nil {
+			return nil, err
+		}
+	}
 	lib, err := dl.Open(dl.Local, names...)
 	if err != nil {
 		return nil, &Error{Op: "dlopen", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
