@@ -22,16 +22,17 @@ var (
 // rows lists the table. Goals are those that the project holds itself to.
 func rows(bin string) []row {
 	var out []row
-	for _, list := range [][]row{socketRows(bin), ucxRows(bin), fabricRows(bin), tuneRows(bin), ownRows(bin)} {
+	for _, list := range [][]row{socketRows(bin), ucxRows(bin), fabricRows(bin), isolationRows(bin), tuneRows(bin), ownRows(bin)} {
 		out = append(out, list...)
 	}
 	return out
 }
 
 // same makes xferbench do what iperf3 and ucx_perftest do: every operation over
-// the same size bytes of memory on each side, n of them a transfer.
+// the same size bytes of memory on each side, n of them a transfer, and in the
+// host's network as they do.
 func same(provider, op string, size, n, depth, transfers int) []string {
-	return []string{"-p", provider, "--op", op, "--reuse", "--shape", "contiguous", "--size", strconv.Itoa(size * n),
+	return []string{"-p", provider, "--op", op, "--reuse", "--no-namespace", "--shape", "contiguous", "--size", strconv.Itoa(size * n),
 		"--chunk", strconv.Itoa(size), "--depth", strconv.Itoa(depth), "--iterations", strconv.Itoa(transfers)}
 }
 
@@ -102,6 +103,17 @@ func fabricRows(bin string) []row {
 				ours: rate(bin, same("tcp", op, s.size, s.n, window, s.transfers)...), theirs: iperf3(1),
 			})
 		}
+	}
+	return out
+}
+
+// isolationRows show what the namespace of a run within one host costs: the same
+// run with and without it.
+func isolationRows(bin string) (out []row) {
+	for _, p := range []string{"tcp", "ucx:tcp", "shm", "socket"} {
+		args := []string{"-p", p, "--size", strconv.Itoa(8 * mib), "--shape", "merged", "--iterations", "40"}
+		out = append(out, contest{work: p + " read, 8 MiB, in a namespace of its own", peer: "the host's network", unit: "GB/s",
+			ours: rate(bin, args...), theirs: rate(bin, append(args, "--no-namespace")...)})
 	}
 	return out
 }

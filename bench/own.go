@@ -168,29 +168,33 @@ func beyond(peak map[int]uint64, out *bytes.Buffer) (float64, string, error) {
 
 var peakLine = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
 
-// watch notes the peak resident memory of a process and of its children.
+// watch notes the peak resident memory of the processes below pid, a run's: its
+// initiator, and that one's target.
 func watch(pid int, peak map[int]uint64) error {
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		return err
-	}
 	pids := []int{pid}
-	for _, l := range lists {
-		b, err := os.ReadFile(l)
-		if gone(err) {
-			continue // the thread ended
-		}
+	for i := 0; i < len(pids); i++ {
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
 		if err != nil {
 			return err
 		}
-		for _, f := range strings.Fields(string(b)) {
-			p, err := strconv.Atoi(f)
-			if err != nil {
-				return fmt.Errorf("%s: %w", l, err)
+		for _, l := range lists {
+			b, err := os.ReadFile(l)
+			if gone(err) {
+				continue // the thread ended
 			}
-			pids = append(pids, p)
+			if err != nil {
+				return err
+			}
+			for _, f := range strings.Fields(string(b)) {
+				p, err := strconv.Atoi(f)
+				if err != nil {
+					return fmt.Errorf("%s: %w", l, err)
+				}
+				pids = append(pids, p)
+			}
 		}
 	}
+	pids = pids[1:] // the keeper holds no buffer
 	for _, p := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
 		if gone(err) {
