@@ -61,12 +61,15 @@ func (s *syncBuffer) String() string {
 }
 
 // spawn starts a command; it is killed at the end of the test if it still runs.
-func spawn(t *testing.T, cmd *exec.Cmd) *proc {
+func spawn(t *testing.T, cmd *exec.Cmd) *proc { t.Helper(); return spawnAs(t, cmd, nil) }
+
+// spawnAs is spawn for another user.
+func spawnAs(t *testing.T, cmd *exec.Cmd, user *syscall.Credential) *proc {
 	t.Helper()
 	p := &proc{t: t, cmd: cmd, done: make(chan struct{})}
 	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir())
 	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: user}
 	var err error
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -182,13 +185,28 @@ func (p *proc) closed(status string, code int) *record.Record {
 }
 
 // children lists the processes that p started and that still live.
-func (p *proc) children() []int {
+func (p *proc) children() []int { p.t.Helper(); return children(p.t, p.cmd.Process.Pid) }
+
+// measurer is the process of a run that measures; p itself is its keeper.
+func (p *proc) measurer() int {
 	p.t.Helper()
+	kids := p.children()
+	if len(kids) != 1 {
+		p.t.Fatalf("children %v, want the measuring process alone", kids)
+	}
+	return kids[0]
+}
+
+// peers lists the processes that a run's measuring process started.
+func (p *proc) peers() []int { p.t.Helper(); return children(p.t, p.measurer()) }
+
+func children(t *testing.T, pid int) []int {
+	t.Helper()
 	var out []int
 	// Children are listed by the thread that forked them.
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, f := range tasks {
 		b, err := os.ReadFile(f)
@@ -348,7 +366,7 @@ func kill(t *testing.T, sig syscall.Signal, pids ...int) {
 // The local child is this process's own: stuck or killed, it goes with it.
 func TestLocalChildStuck(t *testing.T) {
 	r := endless(t, "tcp")
-	kids := r.children()
+	kids := r.peers()
 	if len(kids) != 1 {
 		t.Fatalf("children %v, want one", kids)
 	}
@@ -378,7 +396,7 @@ func TestInitiatorKilled(t *testing.T) {
 
 func TestInitiatorKilledTakesItsChildAlong(t *testing.T) {
 	r := endless(t, "tcp")
-	kids := r.children()
+	kids := append(r.peers(), r.measurer())
 	r.signal(syscall.SIGKILL)
 	end(t, kids)
 }
@@ -398,7 +416,7 @@ func TestServeOnceEndsWithItsSession(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	leftovers(t)
 	r := endless(t, "tcp,ucx:tcp,shm")
-	kids := r.children()
+	kids := append(r.peers(), r.measurer())
 	r.signal(syscall.SIGINT)
 	r.exits(130)
 	rec := r.closed(record.StatusInterrupted, 130)
@@ -415,7 +433,7 @@ func TestInterrupt(t *testing.T) {
 
 func TestSecondInterruptKills(t *testing.T) {
 	r := endless(t, "tcp", "--timeout", "30s")
-	kids := r.children()
+	kids := r.peers()
 	// A stopped peer makes the orderly end wait.
 	kill(t, syscall.SIGSTOP, kids...)
 	r.signal(syscall.SIGINT)

@@ -139,7 +139,7 @@ func TestInterruptWhileAllocating(t *testing.T) {
 // A target that something killed is not called silent.
 func TestPeerKilledByTheKernel(t *testing.T) {
 	r := endless(t, "tcp")
-	kill(t, syscall.SIGKILL, r.children()...)
+	kill(t, syscall.SIGKILL, r.peers()...)
 	r.exits(3)
 	r.says("peer unavailable", "was killed (signal 9): perhaps out of memory")
 	r.closed(record.StatusFailed, 3)
@@ -157,7 +157,7 @@ func TestPeerKilledByTheKernel(t *testing.T) {
 // not its peer's silence.
 func TestStoppedTogetherIsNoSilence(t *testing.T) {
 	r := endless(t, "memcpy")
-	all := append(r.children(), r.cmd.Process.Pid)
+	all := append(r.peers(), r.measurer())
 	if len(all) != 2 {
 		t.Fatalf("processes %v, want two", all)
 	}

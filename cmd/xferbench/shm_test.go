@@ -44,9 +44,10 @@ func TestKilledLeavesNoSharedMemory(t *testing.T) {
 			for i := range moments {
 				r := xferbench(t, args(line)...)
 				time.Sleep(time.Duration(rand.Int64N(int64(span) * 3 / 2)))
-				pids := append(s.children(), r.cmd.Process.Pid)
+				me := r.initiator()
+				pids := append(s.children(), me)
 				if who != "target" {
-					r.signal(syscall.SIGKILL)
+					kill(t, syscall.SIGKILL, me)
 				}
 				for _, pid := range s.children() {
 					if who != "initiator" {
@@ -54,7 +55,7 @@ func TestKilledLeavesNoSharedMemory(t *testing.T) {
 					}
 				}
 				if who == "target" && len(pids) == 1 {
-					r.signal(syscall.SIGKILL) // there was no target yet
+					kill(t, syscall.SIGKILL, me) // there was no target yet
 				}
 				<-r.done
 				if who == "both" {
@@ -80,7 +81,7 @@ func (p *proc) measureShm(args []string) time.Duration {
 	r := xferbench(p.t, args...)
 	r.until("both sides have files", func() bool {
 		kids := p.children()
-		return len(kids) > 0 && len(shmOf(p.t, r.cmd.Process.Pid)) > 0 && len(shmOf(p.t, kids...)) > 0
+		return len(kids) > 0 && len(shmOf(p.t, r.initiator())) > 0 && len(shmOf(p.t, kids...)) > 0
 	})
 	took := time.Since(begun)
 	r.signal(syscall.SIGINT)
@@ -100,4 +101,14 @@ func (p *proc) free(line string) int {
 	r := xferbench(p.t, "--provider", "socket", "--size", "64KiB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", line)
 	r.exits(0)
 	return r.cmd.Process.Pid
+}
+
+// initiator is the process of a run that measures, or its keeper while there is
+// none.
+func (p *proc) initiator() int {
+	p.t.Helper()
+	if kids := p.children(); len(kids) > 0 {
+		return kids[0]
+	}
+	return p.cmd.Process.Pid
 }

@@ -265,7 +265,7 @@ func TestSSHRemoteDies(t *testing.T) {
 func TestSSHClientDies(t *testing.T) {
 	s := testenv.SSHD(t)
 	r := endless(t, "tcp", viaSSH(s, "--push-binary")...)
-	kids := r.children()
+	kids := r.peers()
 	if len(kids) != 1 {
 		t.Fatalf("children %v, want ssh alone", kids)
 	}
@@ -357,7 +357,7 @@ func TestSSHAsksAtTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.measuring()
-	kids := p.children()
+	kids := p.peers()
 	if len(kids) != 1 || !ignoresInterrupt(t, kids[0]) {
 		t.Errorf("children %v: want ssh alone, deaf to Ctrl-C", kids)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -16,47 +17,91 @@ import (
 	"golang.org/x/term"
 
 	"github.com/xferbench/xferbench/internal/raw"
+	"github.com/xferbench/xferbench/internal/remote"
 )
 
 // Main runs the command that args name and returns the exit code:
 // 0 ok, 1 internal, 2 usage, 3 transport or peer unavailable, 4 data check
 // failed, 5 threshold missed, 6 too little data for a verdict, 130 interrupted.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := interruptible()
+	kept, err := remote.Inside()
+	if errors.Is(err, remote.ErrRefused) {
+		return 3 // its keeper starts another
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "xferbench: %v\n", err)
+		return 1
+	}
+	if kept == nil {
+		// A crash of this program then ends it by a signal: the exit status of
+		// Go's own, 2, is that of usage errors. A keeper reads what Go said.
+		debug.SetTraceback("crash")
+	}
+	code := run(kept, args, stdin, stdout, stderr)
+	if err := kept.Done(code); err != nil {
+		fmt.Fprintf(stderr, "xferbench: %v\n", err)
+	}
+	return code
+}
+
+func run(kept *remote.Kept, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	ctx, stop := interruptible(kept)
 	defer stop()
+	// Go would end the process with 2, the code of usage errors.
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(stderr, "xferbench: internal error: %v\n%s", p, debug.Stack())
+			code = 1
+		}
+	}()
 	root := newRootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(&output{w: stdout})
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(context.WithValue(ctx, keptKey{}, kept))
 	if err == nil {
 		return 0
 	}
-	code := exitCode(err)
+	code = exitCode(err)
 	var silent *exitError
-	if !errors.As(err, &silent) || silent.err != nil {
-		fmt.Fprintf(stderr, "xferbench: %v\n", tidy(err))
+	if errors.As(err, &silent) && silent.err == nil {
+		return code
 	}
+	fmt.Fprintf(stderr, "xferbench: %v\n", tidy(err))
 	if code == 2 {
 		fmt.Fprintln(stderr, "Run xferbench --help for usage.")
 	}
 	return code
 }
 
-// interruptible is a context that the first Ctrl-C (or SIGTERM) ends in order;
-// the second one kills.
-func interruptible() (context.Context, func()) {
+// interruptible is a context that the first Ctrl-C (or SIGTERM, or SIGHUP) ends
+// in order; the second one kills. Of a kept process only its keeper counts them,
+// since a terminal sends them to both. Writing to a reader that is gone, or
+// beyond the limit of a file's size, is an error of that write from now on, and
+// not the end of the process.
+func interruptible(kept *remote.Kept) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
+	writes := make(chan os.Signal, 1) // nobody looks at it
+	signal.Notify(writes, syscall.SIGPIPE, syscall.SIGXFSZ)
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(c, remote.Stops()...)
 	go func() {
-		if _, ok := <-c; ok {
-			cancel(raw.ErrInterrupted)
-			signal.Stop(c)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c:
+				cancel(raw.ErrInterrupted)
+				if kept == nil {
+					signal.Stop(c)
+				}
+			case why := <-kept.Stop():
+				cancel(errors.Join(raw.ErrInterrupted, why))
+			}
 		}
 	}()
-	return ctx, func() { signal.Stop(c); cancel(nil) }
+	return ctx, func() { signal.Stop(writes); signal.Stop(c); cancel(nil) }
 }
 
 // exitCode is the code of an error from any command.
@@ -82,6 +127,9 @@ func tidy(err error) string {
 
 // terminal reports whether w is one.
 func terminal(w io.Writer) bool {
+	if o, is := w.(*output); is {
+		w = o.w
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

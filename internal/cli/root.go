@@ -15,6 +15,7 @@ import (
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/report"
 	"github.com/xferbench/xferbench/internal/report/analysis"
 	"github.com/xferbench/xferbench/internal/units"
@@ -80,6 +81,8 @@ type rawFlags struct {
 	json       string
 	wide       bool
 	resume     bool
+	// noNamespace leaves a run within this host in its network.
+	noNamespace bool
 }
 
 func newRawFlags(kind string) *rawFlags {
@@ -117,6 +120,7 @@ func (f *rawFlags) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.NoVerify, "no-verify", false, "do not check the data")
 	fs.BoolVar(&o.NoCeiling, "no-ceiling", false, "do not measure memcpy and socket beside the providers")
 	fs.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up after this long without progress")
+	fs.BoolVar(&f.noNamespace, "no-namespace", false, "leave a run within this host in the host's network, where others can reach it")
 	fs.StringSliceVar(&o.Bind, "bind", nil, "local IP addresses for transports, a rail each (default: the one that reaches the peer); PROVIDER@IP+IP for one provider")
 	fs.StringVar(&o.Libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
 	fs.StringVar(&o.Libucp, "libucp", "", "libucp.so.0 to load")
@@ -208,6 +212,9 @@ func (f *rawFlags) run(cmd *cobra.Command) error {
 	if err := f.o.Validate(); err != nil {
 		return err
 	}
+	if ended, err := f.keep(cmd); ended {
+		return err
+	}
 	w, err := f.writer(cmd)
 	if err != nil {
 		return err
@@ -215,9 +222,45 @@ func (f *rawFlags) run(cmd *cobra.Command) error {
 	return f.measure(cmd, w)
 }
 
+// keep has a second process measure; see [keep]. A launch is one already: the
+// process that repeats it loads no library.
+func (f *rawFlags) keep(cmd *cobra.Command) (bool, error) {
+	if f.o.Launch >= 0 {
+		return false, nil
+	}
+	able, why := f.o.Isolable()
+	o := remote.Options{Namespace: able && !f.noNamespace, Linger: f.o.Timeout}
+	if ended, err := keep(cmd, o, f.json == "-"); ended {
+		return true, err
+	}
+	k := kept(cmd)
+	switch {
+	case k != nil && k.Namespace:
+		f.o.Isolation = "namespace"
+	case able:
+		switch {
+		case f.noNamespace:
+			why = "--no-namespace"
+		case k == nil:
+			why = "no second process could be started"
+		default:
+			why = k.Refused
+		}
+		f.o.Isolation = "none, " + why + "; loopback addresses only"
+	case why != "":
+		f.o.Isolation = "none, " + why
+	}
+	return false, nil
+}
+
 // measure runs the options, with w as the record, and prints the table.
 func (f *rawFlags) measure(cmd *cobra.Command, w *record.Writer) error {
 	out := raw.Output{Record: w}
+	if w != nil {
+		if err := kept(cmd).Record(w.Path()); err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
 	if f.json == "-" {
 		out.JSON = cmd.OutOrStdout()
 	}
@@ -229,7 +272,13 @@ func (f *rawFlags) measure(cmd *cobra.Command, w *record.Writer) error {
 			return report.Comment(cmd.OutOrStdout(), raw.TuneText(l), report.Options{Wide: f.wide})
 		}
 	}
-	rec, err := raw.Run(cmd.Context(), f.o, out)
+	ctx := cmd.Context()
+	if w == nil && f.json == "-" {
+		var stop func()
+		ctx, stop = untilUnread(cmd)
+		defer stop()
+	}
+	rec, err := raw.Run(ctx, f.o, out)
 	bar.clear()
 	if w != nil {
 		err = errors.Join(err, w.Close())

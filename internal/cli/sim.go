@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/pdsim"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/ttft/poolsim"
 	"github.com/xferbench/xferbench/internal/xfer"
 )
@@ -42,6 +43,10 @@ func (f *simFlags) bind(fs *pflag.FlagSet, prefix string) {
 	fs.BoolVar(&f.c.Recompute, prefix+"recompute", false, "simulated engine: compute the prompt again when a transfer fails")
 	fs.StringSliceVar(&f.faults, prefix+"fault", nil, "simulated engine: `NAME[:N]`, a fault on every N-th request (docs/sim.md)")
 }
+
+// loads reports whether the engines load a library, which may take their
+// process down.
+func (f *simFlags) loads() bool { return f.c.Transport != "socket" && f.c.Transport != "memcpy" }
 
 // config turns the flags into a configuration without a role.
 func (f *simFlags) config() (pdsim.Config, error) {
@@ -97,6 +102,11 @@ what a fault looks like. What is measured on them says "simulated".`,
 			n, err := strconv.Atoi(port)
 			if err != nil || n < 0 || n > 65535 {
 				return usagef("--listen %q: port %q is none", listen, port)
+			}
+			if f.loads() {
+				if ended, err := keep(cmd, remote.Options{}, false); ended {
+					return err
+				}
 			}
 			roles := []pdsim.Role{pdsim.Role(role)}
 			if role == "all" {

@@ -42,6 +42,14 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
 			if !cmd.Flags().Changed("budget") {
 				f.o.Budget = 0 // the grid is as long as it is
 			}
+			if !plan {
+				if err := f.o.Validate(); err != nil {
+					return err
+				}
+				if ended, err := f.keep(cmd); ended {
+					return err
+				}
+			}
 			w, err := f.sweepRecord(plan)
 			if err != nil {
 				return err

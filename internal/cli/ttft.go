@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/ttft"
 	"github.com/xferbench/xferbench/internal/ttft/session"
 	"github.com/xferbench/xferbench/internal/units"
@@ -147,9 +148,19 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 	if err := f.complete(cmd); err != nil {
 		return err
 	}
+	if f.o.Sim && f.sim.loads() {
+		if ended, err := keep(cmd, remote.Options{}, f.json == "-"); ended {
+			return err
+		}
+	}
 	w, err := (&rawFlags{noRecord: f.noRecord, recordFile: f.recordFile}).writer(cmd)
 	if err != nil {
 		return err
+	}
+	if w != nil {
+		if err := kept(cmd).Record(w.Path()); err != nil {
+			return errors.Join(err, w.Close())
+		}
 	}
 	bar := newProgress(cmd.ErrOrStderr())
 	out := session.Output{Record: w, Progress: bar.ttft, Log: func(level, message string) {
@@ -162,7 +173,13 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 	if f.json == "-" {
 		out.JSON = cmd.OutOrStdout()
 	}
-	res, err := session.Run(cmd.Context(), f.o, out)
+	ctx := cmd.Context()
+	if w == nil && f.json == "-" {
+		var stop func()
+		ctx, stop = untilUnread(cmd)
+		defer stop()
+	}
+	res, err := session.Run(ctx, f.o, out)
 	bar.clear()
 	if res != nil && f.json == "" {
 		_, perr := fmt.Fprintf(cmd.OutOrStdout(), "# xferbench ttft, seed %d%s\n", f.o.Run.Seed, recordNote(w))
@@ -178,7 +195,7 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 		return nil
 	}
 	code := session.ExitCode(err)
-	if cmd.Context().Err() != nil {
+	if ctx.Err() != nil {
 		code = 130
 	}
 	return &exitError{code: code, err: errors.New(strings.ReplaceAll(err.Error(), session.ErrUsage.Error()+": ", ""))}

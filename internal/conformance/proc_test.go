@@ -175,21 +175,23 @@ func (p *proc) read() *record.Record {
 	return r
 }
 
-// family lists the process and those that it started, as long as it runs.
+// family lists the process and those below it, as long as it runs.
 func (p *proc) family() []int {
 	pids := []int{p.cmd.Process.Pid}
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Error(err)
-	}
-	for _, f := range tasks {
-		b, err := os.ReadFile(f)
+	for i := 0; i < len(pids); i++ {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
 		if err != nil {
-			continue // a thread that just ended
+			p.t.Error(err)
 		}
-		for _, w := range strings.Fields(string(b)) {
-			if n, err := strconv.Atoi(w); err == nil {
-				pids = append(pids, n)
+		for _, f := range tasks {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				continue // a thread that just ended
+			}
+			for _, w := range strings.Fields(string(b)) {
+				if n, err := strconv.Atoi(w); err == nil {
+					pids = append(pids, n)
+				}
 			}
 		}
 	}

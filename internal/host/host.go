@@ -140,7 +140,7 @@ func (r Root) NICs() []record.NIC {
 		out = append(out, nic)
 	}
 	class := filepath.Join(r.sysfs(), "class/infiniband")
-	for _, n := range r.names(class) {
+	for _, n := range r.RDMADevices() {
 		base := filepath.Join(class, n)
 		nic := record.NIC{Name: n, Kind: "rdma", NUMA: r.numa(base), PCI: r.pci(base)}
 		// "100 Gb/sec (4X EDR)"
@@ -153,6 +153,9 @@ func (r Root) NICs() []record.NIC {
 	}
 	return out
 }
+
+// RDMADevices are the names of the RDMA devices.
+func (r Root) RDMADevices() []string { return r.names(filepath.Join(r.sysfs(), "class/infiniband")) }
 
 func (r Root) numa(base string) int {
 	if n, ok := r.number(base, "device/numa_node"); ok {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/xfer"
 )
 
@@ -76,7 +77,11 @@ func (s *session) launch(ctx context.Context, cmd *exec.Cmd, i int) error {
 	case end != nil && end.ExitCode == 3:
 		return fmt.Errorf("%w: %s", xfer.ErrUnavailable, strings.TrimPrefix(end.Error, xfer.ErrUnavailable.Error()+": "))
 	}
-	return fmt.Errorf("%w: %w: %s", ErrLaunch, werr, strings.TrimSpace(words.String()))
+	if end == nil || end.ExitCode == 0 {
+		said, _, _ := strings.Cut(words.String(), "\ngoroutine ")
+		return fmt.Errorf("%w: it %w; its last words: %s", ErrLaunch, remote.Ending(werr, words.String()), strings.TrimSpace(said))
+	}
+	return fmt.Errorf("%w: %s", ErrLaunch, end.Error)
 }
 
 // ErrLaunch is matched by the error of a launch that ended without a reason.
@@ -99,7 +104,9 @@ func (s *session) adopt(r *bufio.Reader, launch int) (*record.End, error) {
 		switch head.Type {
 		case "run":
 			if s.rec.Run.Schema == 0 {
-				err = adoptAs(line, s, func(l *record.Run) { l.Argv, l.Kind, l.Launches = redact(s.o.Argv), s.o.Kind, s.o.Launches })
+				err = adoptAs(line, s, func(l *record.Run) {
+					l.Argv, l.Kind, l.Launches, l.Isolation = redact(s.o.Argv), s.o.Kind, s.o.Launches, s.o.Isolation
+				})
 			}
 		case "condition":
 			if launch == 0 {

@@ -65,6 +65,9 @@ type Options struct {
 	UCXConfig []string // KEY=VALUE
 	Set       []string // KEY=VALUE, options of libfabric transports
 	Argv      []string
+	// Isolation is what the record says of this process's network; see
+	// [Options.Isolable].
+	Isolation string
 
 	resumed *record.Record
 	done    map[batchKey]bool

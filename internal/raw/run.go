@@ -18,6 +18,7 @@ import (
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/report/analysis"
 	"github.com/xferbench/xferbench/internal/version"
 	"github.com/xferbench/xferbench/internal/xfer"
@@ -57,8 +58,8 @@ func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
 		err = s.run(ctx)
 	}
 	err = errors.Join(err, s.sumUp())
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), ErrInterrupted) {
-		err = errors.Join(ErrInterrupted, unless(err, ErrInterrupted, context.Canceled))
+	if cause := context.Cause(ctx); ctx.Err() != nil && errors.Is(cause, ErrInterrupted) {
+		err = errors.Join(cause, unless(err, ErrInterrupted, context.Canceled))
 	}
 	return s.rec, errors.Join(err, s.close(err))
 }
@@ -157,7 +158,8 @@ func ExitCode(err error) int {
 		return 130
 	case errors.Is(err, ErrUsage), errors.Is(err, xfer.ErrTooLarge), errors.Is(err, xfer.ErrRefused):
 		return 2
-	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, peer.ErrPeer):
+	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, peer.ErrPeer),
+		errors.Is(err, remote.ErrCrashed):
 		return 3
 	case errors.Is(err, xfer.ErrData):
 		return 4
@@ -169,7 +171,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	h := s.inventory()
 	line := record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: s.o.Kind, StartUnixNs: time.Now().UnixNano(),
 		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.o.Argv), Seed: s.o.Seed,
-		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches}
+		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches, Isolation: s.o.Isolation}
 	if err := s.fits(); err != nil {
 		return errors.Join(s.write(line), err)
 	}

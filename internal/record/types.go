@@ -35,6 +35,9 @@ type Run struct {
 	// Launches is how often the run was repeated with fresh processes; samples
 	// say which launch they are of.
 	Launches int `json:"launches,omitempty"`
+	// Isolation says whether a run within one host had a network of its own,
+	// "namespace", or "none" and why; absent for a run to a peer.
+	Isolation string `json:"isolation,omitempty"`
 	// Simulated is set when the whole run is a simulation.
 	Simulated bool `json:"simulated,omitempty"`
 }

@@ -135,9 +135,20 @@ func wholeLines(f *os.File) (int64, error) {
 	return end, nil
 }
 
-// ensure has the disk promise room for n more bytes and the reserve.
+// ensure has the disk, and the limit on a file's size, promise room for n more
+// bytes and the reserve.
 func (w *Writer) ensure(n int64) error {
-	if w.file == nil || w.size+n+reserve <= w.ensured {
+	if w.file == nil {
+		return nil
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		return fmt.Errorf("%s: getrlimit: %w", w.file.Name(), err)
+	}
+	if uint64(w.size+n+reserve) > limit.Cur {
+		return fmt.Errorf("%s: %w: files of this process may have %d bytes; raise that (ulimit -f)", w.file.Name(), unix.EFBIG, limit.Cur)
+	}
+	if w.size+n+reserve <= w.ensured {
 		return nil
 	}
 	want := w.size + n + 4*reserve

@@ -27,6 +27,9 @@ func facts(a *analysis.Analysis) []fact {
 		out = append(out, fact{"EMULATED", analysis.Emulated})
 	}
 	out = append(out, hosts(run)...)
+	if run.Isolation != "" {
+		out = append(out, fact{"isolation", run.Isolation})
+	}
 	out = append(out, carriers(a)...)
 	out = append(out, payloads(a)...)
 	out = append(out, colds(a)...)
