@@ -108,7 +108,7 @@ func local(t testing.TB, provider string, depth int) (from, to *Endpoint) {
 	var eps [2]*Endpoint
 	var addrs [2]Address
 	for i := range eps {
-		e, err := found.Open(found.Interfaces[0], EndpointConfig{Initiator: i == 0, Depth: depth, Lane: i})
+		e, err := found.Open(found.Interfaces[0], EndpointConfig{Initiator: i == 0, Depth: depth})
 		if err != nil {
 			t.Fatal(err)
 		}

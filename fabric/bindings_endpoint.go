@@ -25,7 +25,6 @@ import (
 type EndpointConfig struct {
 	Initiator bool // posts operations; the other side is the target
 	Depth     int  // operations in flight at most, at least 1
-	Lane      int  // distinguishes this process's endpoints, from 0
 }
 
 // Limits is what an open endpoint can do.
@@ -75,7 +74,7 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 	}
 	w := f.want
 	how := C.struct_xb_ofi_open{
-		depth: C.uint32_t(cfg.Depth), lane: C.uint32_t(cfg.Lane), initiator: flag(cfg.Initiator),
+		depth: C.uint32_t(cfg.Depth), initiator: flag(cfg.Initiator),
 		acked:   flag(w.does(engine.Send) || w.does(engine.Write) && f.Landing == RemoteCount),
 		landing: C.int(f.Landing), sends: C.int(f.Sends), rma: flag(w.rma()), efa: flag(f.efa), no_shm: flag(w.NoShared),
 	}

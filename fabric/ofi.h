@@ -75,7 +75,6 @@ void xb_ofi_describe(const struct fi_info *info, struct xb_ofi_view *view);
 /* How to open an endpoint. */
 struct xb_ofi_open {
 	uint32_t depth; /* operations in flight at most */
-	uint32_t lane;  /* distinguishes this process's endpoints */
 	int initiator;
 	int acked;   /* operations that the target acknowledges will be run */
 	int landing; /* of WRITE */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 /* Receive slots of a target whose messages cannot be placed by tag. */
 #define PIECE_SLOTS 512
@@ -64,8 +65,26 @@ void xb_ofi_free(struct xb_ofi_ep *e)
 	free(e->rx_ops);
 }
 
-static int reg(struct xb_ofi_ep *e, void *addr, size_t len, uint64_t key, int cuda, int device, struct fid_mr **mr,
-	       void **desc, struct xb_ofi_error *error)
+/* Keys that a provider may find taken are drawn again that often. */
+#define KEY_TRIES 16
+
+/*
+ * A key that nobody can guess: over IP it is all that a stranger lacks to read
+ * the region. As many bits as the provider takes.
+ */
+static int random_key(const struct fi_info *info, uint64_t *key)
+{
+	size_t bytes = info->domain_attr->mr_key_size;
+
+	if (getrandom(key, sizeof(*key), 0) != sizeof(*key))
+		return -FI_EIO;
+	if (bytes && bytes < sizeof(*key))
+		*key &= ((uint64_t)1 << bytes * 8) - 1;
+	return 0;
+}
+
+static int reg(struct xb_ofi_ep *e, void *addr, size_t len, int cuda, int device, struct fid_mr **mr, void **desc,
+	       struct xb_ofi_error *error)
 {
 	struct iovec iov = { addr, len };
 	/* A newer library reads a longer struct than the headers may know. */
@@ -73,7 +92,7 @@ static int reg(struct xb_ofi_ep *e, void *addr, size_t len, uint64_t key, int cu
 		struct fi_mr_attr attr;
 		char pad[XB_OFI_PAD];
 	} a;
-	int mode = e->info->domain_attr->mr_mode, rc;
+	int mode = e->info->domain_attr->mr_mode, rc = 0;
 
 	memset(&a, 0, sizeof(a));
 	a.attr.mr_iov = &iov;
@@ -81,13 +100,18 @@ static int reg(struct xb_ofi_ep *e, void *addr, size_t len, uint64_t key, int cu
 	a.attr.access = FI_SEND | FI_RECV;
 	if (e->how.rma)
 		a.attr.access |= FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE;
-	/* Ignored under FI_MR_PROV_KEY, and must not collide without it. */
-	a.attr.requested_key = ((uint64_t)e->how.lane + 1) * 2 + key;
 	if (cuda) {
 		a.attr.iface = FI_HMEM_CUDA;
 		a.attr.device.cuda = device;
 	}
-	rc = fi_mr_regattr(e->domain, &a.attr, 0, mr);
+	/* The requested key is ignored under FI_MR_PROV_KEY: the device's card makes it. */
+	for (int i = 0; i < KEY_TRIES; i++) {
+		if ((rc = random_key(e->info, &a.attr.requested_key)))
+			return xb_ofi_fail(e->lib, error, "getrandom", rc);
+		rc = fi_mr_regattr(e->domain, &a.attr, 0, mr);
+		if (rc != -FI_ENOKEY && rc != -FI_EKEYREJECTED)
+			break;
+	}
 	if (rc)
 		return xb_ofi_fail(e->lib, error, "fi_mr_regattr", rc);
 	if (mode & FI_MR_ENDPOINT) {
@@ -105,12 +129,12 @@ int xb_ofi_register(struct xb_ofi_ep *e, uint64_t addr, uint64_t len, int cuda, 
 	int rc;
 
 	memset(error, 0, sizeof(*error));
-	rc = reg(e, (void *)(uintptr_t)addr, len, 0, cuda, device, &e->mr, &e->desc, error);
+	rc = reg(e, (void *)(uintptr_t)addr, len, cuda, device, &e->mr, &e->desc, error);
 	if (rc)
 		return rc;
 	e->base = addr;
 	if (e->info->domain_attr->mr_mode & FI_MR_LOCAL)
-		return reg(e, e->control, e->control_len, 1, 0, 0, &e->control_mr, &e->control_desc, error);
+		return reg(e, e->control, e->control_len, 0, 0, &e->control_mr, &e->control_desc, error);
 	return 0;
 }
 

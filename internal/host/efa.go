@@ -114,6 +114,21 @@ func (r Root) sysfs() string {
 	return "/sys"
 }
 
+// RDMAPorts names the active ports of RDMA devices as UCX does, "mlx5_0:1".
+func (r Root) RDMAPorts() []string {
+	var out []string
+	class := filepath.Join(r.sysfs(), "class/infiniband")
+	for _, n := range r.names(class) {
+		for _, port := range r.names(filepath.Join(class, n, "ports")) {
+			// "4: ACTIVE"
+			if state := r.text(class, n, "ports", port, "state"); state == "" || strings.Contains(state, "ACTIVE") {
+				out = append(out, n+":"+port)
+			}
+		}
+	}
+	return out
+}
+
 // EFADevices lists the devices of the efa driver.
 func (r Root) EFADevices() []EFADevice {
 	var out []EFADevice

@@ -28,7 +28,6 @@ import (
 // with a status byte when it is ready, and gets one byte when all has landed.
 type Wire struct {
 	provider string
-	host     string
 	listener net.Listener
 	life     context.Context
 	end      context.CancelFunc
@@ -71,7 +70,7 @@ func NewWire(provider, host string) (*Wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("KV memory server: %w", err)
 	}
-	w := &Wire{provider: provider, host: host, listener: l, idle: map[string][]*wireConn{}, open: map[net.Conn]bool{}}
+	w := &Wire{provider: provider, listener: l, idle: map[string][]*wireConn{}, open: map[net.Conn]bool{}}
 	w.life, w.end = context.WithCancel(context.Background())
 	return w, nil
 }
@@ -94,13 +93,12 @@ func (w *Wire) Address() (string, int) {
 	return a.IP.String(), a.Port
 }
 
-// endpoint opens this host's side of a transport over memory.
-func (w *Wire) endpoint(ctx context.Context, role xfer.Role, memory *mem.Buffer, sameHost bool) (xfer.Endpoint, []byte, error) {
+// endpoint opens this host's side of a transport over memory, on the address that
+// the control connection uses here.
+func (w *Wire) endpoint(ctx context.Context, role xfer.Role, memory *mem.Buffer, control net.Conn) (xfer.Endpoint, []byte, error) {
 	cfg := xfer.Config{Provider: w.provider, Role: role, Ops: []engine.Op{engine.Read}, Streams: 1, Rails: 1,
-		Poll: engine.Yield, Timeout: wireTimeout, SameHost: sameHost, Device: -1}
-	if ip := net.ParseIP(w.host); ip != nil && !ip.IsUnspecified() {
-		cfg.Bind = []string{w.host}
-	}
+		Bind: []string{control.LocalAddr().(*net.TCPAddr).IP.String()},
+		Poll: engine.Yield, Timeout: wireTimeout, SameHost: sameHost(control), Device: -1}
 	ep, err := xfer.Open(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
@@ -160,7 +158,7 @@ func (w *Wire) serve(c net.Conn, memory *mem.Buffer, leases Leases) (err error) 
 	if err != nil {
 		return err
 	}
-	ep, address, err := w.endpoint(w.life, xfer.Target, memory, sameHost(c))
+	ep, address, err := w.endpoint(w.life, xfer.Target, memory, c)
 	if err != nil {
 		return err
 	}
@@ -412,7 +410,7 @@ func (w *Wire) greet(ctx context.Context, conn net.Conn, memory *mem.Buffer) (c 
 		return nil, err
 	}
 	defer stop()
-	ep, address, err := w.endpoint(ctx, xfer.Initiator, memory, sameHost(conn))
+	ep, address, err := w.endpoint(ctx, xfer.Initiator, memory, conn)
 	if err != nil {
 		return nil, err
 	}

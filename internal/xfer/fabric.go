@@ -147,7 +147,7 @@ func (e *fabricEndpoint) open(want fabric.Want) error {
 	// NICs.
 	for i := range c.Streams * c.Rails {
 		ep, err := e.opener(i%c.Rails).Open(e.rails[i%c.Rails], fabric.EndpointConfig{
-			Initiator: c.Role == Initiator, Depth: c.Depth, Lane: i,
+			Initiator: c.Role == Initiator, Depth: c.Depth,
 		})
 		if err != nil {
 			return err

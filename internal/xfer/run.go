@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/clock"
@@ -228,11 +229,24 @@ func (r *Run) open(ctx context.Context, i int, cfg Config, label string) (*opene
 	}
 	// The target connects first: from then on it progresses its queues, and
 	// the initiator's first operation is answered.
-	if _, err = r.Peer.Connect(ctx, ConnectRequest{i, o.reg.Address}); err != nil {
+	peerConn, err := r.Peer.Connect(ctx, ConnectRequest{i, o.reg.Address})
+	if err != nil {
 		return nil, fmt.Errorf("peer: %w", err)
 	}
-	o.conn, err = r.Local.Connect(ctx, ConnectRequest{i, o.peerReg.Address})
-	return o, err
+	if o.conn, err = r.Local.Connect(ctx, ConnectRequest{i, o.peerReg.Address}); err != nil {
+		return nil, err
+	}
+	return o, errors.Join(r.notes("", o.reg.Notes, o.conn.Notes), r.notes("peer: ", o.peerReg.Notes, peerConn.Notes))
+}
+
+// notes writes what a side said of an endpoint as events.
+func (r *Run) notes(side string, lists ...[]string) error {
+	for _, n := range slices.Concat(lists...) {
+		if err := r.event(record.Warning, "%s%s", side, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // chunk is the longest piece of op that both sides of a transport take; 0 is

@@ -189,8 +189,9 @@ var ucxTuning = regexp.MustCompile(`^(` + strings.Join([]string{
 	`(CUDA|ROCM|ZE)_(COPY|IPC)_[A-Z0-9_]+|GDR_COPY_[A-Z0-9_]+`,
 }, "|") + `)$`)
 
-// rdmaPorts are network devices that are not IP interfaces: which of those is
-// used follows from the addresses.
+// rdmaPorts are network devices that are not IP interfaces. Of UCX_NET_DEVICES an
+// initiator may give those only, and nothing listens on IP then; without it each
+// side makes the list of its own devices and its own address (ucxDevices).
 var rdmaPorts = regexp.MustCompile(`^\w+:\d+(,\w+:\d+)*$`)
 
 var ucxValue = regexp.MustCompile(`^[\w.,:+^~*%=-]*$`)

@@ -66,16 +66,19 @@ type (
 	EndpointRequest struct {
 		Endpoint int `json:"endpoint"`
 	}
+	// RegisterReply and ConnectReply carry notes on what the endpoint listens on.
 	RegisterReply struct {
-		Address []byte `json:"address"`
-		Ns      int64  `json:"ns"`
+		Address []byte   `json:"address"`
+		Ns      int64    `json:"ns"`
+		Notes   []string `json:"notes,omitempty"`
 	}
 	ConnectRequest struct {
 		Endpoint int    `json:"endpoint"`
 		Address  []byte `json:"address"`
 	}
 	ConnectReply struct {
-		Ns int64 `json:"ns"`
+		Ns    int64    `json:"ns"`
+		Notes []string `json:"notes,omitempty"`
 	}
 	// PlanRequest asks for the plans of a condition, laid out as split does.
 	PlanRequest struct {
@@ -140,6 +143,7 @@ type Side struct {
 	buf       *mem.Buffer
 	target    bool // memory was asked for by the other side
 	endpoints map[int]Endpoint
+	watched   map[int]*watched // of the endpoints
 	plans     map[int]*sidePlan
 	open      func(context.Context, Config) (Endpoint, error) // of tests; nil: Open
 	held      bool                                            // a library did not let go of an endpoint, its plans and the buffer
@@ -194,7 +198,7 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 // Open opens an endpoint.
 func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if s.endpoints == nil {
-		s.endpoints = map[int]Endpoint{}
+		s.endpoints, s.watched = map[int]Endpoint{}, map[int]*watched{}
 	}
 	if s.endpoints[r.Endpoint] != nil {
 		return OpenReply{}, fmt.Errorf("endpoint %d is open already", r.Endpoint)
@@ -209,6 +213,10 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 			r.Config.Library = s.Libucp
 		}
 	}
+	w, err := watch(r.Config)
+	if err != nil {
+		return OpenReply{}, err
+	}
 	t := clock.Now()
 	open := Open
 	if s.open != nil {
@@ -218,7 +226,7 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if err != nil {
 		return OpenReply{}, err
 	}
-	s.endpoints[r.Endpoint] = ep
+	s.endpoints[r.Endpoint], s.watched[r.Endpoint] = ep, w
 	return OpenReply{Info: ep.Info(), Lanes: ep.Lanes(), Ns: clock.Now() - t}, nil
 }
 
@@ -264,8 +272,12 @@ func (s *Side) Register(_ context.Context, r EndpointRequest) (RegisterReply, er
 		return RegisterReply{}, err
 	}
 	ns := clock.Now() - t
+	notes, err := s.watched[r.Endpoint].check() // before the peer, or anybody, hears of it
+	if err != nil {
+		return RegisterReply{}, err
+	}
 	a, err := ep.Address()
-	return RegisterReply{Address: a, Ns: ns}, err
+	return RegisterReply{Address: a, Ns: ns, Notes: notes}, err
 }
 
 // Connect connects an endpoint to its peer's address.
@@ -275,8 +287,12 @@ func (s *Side) Connect(ctx context.Context, r ConnectRequest) (ConnectReply, err
 		return ConnectReply{}, err
 	}
 	t := clock.Now()
-	err = shortage(ep.Connect(ctx, r.Address))
-	return ConnectReply{Ns: clock.Now() - t}, err
+	if err := shortage(ep.Connect(ctx, r.Address)); err != nil {
+		return ConnectReply{}, err
+	}
+	ns := clock.Now() - t
+	notes, err := s.watched[r.Endpoint].check()
+	return ConnectReply{Ns: ns, Notes: notes}, err
 }
 
 // Plan lays out a condition.
@@ -419,6 +435,7 @@ func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
 		return Done{}, err
 	}
 	delete(s.endpoints, r.Endpoint)
+	delete(s.watched, r.Endpoint)
 	err = ep.Close()
 	s.held = s.held || errors.Is(err, ErrNotClosed)
 	for id, p := range s.plans {

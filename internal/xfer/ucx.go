@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/ucx"
 )
 
@@ -47,9 +49,10 @@ type ucxEndpoint struct {
 // where LIST is UCX_TLS word for word: nothing is added to it, so that the
 // rows are those of an engine run with the same UCX_TLS. Of Config, Streams is
 // the number of workers and lanes, Rails is UCX_MAX_RMA_RAILS (UCX spreads an
-// operation over NICs by itself), and Bind chooses the interface when tcp is the
-// only network transport named. An error matches [ErrUnavailable] when the
-// library or a transport is not there.
+// operation over NICs by itself), and Bind chooses the IP interfaces, the only ones
+// that UCX then listens on; RDMA devices stay its choice. UCX_NET_DEVICES, where
+// the user has set it, wins. An error matches [ErrUnavailable] when the library or
+// a transport is not there.
 func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 	name, tls, given := strings.Cut(cfg.Provider, ":")
 	if name != "ucx" || given && strings.Trim(tls, ", ") == "" {
@@ -70,9 +73,11 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 	if e.efa, err = ucx.HasEFA(); err != nil {
 		return nil, err
 	}
-	devices, err := ucxDevices(tls, cfg.Bind)
-	if err != nil {
-		return nil, err
+	devices := ""
+	if !ucxDevicesGiven(cfg) {
+		if devices, err = ucxDevices("", tls, cfg.Bind); err != nil {
+			return nil, err
+		}
 	}
 	e.ctx, err = e.lib.Open(ucx.Config{
 		TLS: tls, NetDevices: devices, Rails: cfg.Rails, Options: cfg.Options, Shared: cfg.Streams > 1,
@@ -102,26 +107,28 @@ func ucxError(err error) error {
 var localTransports = []string{"self", "sm", "shm", "mm", "sysv", "posix", "xpmem", "knem", "cma",
 	"cuda", "cuda_copy", "cuda_ipc", "gdr_copy", "rocm", "rocm_copy", "rocm_ipc", "ze", "ze_copy", "ze_ipc"}
 
-// ucxDevices is UCX_NET_DEVICES for bind: the interface that has that address,
-// when tcp is the only network transport of tls. With others, or with UCX's
-// own choice, it would hide the faster NICs, so it is "".
-func ucxDevices(tls string, binds []string) (string, error) {
-	if len(binds) == 0 || strings.HasPrefix(tls, "^") {
-		return "", nil
-	}
-	tcp := false
+// ucxDevices is UCX_NET_DEVICES for binds: the interfaces that have those
+// addresses, since UCX listens on every interface that it may use, and the ports
+// of RDMA devices when tls lets UCX use transports besides tcp. A list without
+// those ports would hide them; one that names what may not be used ("^eth0") UCX
+// takes from 1.22 on only. "" without an address, or without a network transport.
+func ucxDevices(root host.Root, tls string, binds []string) (string, error) {
+	tcp, others := false, tls == "" || strings.HasPrefix(tls, "^")
 	for t := range strings.SplitSeq(tls, ",") {
 		t = strings.TrimPrefix(strings.TrimSpace(t), "\\")
 		if t == "tcp" {
 			tcp = true
 		} else if !slices.Contains(localTransports, t) {
-			return "", nil
+			others = true
 		}
 	}
-	if !tcp {
+	if len(binds) == 0 || !tcp && !others {
 		return "", nil
 	}
 	var names []string
+	if others {
+		names = root.RDMAPorts()
+	}
 	for _, b := range binds {
 		n, err := interfaceOf(b)
 		if err != nil {
@@ -134,29 +141,12 @@ func ucxDevices(tls string, binds []string) (string, error) {
 	return strings.Join(names, ","), nil
 }
 
-// interfaceOf is the name of the interface that has address ip.
-func interfaceOf(ip string) (string, error) {
-	want := net.ParseIP(ip)
-	if want == nil {
-		return "", fmt.Errorf("address %q: not an IP address", ip)
-	}
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return "", err
-	}
-	for _, i := range interfaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			return "", fmt.Errorf("addresses of %s: %w", i.Name, err)
-		}
-		for _, a := range addrs {
-			n, ok := a.(*net.IPNet)
-			if ok && (n.IP.Equal(want) || want.IsLoopback() && n.IP.IsLoopback() && n.Contains(want)) {
-				return i.Name, nil
-			}
-		}
-	}
-	return "", fmt.Errorf("%w: no interface of this host has address %s", ErrUnavailable, ip)
+// ucxDevicesGiven reports whether the user chose UCX_NET_DEVICES himself.
+func ucxDevicesGiven(c Config) bool {
+	_, bare := c.Options["NET_DEVICES"]
+	_, whole := c.Options["UCX_NET_DEVICES"]
+	_, env := os.LookupEnv("UCX_NET_DEVICES")
+	return bare || whole || env
 }
 
 func (e *ucxEndpoint) Lanes() int { return e.cfg.Streams }

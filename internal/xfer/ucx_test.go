@@ -13,6 +13,8 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/ucx"
 )
@@ -213,27 +215,73 @@ func TestUCXInfo(t *testing.T) {
 	}
 }
 
+// On every version UCX listens on the interfaces of Bind and on no other, and no
+// RDMA device is hidden.
 func TestUCXDevices(t *testing.T) {
-	for _, tt := range []struct{ tls, bind, want string }{
-		{"tcp", "127.0.0.1", "lo"},
-		{"tcp", "127.0.0.2", "lo"},
-		{"tcp,cuda_copy", "127.0.0.1", "lo"},
-		{"self,tcp,sm", "127.0.0.1", "lo"},
-		{"tcp,rc", "127.0.0.1", ""}, // would hide the RDMA devices
-		{"", "127.0.0.1", ""},
-		{"^tcp", "127.0.0.1", ""},
-		{"shm", "127.0.0.1", ""},
-		{"tcp", "", ""},
+	rdma := hosttest.Tree(t, map[string]string{
+		"sys/class/infiniband/mlx5_0/ports/1/state":   "4: ACTIVE",
+		"sys/class/infiniband/mlx5_0/ports/2/state":   "1: DOWN",
+		"sys/class/infiniband/rdmap0s6/ports/1/state": "4: ACTIVE",
+	})
+	none := hosttest.Tree(t, nil)
+	for _, tt := range []struct {
+		root            host.Root
+		tls, bind, want string
+	}{
+		{rdma, "tcp", "127.0.0.1", "lo"},
+		{rdma, "tcp", "127.0.0.2", "lo"},
+		{rdma, "tcp,cuda_copy", "127.0.0.1", "lo"},
+		{rdma, "self,tcp,sm", "127.0.0.1", "lo"},
+		{rdma, "tcp,rc", "127.0.0.1", "mlx5_0:1,rdmap0s6:1,lo"},
+		{rdma, "rc", "127.0.0.1", "mlx5_0:1,rdmap0s6:1,lo"},
+		{rdma, "", "127.0.0.1", "mlx5_0:1,rdmap0s6:1,lo"},
+		{rdma, "^tcp", "127.0.0.1", "mlx5_0:1,rdmap0s6:1,lo"},
+		{rdma, "all", "127.0.0.1", "mlx5_0:1,rdmap0s6:1,lo"},
+		{none, "", "127.0.0.1", "lo"},
+		{none, "^shm", "127.0.0.1 127.0.0.2", "lo"},
+		{none, "tcp,rc", "127.0.0.1", "lo"},
+		{rdma, "shm", "127.0.0.1", ""},
+		{rdma, "self,cma", "127.0.0.1", ""},
+		{rdma, "tcp", "", ""},
 	} {
-		if got, err := ucxDevices(tt.tls, strings.Fields(tt.bind)); err != nil || got != tt.want {
+		if got, err := ucxDevices(tt.root, tt.tls, strings.Fields(tt.bind)); err != nil || got != tt.want {
 			t.Errorf("ucxDevices(%q, %q) = %q, %v; want %q", tt.tls, tt.bind, got, err, tt.want)
 		}
 	}
-	if _, err := ucxDevices("tcp", []string{"192.0.2.1"}); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("an address of no interface: %v, want ErrUnavailable", err)
+	for _, tls := range []string{"tcp", "", "^shm"} {
+		if _, err := ucxDevices(none, tls, []string{"192.0.2.1"}); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%q, an address of no interface: %v, want ErrUnavailable", tls, err)
+		}
+		if _, err := ucxDevices(none, tls, []string{"lo"}); err == nil {
+			t.Errorf("%q: an interface's name was taken for an address", tls)
+		}
 	}
-	if _, err := ucxDevices("tcp", []string{"lo"}); err == nil {
-		t.Error("an interface's name was taken for an address")
+}
+
+// The user's own UCX_NET_DEVICES wins, wherever he set it.
+func TestUCXDevicesGiven(t *testing.T) {
+	needUCX(t)
+	open := func(options map[string]string) string {
+		cfg := ucxConfig("ucx", 1)
+		cfg.Bind, cfg.Options = []string{"127.0.0.1"}, options
+		ep, err := Open(context.Background(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ep.Close()
+		return ep.Info().Settings["UCX_NET_DEVICES"]
+	}
+	if got := open(nil); !slices.Contains(strings.Split(got, ","), "lo") {
+		t.Errorf("UCX_NET_DEVICES is %q, want lo in it", got)
+	}
+	for _, key := range []string{"NET_DEVICES", "UCX_NET_DEVICES"} {
+		if got := open(map[string]string{key: "all"}); got != "all" {
+			t.Errorf("%s=all: UCX_NET_DEVICES is %q", key, got)
+		}
+	}
+	t.Setenv("UCX_NET_DEVICES", "all")
+	if got := open(nil); got != "all" {
+		t.Errorf("with UCX_NET_DEVICES=all in the environment it is %q", got)
 	}
 }
 

@@ -1,4 +1,5 @@
-// Package hosttest unpacks the recorded host trees of testdata/hosts for tests.
+// Package hosttest makes host trees for tests: the recorded ones of testdata/hosts,
+// and small ones.
 package hosttest
 
 import (
@@ -29,6 +30,18 @@ func Unpack(t testing.TB, name string) host.Root {
 	root := t.TempDir()
 	for _, f := range a.Files {
 		if err := write(root, f.Name, string(f.Data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return host.Root(root)
+}
+
+// Tree writes files, by name, to a temporary folder and returns it as a root.
+func Tree(t testing.TB, files map[string]string) host.Root {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		if err := write(root, name, text); err != nil {
 			t.Fatal(err)
 		}
 	}
