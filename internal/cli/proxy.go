@@ -12,6 +12,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/ttft"
 	"github.com/xferbench/xferbench/internal/ttft/proxy"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 func newProxyCommand() *cobra.Command {
@@ -19,6 +20,8 @@ func newProxyCommand() *cobra.Command {
 		c      proxy.Config
 		listen string
 		quiet  bool
+
+		bodyMemory units.Size = proxy.DefaultBodyMemory
 	)
 	cmd := &cobra.Command{
 		Use:   "proxy",
@@ -45,6 +48,7 @@ it would be computed again in silence. Server-Timing headers show each leg.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
 				}
 			}
+			c.BodyMemory = int64(bodyMemory)
 			p, err := proxy.New(c)
 			if err != nil {
 				return usagef("%w", err)
@@ -66,6 +70,7 @@ it would be computed again in silence. Server-Timing headers show each leg.`,
 	f.StringSliceVar(&c.Decode, "decode", nil, "base `URL` of a decode engine; may be repeated")
 	f.StringVar(&listen, "listen", loopback("8000"), "address to serve: host:port, port 0 for any; there is no access control")
 	f.IntVar(&c.MaxInFlight, "max-in-flight", proxy.DefaultInFlight, "requests under way; more are refused with 503 and Retry-After")
+	f.Var(&bodyMemory, "body-memory", "memory for the bodies of all requests under way, three times their bytes; more are refused with 503 and Retry-After")
 	f.DurationVar(&c.Timeout, "timeout", 10*time.Minute, "give a request up after this long, both legs together")
 	f.DurationVar(&c.HealthEvery, "health-every", 2*time.Second, "time between health checks of each engine")
 	f.BoolVar(&quiet, "quiet", false, "do not log engines that go away and requests that fail")
@@ -75,7 +80,7 @@ it would be computed again in silence. Server-Timing headers show each leg.`,
 // serveHTTP serves h until ctx ends, and then gives requests under way a while
 // to end.
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	select {
@@ -85,11 +90,12 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := s.Shutdown(end); err != nil {
-		return errors.Join(s.Close(), <-done)
+	err := s.Shutdown(end)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.Close() // who is still at it has had the while
 	}
-	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-		return err
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
 	}
-	return nil
+	return err
 }

@@ -37,7 +37,7 @@ func Listen(cfg Config, host string, port int) (*Server, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	s := &Server{Engine: e, URL: "http://" + l.Addr().String(), done: make(chan error, 1),
-		http: &http.Server{Handler: e.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Second}}
+		http: &http.Server{Handler: e.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10}}
 	go func() { s.done <- s.http.Serve(l) }()
 	return s, nil
 }

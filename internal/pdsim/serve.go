@@ -8,13 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/xferbench/xferbench/internal/ttft/twoleg"
 )
 
-// maxBody bounds a request's body in bytes.
-const maxBody = 64 << 20
+// maxBody bounds a request's body in bytes, bodyTime how long it may take.
+const (
+	maxBody  = 64 << 20
+	bodyTime = time.Minute
+)
 
 func newID() string {
 	var b [16]byte
@@ -69,7 +73,7 @@ type request struct {
 	MaxTokens           *int            `json:"max_tokens"`
 	MaxCompletionTokens *int            `json:"max_completion_tokens"`
 	MinTokens           int             `json:"min_tokens"`
-	N                   *int            `json:"n"`
+	N                   *float64        `json:"n"` // 1.0 is 1
 	ReturnTokenIDs      bool            `json:"return_token_ids"`
 	Params              json.RawMessage `json:"kv_transfer_params"`
 
@@ -103,7 +107,14 @@ func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error)
 	if id := r.Header.Get(twoleg.RequestIDHeader); id != "" {
 		q.id = "cmpl-" + id + "-0"
 	}
+	out := http.NewResponseController(w)
+	if err := out.SetReadDeadline(time.Now().Add(bodyTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, fmt.Errorf("body: %w", err)
+	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(q); err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, fmt.Errorf("body: %w", err)
 	}
 	if q.Model != "" && q.Model != e.cfg.Model {
@@ -113,10 +124,12 @@ func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error)
 		return nil, errors.New("stream options can only be defined when stream is true")
 	}
 	if q.N != nil && *q.N != 1 {
-		return nil, fmt.Errorf("n is %d; the simulation makes one sequence", *q.N)
+		return nil, fmt.Errorf("n is %v; the simulation makes one sequence", *q.N)
 	}
 	var ids []int32
 	var text string
+	var lists [][]int32
+	var texts []string
 	switch {
 	case q.chat:
 		for _, m := range q.Messages {
@@ -126,6 +139,13 @@ func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error)
 	case json.Unmarshal(q.Prompt, &ids) == nil:
 		q.tokens = len(ids)
 	case json.Unmarshal(q.Prompt, &text) == nil:
+		q.tokens = (len(text) + 3) / 4
+	// A list of one prompt is that prompt.
+	case json.Unmarshal(q.Prompt, &lists) == nil && len(lists) == 1:
+		ids = lists[0]
+		q.tokens = len(ids)
+	case json.Unmarshal(q.Prompt, &texts) == nil && len(texts) == 1:
+		text = texts[0]
 		q.tokens = (len(text) + 3) / 4
 	default:
 		return nil, errors.New("prompt is neither a text nor a list of token ids")
@@ -160,7 +180,14 @@ func (e *Engine) completions(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(e.life, cancel)()
 	q, err := e.parse(w, r)
 	if err != nil {
-		reply(w, http.StatusBadRequest, problem(http.StatusBadRequest, err))
+		status := http.StatusBadRequest
+		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			status = http.StatusRequestTimeout
+		}
+		reply(w, status, problem(status, err))
 		return
 	}
 	if e.hits(ServerError) {

@@ -26,6 +26,10 @@ type Config struct {
 	MaxInFlight int
 	// Timeout bounds one request, both legs together. 0 means 10 minutes.
 	Timeout time.Duration
+	// BodyMemory bounds the bytes that the bodies of all requests and prefill
+	// answers hold together; a request that would go beyond it is refused with 503
+	// and Retry-After. 0 means [DefaultBodyMemory].
+	BodyMemory int64
 	// HealthEvery is the time between checks of each engine. 0 means 2 s.
 	HealthEvery time.Duration
 	// Log is told when an engine goes away and comes back, and of requests that
@@ -33,8 +37,20 @@ type Config struct {
 	Log func(format string, args ...any)
 }
 
-// DefaultInFlight is the default limit of requests under way.
-const DefaultInFlight = 1024
+const (
+	// DefaultInFlight is the default limit of requests under way.
+	DefaultInFlight = 1024
+	// DefaultBodyMemory is the default limit of the memory of bodies, in bytes:
+	// 1,024 prompts of 50,000 token ids.
+	DefaultBodyMemory = 1 << 30
+	// misses is how many health checks in a row an engine fails before it is out:
+	// one that computes a long prompt may be late with an answer.
+	misses = 3
+	// checkTime is how long a check may at least take.
+	checkTime = 2 * time.Second
+	// maxHeader bounds an engine's headers in bytes.
+	maxHeader = 256 << 10
+)
 
 // Proxy is an [http.Handler]. Close ends its health checks.
 type Proxy struct {
@@ -42,6 +58,8 @@ type Proxy struct {
 	mux       *http.ServeMux
 	transport *http.Transport
 	slots     chan struct{}
+	bodies    budget
+	bodyTime  time.Duration // for tests; see the constant
 	prefill   *side
 	decode    *side
 	stop      context.CancelFunc
@@ -75,14 +93,17 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.HealthEvery == 0 {
 		cfg.HealthEvery = 2 * time.Second
 	}
-	if cfg.MaxInFlight < 1 || cfg.Timeout < 0 || cfg.HealthEvery < 0 {
-		return nil, fmt.Errorf("limit %d, timeout %s, health check every %s: all must be positive", cfg.MaxInFlight, cfg.Timeout, cfg.HealthEvery)
+	if cfg.BodyMemory == 0 {
+		cfg.BodyMemory = DefaultBodyMemory
+	}
+	if cfg.MaxInFlight < 1 || cfg.BodyMemory < 0 || cfg.Timeout < 0 || cfg.HealthEvery < 0 {
+		return nil, fmt.Errorf("limit %d, body memory %d, timeout %s, health check every %s: all must be positive", cfg.MaxInFlight, cfg.BodyMemory, cfg.Timeout, cfg.HealthEvery)
 	}
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
 	}
 	p := &Proxy{cfg: cfg, mux: http.NewServeMux(), slots: make(chan struct{}, cfg.MaxInFlight),
-		prefill: newSide("prefill", cfg.Prefill), decode: newSide("decode", cfg.Decode)}
+		bodies: budget{limit: cfg.BodyMemory}, bodyTime: bodyTime, prefill: newSide("prefill", cfg.Prefill), decode: newSide("decode", cfg.Decode)}
 	p.transport = &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: cfg.MaxInFlight,
@@ -91,7 +112,8 @@ func New(cfg Config) (*Proxy, error) {
 		DisableCompression: true,
 		// A prompt in one write, not in pieces of 4 KiB. A connection needs the
 		// buffer only while it sends, but keeps it.
-		WriteBufferSize: 32 << 10,
+		WriteBufferSize:        32 << 10,
+		MaxResponseHeaderBytes: maxHeader,
 	}
 	p.buffers.New = func() any { return new([bufferSize]byte) }
 	p.mux.HandleFunc("POST /v1/completions", p.complete)
@@ -119,7 +141,16 @@ func newSide(role string, urls []string) *side {
 }
 
 // ServeHTTP implements [http.Handler].
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.writeWithin(w)
+	p.mux.ServeHTTP(w, r)
+}
+
+// writeWithin ends the connection of a client that does not read its answer,
+// which would keep its place for good.
+func (p *Proxy) writeWithin(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(p.cfg.Timeout + p.bodyTime)) // a writer without deadlines is a test's
+}
 
 // Close ends the health checks and closes idle connections. Requests under way
 // are the server's to end.
@@ -154,17 +185,24 @@ func (s *side) healthyCount() (n int) {
 func (p *Proxy) watch(ctx context.Context, role string, e *engine) {
 	tick := time.NewTicker(p.cfg.HealthEvery)
 	defer tick.Stop()
-	for {
+	for failed := 0; ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 		err := p.ask(ctx, e.url+"/health")
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return
+		case err == nil:
+			failed = 0
+			p.mark(role, e, nil)
+		default:
+			if failed++; failed >= misses {
+				p.mark(role, e, fmt.Errorf("%d health checks in a row failed, the last with: %w", failed, err))
+			}
 		}
-		p.mark(role, e, err)
 	}
 }
 
@@ -181,7 +219,7 @@ func (p *Proxy) mark(role string, e *engine, err error) {
 }
 
 func (p *Proxy) ask(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.HealthEvery)
+	ctx, cancel := context.WithTimeout(ctx, max(p.cfg.HealthEvery, checkTime))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -214,21 +252,12 @@ func (p *Proxy) health(w http.ResponseWriter, _ *http.Request) {
 
 // models passes a decode engine's list of models on.
 func (p *Proxy) models(w http.ResponseWriter, r *http.Request) {
-	e := p.decode.pick()
-	if e == nil {
-		p.refuse(w, http.StatusServiceUnavailable, "no decode engine is healthy")
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url+"/v1/models", nil)
+	x := newExchange(p, w, r)
+	res, _, err := x.send(ctx, p.decode, nil)
 	if err != nil {
-		p.refuse(w, http.StatusBadGateway, err.Error())
-		return
-	}
-	res, err := p.transport.RoundTrip(req)
-	if err != nil {
-		p.refuse(w, http.StatusBadGateway, fmt.Sprintf("decode engine: %v", err))
+		x.failed(statusOf(ctx, err), "%v", err)
 		return
 	}
 	defer res.Body.Close()

@@ -84,9 +84,11 @@ func TestStreamsThroughBothLegs(t *testing.T) {
 func TestPlainAnswerAndChat(t *testing.T) {
 	set := simulate(t, pdsim.Config{Release: "0.15.1"}) // which counts loaded tokens as cached
 	_, url := start(t, Config{Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}})
-	for path, body := range map[string]string{
-		"/v1/completions":      `{"prompt":"hello there","max_tokens":2}`,
-		"/v1/chat/completions": `{"messages":[{"role":"user","content":"hello there"}],"max_completion_tokens":2}`,
+	for body, path := range map[string]string{
+		`{"prompt":"hello there","max_tokens":2}`:                                          "/v1/completions",
+		`{"prompt":["hello there"],"n":1.0,"max_tokens":2}`:                                "/v1/completions",
+		`{"prompt":[[1,2,3]],"max_tokens":2}`:                                              "/v1/completions",
+		`{"messages":[{"role":"user","content":"hello there"}],"max_completion_tokens":2}`: "/v1/chat/completions",
 	} {
 		res, err := http.Post(url+path, "application/json", strings.NewReader(body))
 		if err != nil {
@@ -347,6 +349,7 @@ func TestBrokenStreamIsNotTakenForWhole(t *testing.T) {
 func TestThousandStreams(t *testing.T) {
 	const streams = 1000
 	release := make(chan struct{})
+	end := sync.OnceFunc(func() { close(release) })
 	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/health" {
 			return
@@ -368,8 +371,10 @@ func TestThousandStreams(t *testing.T) {
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	}))
 	defer engine.Close()
+	defer end() // also of a test that failed: Close waits for the streams
 	p, url := start(t, Config{Prefill: []string{engine.URL}, Decode: []string{engine.URL}, MaxInFlight: streams})
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: streams}}
+	// Whatever goes wrong, all streams end then, and with them the servers.
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: streams}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	before := heap()
 	var wg sync.WaitGroup
@@ -390,7 +395,7 @@ func TestThousandStreams(t *testing.T) {
 	}
 	within(t, "all streams to be open", func() bool { return len(p.slots) == streams })
 	open := heap()
-	close(release)
+	end()
 	wg.Wait()
 	if whole.Load() != streams {
 		t.Errorf("%d of %d streams were whole", whole.Load(), streams)

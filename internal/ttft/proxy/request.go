@@ -17,10 +17,7 @@ import (
 	"github.com/xferbench/xferbench/internal/ttft/twoleg"
 )
 
-const (
-	bufferSize = 8 << 10
-	maxRequest = 64 << 20 // bytes of a request's or a prefill answer's body
-)
+const bufferSize = 8 << 10
 
 // refuse answers with an error as OpenAI-compatible servers do.
 func (p *Proxy) refuse(w http.ResponseWriter, status int, message string) {
@@ -40,6 +37,15 @@ func (p *Proxy) refuse(w http.ResponseWriter, status int, message string) {
 // complete runs both legs of a request.
 func (p *Proxy) complete(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
+	// The body comes before the place among the requests under way: who sends
+	// slowly must not keep others out.
+	part := share{of: &p.bodies}
+	defer part.free()
+	body, ok := p.request(w, r, &part)
+	if !ok {
+		return
+	}
+	p.writeWithin(w)
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
@@ -50,11 +56,6 @@ func (p *Proxy) complete(w http.ResponseWriter, r *http.Request) {
 	// Cancelled when the client goes away, and with it the leg under way.
 	ctx, cancel := context.WithTimeout(r.Context(), p.cfg.Timeout)
 	defer cancel()
-	body, err := readBody(http.MaxBytesReader(w, r.Body, maxRequest), r.ContentLength)
-	if err != nil {
-		p.refuse(w, http.StatusBadRequest, fmt.Sprintf("reading the request: %v", err))
-		return
-	}
 	req, err := twoleg.ParseObject(body)
 	if err == nil {
 		err = twoleg.Check(req)
@@ -63,7 +64,12 @@ func (p *Proxy) complete(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	x := &exchange{p: p, w: w, path: r.URL.Path, id: requestID(r), auth: r.Header.Get("Authorization")}
+	x := newExchange(p, w, r)
+	if p.decode.healthyCount() == 0 {
+		// A prefill engine would compute, and hold blocks that nobody fetches.
+		x.failed(http.StatusServiceUnavailable, "decode: %v", errNoEngine)
+		return
+	}
 	params, ok := x.prefill(ctx, req)
 	if !ok {
 		return
@@ -88,15 +94,6 @@ func (p *Proxy) complete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readBody reads all of r into memory of the right size where the length is
-// announced, and never takes an announcement for more than 1 MiB.
-func readBody(r io.Reader, announced int64) ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(int(min(max(announced, 0), 1<<20)) + bytes.MinRead)
-	_, err := b.ReadFrom(r)
-	return b.Bytes(), err
-}
-
 func ms(d time.Duration) string { return fmt.Sprintf("%.3f", float64(d)/1e6) }
 
 // requestID is the client's own id or a new one; both legs carry it.
@@ -111,9 +108,45 @@ func requestID(r *http.Request) string {
 
 // exchange is one request on its way.
 type exchange struct {
-	p              *Proxy
-	w              http.ResponseWriter
-	path, id, auth string
+	p          *Proxy
+	w          http.ResponseWriter
+	id         string
+	method, at string      // at: path and query
+	header     http.Header // end to end
+}
+
+func newExchange(p *Proxy, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{p: p, w: w, id: requestID(r), method: r.Method, at: r.URL.Path, header: endToEnd(r.Header)}
+	if r.URL.RawQuery != "" {
+		x.at += "?" + r.URL.RawQuery
+	}
+	for _, k := range []string{"Content-Type", "Content-Length", "Expect"} {
+		x.header.Del(k) // the proxy's own: it has read the body and writes another
+	}
+	x.header.Set(twoleg.RequestIDHeader, x.id)
+	if _, ok := x.header["User-Agent"]; !ok {
+		x.header["User-Agent"] = nil // or the transport would name itself
+	}
+	return x
+}
+
+// hopByHop are the headers that concern one connection (RFC 9110, 7.6.1); those
+// that Connection names are, too.
+var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+// endToEnd is a copy of h without the headers that concern one connection.
+func endToEnd(h http.Header) http.Header {
+	out := h.Clone()
+	for _, v := range h["Connection"] {
+		for k := range strings.SplitSeq(v, ",") {
+			out.Del(strings.TrimSpace(k))
+		}
+	}
+	for _, k := range hopByHop {
+		out.Del(k)
+	}
+	return out
 }
 
 // failed answers with an error and logs it.
@@ -141,7 +174,10 @@ func (x *exchange) prefill(ctx context.Context, req twoleg.Object) (json.RawMess
 		x.failed(http.StatusInternalServerError, "%v", err)
 		return nil, false
 	}
-	res, _, err := x.send(ctx, x.p.prefill, leg)
+	own := *x
+	own.header = x.header.Clone()
+	own.header.Set("Accept-Encoding", "identity") // read here, whatever the client can read
+	res, _, err := own.send(ctx, x.p.prefill, leg)
 	if err != nil {
 		x.failed(statusOf(ctx, err), "prefill leg: %v", err)
 		return nil, false
@@ -152,9 +188,11 @@ func (x *exchange) prefill(ctx context.Context, req twoleg.Object) (json.RawMess
 		x.p.pass(x.w, res)
 		return nil, false
 	}
-	answer, err := readBody(io.LimitReader(res.Body, maxRequest), res.ContentLength)
+	part := share{of: &x.p.bodies}
+	defer part.free()
+	answer, err := part.read(res.Body, res.ContentLength, nil)
 	if err != nil {
-		x.failed(statusOf(ctx, err), "prefill leg: %v", err)
+		x.failed(statusOf(ctx, err), "prefill leg: its answer: %v", err)
 		return nil, false
 	}
 	params, err := twoleg.Params(answer)
@@ -167,7 +205,7 @@ func (x *exchange) prefill(ctx context.Context, req twoleg.Object) (json.RawMess
 
 var errNoEngine = errors.New("no engine is healthy")
 
-// send posts body to an engine of side s. An engine that cannot be connected to
+// send sends body to an engine of side s. An engine that cannot be connected to
 // is marked and the next one tried, each at most once: nothing has been sent.
 func (x *exchange) send(ctx context.Context, s *side, body []byte) (*http.Response, time.Time, error) {
 	err := fmt.Errorf("%s: %w", s.role, errNoEngine)
@@ -177,23 +215,27 @@ func (x *exchange) send(ctx context.Context, s *side, body []byte) (*http.Respon
 			break
 		}
 		var req *http.Request
-		req, err = http.NewRequestWithContext(ctx, http.MethodPost, e.url+x.path, bytes.NewReader(body))
+		req, err = http.NewRequestWithContext(ctx, x.method, e.url+x.at, bytes.NewReader(body))
 		if err != nil {
 			return nil, time.Time{}, err
 		}
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set(twoleg.RequestIDHeader, x.id)
-		if x.auth != "" {
-			req.Header.Set("Authorization", x.auth)
+		req.Header = x.header.Clone()
+		if body != nil {
+			req.Header.Set("Content-Type", "application/json")
 		}
 		sent := time.Now()
 		var res *http.Response
 		if res, err = x.p.transport.RoundTrip(req); err == nil {
-			return res, sent, nil
+			if res.StatusCode >= http.StatusOK {
+				return res, sent, nil
+			}
+			// 101 would make a tunnel past the proxy, and lower ones are none.
+			_ = res.Body.Close()
+			return nil, sent, fmt.Errorf("%s engine %s answered %q, which nobody asked for", s.role, e.url, res.Status)
 		}
 		var op *net.OpError
 		if ctx.Err() != nil || !errors.As(err, &op) || op.Op != "dial" {
-			return nil, sent, err
+			return nil, sent, fmt.Errorf("%s engine %s: %w", s.role, e.url, err)
 		}
 		x.p.mark(s.role, e, err)
 	}
@@ -204,9 +246,11 @@ func (x *exchange) send(ctx context.Context, s *side, body []byte) (*http.Respon
 // returns when its first byte came; zero if none did. A body that breaks off
 // breaks the client's off too.
 func (p *Proxy) pass(w http.ResponseWriter, res *http.Response) (first time.Time) {
-	for _, k := range []string{"Content-Type", "Cache-Control"} {
-		if v := res.Header.Get(k); v != "" {
-			w.Header().Set(k, v)
+	for k, v := range endToEnd(res.Header) {
+		// The proxy's own Server-Timing comes before the engine's; the length is
+		// left out because a trailer follows the body.
+		if k != "Content-Length" && k != http.CanonicalHeaderKey("X-Accel-Buffering") {
+			w.Header()[k] = append(w.Header()[k], v...)
 		}
 	}
 	stream := strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")

@@ -278,3 +278,20 @@ func (s *scanner) nested() error {
 	}
 	return errEnd
 }
+
+// several reports whether raw is a list of more than one text or list. What the
+// elements are is looked at only as far as needed for that.
+func several(raw json.RawMessage) bool {
+	s := scanner{data: raw}
+	if s.expect('[') != nil {
+		return false
+	}
+	if c, err := s.next(); err != nil || c != '"' && c != '[' {
+		return false
+	}
+	if s.value() != nil {
+		return false // the engine's to refuse
+	}
+	c, err := s.next()
+	return err == nil && c == ','
+}

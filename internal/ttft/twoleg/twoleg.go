@@ -41,18 +41,18 @@ var (
 // Check tells why a request cannot go over two legs, or nil. The parameters
 // belong to one sequence of one prompt.
 func Check(req Object) error {
-	if n := req.Get("n"); n != nil && string(n) != "1" && string(n) != "null" {
-		return fmt.Errorf("%w: n is %.20s and must be 1, because kv_transfer_params describe one sequence", ErrRequest, n)
+	if raw := req.Get("n"); raw != nil {
+		var n *float64 // 1.0 is 1, as for the engines
+		if err := json.Unmarshal(raw, &n); err != nil || n != nil && *n != 1 {
+			return fmt.Errorf("%w: n is %.20s and must be 1, because kv_transfer_params describe one sequence", ErrRequest, raw)
+		}
 	}
 	if req.Get(ParamsKey) != nil && string(req.Get(ParamsKey)) != "null" {
 		return fmt.Errorf("%w: it already carries %s", ErrRequest, ParamsKey)
 	}
-	prompt := bytes.TrimLeft(req.Get("prompt"), "[ \t\r\n")
-	if raw := req.Get("prompt"); len(raw) > 0 && raw[0] == '[' && len(prompt) > 0 {
-		nested := bytes.Count(raw[:len(raw)-len(prompt)], []byte("[")) > 1
-		if nested || prompt[0] == '"' {
-			return fmt.Errorf("%w: it holds a list of prompts; send one prompt a request", ErrRequest)
-		}
+	// A list of numbers is one prompt, of token ids; a list of one prompt is one.
+	if several(req.Get("prompt")) {
+		return fmt.Errorf("%w: it holds a list of prompts; send one prompt a request", ErrRequest)
 	}
 	return nil
 }
@@ -90,6 +90,9 @@ func Params(answer []byte) (json.RawMessage, error) {
 		return nil, fmt.Errorf("%w: the answer is %w", ErrNoParams, err)
 	}
 	raw := obj.Get(ParamsKey)
+	if said := obj.Get("error"); raw == nil && said != nil && string(said) != "null" {
+		return nil, fmt.Errorf("%w: the engine says: %.2000s", ErrNoParams, said)
+	}
 	if raw == nil {
 		return nil, fmt.Errorf("%w: the member is missing; is the engine running with a kv_connector?", ErrNoParams)
 	}
