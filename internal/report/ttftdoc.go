@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -185,6 +186,11 @@ func (d *TTFTDocument) warnings() []string {
 		}
 		slices.Sort(why)
 		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.result.Invalid, d.result.Requests, list(why)))
+		for _, r := range slices.Sorted(maps.Keys(d.result.Details)) {
+			if detail := d.result.Details[r]; detail != "" {
+				out = append(out, fmt.Sprintf("the first %s: %.*s", r, ttft.MaxDetail, detail))
+			}
+		}
 	}
 	switch end := d.record.End; {
 	case end == nil:

@@ -16,6 +16,8 @@ type Result struct {
 	// Requests and Invalid count the measured ones, without warm-up.
 	Requests, Invalid int
 	Reasons           map[Reason]int
+	// Details are of the first request of each reason: an engine's own words, say.
+	Details map[Reason]string
 	// WarmupInvalid counts the requests before that.
 	WarmupInvalid int
 	Simulated     bool
@@ -90,7 +92,7 @@ type ArmComparison struct {
 
 // Analyze computes the result of a run from its lines.
 func Analyze(lines []Line, conds []record.Condition, seed uint64) (*Result, error) {
-	res := &Result{Reasons: map[Reason]int{}}
+	res := &Result{Reasons: map[Reason]int{}, Details: map[Reason]string{}}
 	by := map[int][]Line{}
 	for _, l := range lines {
 		res.Simulated = res.Simulated || l.Simulated
@@ -103,7 +105,9 @@ func Analyze(lines []Line, conds []record.Condition, seed uint64) (*Result, erro
 		res.Requests++
 		if !l.Valid {
 			res.Invalid++
-			res.Reasons[l.Reason]++
+			if res.Reasons[l.Reason]++; res.Reasons[l.Reason] == 1 {
+				res.Details[l.Reason] = l.Detail
+			}
 		}
 		by[l.Condition] = append(by[l.Condition], l)
 	}

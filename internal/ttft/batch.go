@@ -57,6 +57,9 @@ func (r *runner) inBatch(ctx context.Context, c *condition, s spec, conns int, s
 		return err
 	}
 	before, beforeErr := r.readAll(ctx, prefill, decode)
+	if err := r.patience(beforeErr); err != nil {
+		return err
+	}
 	send(ctx, b)
 	if b.err != nil {
 		return b.err
@@ -71,6 +74,22 @@ func (r *runner) inBatch(ctx context.Context, c *condition, s spec, conns int, s
 		r.settle(ctx, &ev, before, prefill, decode)
 	}
 	return b.conclude(ctx, ev)
+}
+
+// maxLate is how many batches in a row may find a page of metrics without end.
+const maxLate = 3
+
+// patience counts the pages in a row that were too long or too slow, each of which
+// takes its whole time. The error is that it was too often.
+func (r *runner) patience(scrape error) error {
+	if !errors.Is(scrape, ErrLimit) {
+		r.late = 0
+		return nil
+	}
+	if r.late++; r.late < maxLate {
+		return nil
+	}
+	return fmt.Errorf("no proof is possible, %d times in a row: %w", r.late, scrape)
 }
 
 // warmConns opens connections, so that none is opened inside the clock. A single

@@ -27,6 +27,62 @@ type Client struct {
 	http      http.Client
 }
 
+// What another server sends is read up to these limits.
+const (
+	maxHeader   = 256 << 10 // bytes
+	maxAnswer   = 16 << 20  // bytes of a prefill engine's answer
+	maxDocument = 1 << 20   // bytes of a small document, such as the list of models
+	maxError    = 2000      // bytes of the text of an error
+	// documentTime is for a document or a page of metrics, errorTime for the text
+	// of an error after its headers and for the end of a stream after [DONE].
+	documentTime = 10 * time.Second
+	errorTime    = 2 * time.Second
+)
+
+// ErrLimit is wrapped by the errors of answers that are too long or too slow:
+// metrics without end make a run impossible.
+var ErrLimit = errors.New("given up")
+
+// readAll reads all of r, which must not be longer than limit bytes.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%w: it is longer than %d bytes", ErrLimit, limit)
+	}
+	return b, err
+}
+
+// errorText is what an answer that is an error says, or its beginning.
+func errorText(res *http.Response) string {
+	defer time.AfterFunc(errorTime, func() { _ = res.Body.Close() }).Stop() // which ends the read
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxError+1))
+	text := strings.TrimSpace(string(b[:min(len(b), maxError)]))
+	switch {
+	case len(b) > maxError, err != nil:
+		text += " … (its end is missing)"
+	}
+	if to := res.Header.Get("Location"); to != "" && res.StatusCode/100 == 3 {
+		text = strings.TrimSpace("it redirects to " + to + ", which is not followed: name that server; " + text)
+	}
+	if strings.Contains(text, "HTTPS server") || strings.Contains(text, "HTTPS port") {
+		text += "; " + speaksTLS // Go's and nginx's words
+	}
+	return strings.TrimSuffix(text, "; ")
+}
+
+const speaksTLS = "the server speaks TLS: write https:// in its URL"
+
+// explained adds what a Go error of HTTP means.
+func explained(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, `malformed HTTP response "\x15\x03`): // a TLS alert
+		return fmt.Errorf("%w; %s", err, speaksTLS)
+	case strings.Contains(text, "server response headers exceeded"):
+		return fmt.Errorf("%w: %w", ErrLimit, err)
+	}
+	return err
+}
+
 // idleTimeout closes idle connections before uvicorn does after its 5 s, so
 // that a request never meets a connection that the server is closing.
 const idleTimeout = 4 * time.Second
@@ -42,6 +98,8 @@ func NewClient(conns int) *Client {
 		DisableCompression:  true,
 		WriteBufferSize:     256 << 10,
 		ReadBufferSize:      16 << 10,
+
+		MaxResponseHeaderBytes: maxHeader,
 	}
 	return &Client{transport: t, http: http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
@@ -70,7 +128,7 @@ func transportFailure(ctx context.Context, err error) *failure {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return fail(Timeout, "%v", err)
 	}
-	return fail(Connection, "%v", err)
+	return fail(Connection, "%v", explained(err))
 }
 
 // usage is the usage of an answer.
@@ -150,11 +208,7 @@ func (c *Client) post(ctx context.Context, base, path, id string, body []byte, l
 	}
 	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()
-		text, err := io.ReadAll(io.LimitReader(res.Body, 2000))
-		if err != nil {
-			text = append(text, (" … " + err.Error())...)
-		}
-		return nil, fail(HTTPError, "%s from %s: %s", res.Status, base, strings.TrimSpace(string(text)))
+		return nil, fail(HTTPError, "%s from %s: %s", res.Status, base, errorText(res))
 	}
 	return res, nil
 }
@@ -162,9 +216,6 @@ func (c *Client) post(ctx context.Context, base, path, id string, body []byte, l
 // completionsPath is where all requests go: the chat interface sends a chunk
 // with a role before any token.
 const completionsPath = "/v1/completions"
-
-// maxAnswer bounds the answer of a prefill engine in bytes.
-const maxAnswer = 64 << 20
 
 // prefill runs the first leg.
 func (c *Client) prefill(ctx context.Context, base string, r *prepared) (l prefillLeg) {
@@ -174,7 +225,11 @@ func (c *Client) prefill(ctx context.Context, base string, r *prepared) (l prefi
 		return l
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	answer, err := readAll(res.Body, maxAnswer)
+	if errors.Is(err, ErrLimit) {
+		l.failure = fail(StreamError, "the prefill engine's answer: %v", err)
+		return l
+	}
 	if err != nil {
 		l.failure = transportFailure(ctx, err)
 		return l
@@ -232,12 +287,23 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 			if len(l.tokens) == 0 {
 				l.token = ch.token()
 			}
+			if len(l.tokens) >= 2*want+64 {
+				l.failure = fail(StreamError, "more than %d chunks with tokens, and %d tokens were asked for", len(l.tokens), want)
+				return l
+			}
 			l.tokens = append(l.tokens, now)
 		}
 	}
 	// Read to the end, so that the connection can be used again.
-	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+	end := time.AfterFunc(errorTime, func() { _ = res.Body.Close() })
+	rest, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxDocument))
+	switch {
+	case !end.Stop() && err != nil:
+		l.failure = fail(StreamError, "the stream did not end within %s after [DONE]", errorTime)
+	case err != nil:
 		l.failure = transportFailure(ctx, err)
+	case rest == maxDocument:
+		l.failure = fail(StreamError, "the stream goes on after [DONE] for more than %d bytes", rest)
 	}
 	return l
 }
@@ -264,34 +330,43 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string {
-	return fmt.Sprintf("GET %s: %d %s: %.200s", e.url, e.code, http.StatusText(e.code), e.body)
+	return fmt.Sprintf("GET %s: %d %s: %s", e.url, e.code, http.StatusText(e.code), e.body)
 }
 
-// get reads a small document of an engine.
+// get reads a document of an engine, of at most limit bytes and within
+// [documentTime].
 func (c *Client) get(ctx context.Context, url string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, documentTime, fmt.Errorf("%w: it was not whole after %s", ErrLimit, documentTime))
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, late(ctx, explained(err))
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, limit))
-	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", url, err)
-	}
 	if res.StatusCode != http.StatusOK {
-		return nil, &statusError{url, res.StatusCode, string(bytes.TrimSpace(body))}
+		return nil, &statusError{url, res.StatusCode, errorText(res)}
+	}
+	body, err := readAll(res.Body, limit)
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", url, late(ctx, err))
 	}
 	return body, nil
 }
 
+// late says of an error that came from ctx's end why it ended.
+func late(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(err, ctx.Err()) && errors.Is(cause, ErrLimit) {
+		return cause
+	}
+	return err
+}
+
 // scrape reads the metrics of an engine.
 func (c *Client) scrape(ctx context.Context, base string) (metrics.Reading, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	at := time.Now()
 	body, err := c.get(ctx, base+"/metrics", metrics.MaxPage)
 	if err != nil {
@@ -308,8 +383,6 @@ func (c *Client) scrape(ctx context.Context, base string) (metrics.Reading, erro
 // warm opens n connections to base and leaves them idle. Any answer will do: a
 // proxy need not know /health.
 func (c *Client) warm(ctx context.Context, base string, n int) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	// All must be in flight at once, or they would share a connection; a handler
 	// that answers before the last one is sent makes fewer, which the record shows.
 	var wg sync.WaitGroup
@@ -317,7 +390,7 @@ func (c *Client) warm(ctx context.Context, base string, n int) error {
 	for i := range n {
 		wg.Go(func() {
 			var status *statusError
-			if _, err := c.get(ctx, base+"/health", 1<<20); !errors.As(err, &status) {
+			if _, err := c.get(ctx, base+"/health", maxDocument); !errors.As(err, &status) {
 				errs[i] = err
 			}
 		})

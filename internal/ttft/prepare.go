@@ -95,7 +95,7 @@ func (r *runner) awaitProxy(ctx context.Context, base string) error {
 	ctx, cancel := context.WithTimeout(ctx, proxyWait)
 	defer cancel()
 	for {
-		_, err := r.client.get(ctx, base+"/health", 1<<20)
+		_, err := r.client.get(ctx, base+"/health", maxDocument)
 		var status *statusError
 		switch {
 		case err == nil, errors.As(err, &status) && status.code != http.StatusServiceUnavailable:
@@ -113,9 +113,7 @@ func (r *runner) awaitProxy(ctx context.Context, base string) error {
 
 // askEngine reads version, model and block pool of one engine.
 func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	body, err := r.client.get(ctx, base+"/version", 1<<20)
+	body, err := r.client.get(ctx, base+"/version", maxDocument)
 	if err != nil {
 		return fmt.Errorf("%w; is the engine up? It must answer /version, /v1/models and /metrics", err)
 	}
@@ -128,7 +126,7 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 	}
 	a.versions[base] = version.Version
 	a.simulated = a.simulated || version.Simulated
-	if body, err = r.client.get(ctx, base+"/v1/models", 1<<20); err != nil {
+	if body, err = r.client.get(ctx, base+"/v1/models", maxDocument); err != nil {
 		return err
 	}
 	var models struct {
@@ -152,6 +150,9 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 		return fmt.Errorf("%s serves %s and not %q", base, strings.Join(names, ", "), a.Model)
 	}
 	m, err := r.client.scrape(ctx, base)
+	if errors.Is(err, ErrLimit) {
+		return err // each request would wait for it
+	}
 	if err != nil {
 		// The requests will say metrics-missing, each of them.
 		return r.event(record.Warning, fmt.Sprintf("arm %s: %v", a.Name, err))

@@ -193,6 +193,7 @@ type runner struct {
 	start   time.Time
 	index   atomic.Uint64 // of the next prompt
 	batch   int
+	late    int // batches in a row; see patience
 
 	mu    sync.Mutex
 	seq   map[*Arm]int

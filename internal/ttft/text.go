@@ -3,6 +3,7 @@ package ttft
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -21,6 +22,11 @@ func (r *Result) Text(w io.Writer) error {
 		b.WriteString("# SIMULATED: rows marked so come from xferbench's own stand-in for engines\n")
 	}
 	wrapped(&b, "#   ", fmt.Sprintf("# %d requests, %d invalid (%s %%)%s", r.Requests, r.Invalid, units.Digits(100*r.InvalidShare(), 3), reasons(r.Reasons)))
+	for _, why := range slices.Sorted(maps.Keys(r.Details)) {
+		if d := r.Details[why]; d != "" {
+			wrapped(&b, "#   ", fmt.Sprintf("# the first %s: %.*s", why, MaxDetail, d))
+		}
+	}
 	b.WriteString("\n")
 	r.mainTable(&b)
 	r.splitTable(&b)
@@ -40,6 +46,9 @@ func (r *Result) Text(w io.Writer) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// MaxDetail is how many characters of a detail are shown; the record has all.
+const MaxDetail = 600
 
 // table writes lines of cells, the first line the head; the first left columns
 // are left-aligned. A column in which no row has anything is left out.

@@ -194,6 +194,11 @@ func (c *Cluster) version(ctx context.Context, p *process) error {
 	return nil
 }
 
+// client asks engines as package ttft does: through no proxy of the environment,
+// and following no redirect.
+var client = http.Client{Transport: &http.Transport{MaxResponseHeaderBytes: 256 << 10, IdleConnTimeout: 4 * time.Second},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 func fetch(ctx context.Context, u string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -201,7 +206,7 @@ func fetch(ctx context.Context, u string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}

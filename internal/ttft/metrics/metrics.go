@@ -6,9 +6,11 @@
 package metrics
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,8 +20,9 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// MaxPage is the longest page, in bytes, that is read.
-const MaxPage = 64 << 20
+// MaxPage is the longest page, in bytes, that is read: an engine's has some
+// 100 kB for each of its data parallel ranks.
+const MaxPage = 8 << 20
 
 // Count names one number of a page.
 type Count int
@@ -176,14 +179,17 @@ func (r Reading) Plus(o Reading) Reading {
 // Parse reads a page in Prometheus' text format. Samples of several engines
 // behind one page (data parallel ranks) are added up.
 func Parse(in io.Reader) (Reading, error) {
-	limited := &io.LimitedReader{R: in, N: MaxPage + 1}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(limited)
+	page, err := io.ReadAll(io.LimitReader(in, MaxPage+1))
 	if err != nil {
 		return Reading{}, fmt.Errorf("metrics page: %w", err)
 	}
-	if limited.N <= 0 {
+	if len(page) > MaxPage {
 		return Reading{}, fmt.Errorf("metrics page: longer than %d bytes", MaxPage)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(ours(page)))
+	if err != nil {
+		return Reading{}, fmt.Errorf("metrics page: %w", err)
 	}
 	var r Reading
 	for c := range counts {
@@ -206,13 +212,57 @@ func Parse(in io.Reader) (Reading, error) {
 		}
 		r.Set(c, int64(math.Round(sum)))
 	}
-	if family := families["vllm:cache_config_info"]; family != nil {
+	if family := families[cacheConfig]; family != nil {
 		for _, m := range family.Metric {
 			r.Cache = cacheOf(m)
 		}
 	}
 	return r, nil
 }
+
+// maxForeign is how many bytes without any of our series are parsed, only to say
+// what is wrong with them. Parsing takes a second and a hundred times the memory
+// for each MiB of short lines.
+const maxForeign = 64 << 10
+
+// ours are the page's lines about series that are counted here; of a page that
+// has none, its beginning.
+func ours(page []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(page) {
+		name := bytes.TrimLeft(line, " \t")
+		if bytes.HasPrefix(name, []byte("#")) {
+			// "# TYPE name …": the word after the next.
+			_, name, _ = bytes.Cut(bytes.TrimLeft(name[1:], " \t"), []byte(" "))
+		}
+		for _, n := range names {
+			if bytes.HasPrefix(name, n) {
+				out = append(out, line...)
+				break
+			}
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	if len(page) <= maxForeign {
+		return page
+	}
+	return page[:bytes.LastIndexByte(page[:maxForeign], '\n')+1]
+}
+
+// names are the families that are read.
+var names = func() [][]byte {
+	all := [][]byte{[]byte(cacheConfig)}
+	for _, s := range where {
+		if !slices.ContainsFunc(all, func(n []byte) bool { return string(n) == s.name }) {
+			all = append(all, []byte(s.name))
+		}
+	}
+	return all
+}()
+
+const cacheConfig = "vllm:cache_config_info"
 
 // of returns the sample's value if it is the series'.
 func (s series) of(m *dto.Metric) (float64, bool) {

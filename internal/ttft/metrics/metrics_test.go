@@ -158,3 +158,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A page of anything costs what its length says, and not a hundred times that.
+func TestForeignPage(t *testing.T) {
+	long := strings.Repeat("a 1\n", MaxPage/4)
+	if n := len(ours([]byte(long))); n > maxForeign {
+		t.Errorf("%d bytes would be parsed", n)
+	}
+	if n := len(ours([]byte(long[:MaxPage-1000] + page))); n > 2*len(page) {
+		t.Errorf("%d bytes would be parsed for a page of %d that counts", n, len(page))
+	}
+	if _, err := Parse(strings.NewReader(long + "\n")); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("%v, want that it is too long", err)
+	}
+	if _, err := Parse(strings.NewReader("<html>Hello</html>\n")); err == nil {
+		t.Error("a web page is a page of metrics")
+	}
+}

@@ -309,7 +309,7 @@ func (s *session) measure(ctx context.Context, arms []ttft.Arm) (*ttft.Result, e
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	res, err := ttft.Run(ctx, c)
-	if err != nil && res == nil && ctx.Err() == nil {
+	if err != nil && (res == nil || errors.Is(err, ttft.ErrLimit)) && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return res, err
