@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -203,7 +205,11 @@ func (s *soak) stops() error {
 		code := p.wait(timeout + late)
 		r.codes[code]++
 		when := fmt.Sprintf("%s, %v after %v", provider, sig, after.Round(time.Millisecond))
-		s.judge(r, p, code, []int{130, 0}, when)
+		want := []int{130, 0}
+		if _, err := os.Stat(p.record); errors.Is(err, os.ErrNotExist) {
+			want = append(want, -1) // in its first milliseconds a program has no handler yet
+		}
+		s.judge(r, p, code, want, when)
 		pids, files, err := s.settled(before)
 		if err != nil {
 			return err

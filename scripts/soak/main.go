@@ -33,13 +33,13 @@ type counts struct {
 	points   int // moments of a kill, per provider and side
 	stops    int
 	sessions int
-	hellos   int           // refused, one after another
+	hellos   time.Duration // of hellos with a wrong secret
 	flood    time.Duration // of bodies without a token
 }
 
 var (
-	whole = counts{points: 20, stops: 60, sessions: 300, hellos: 20000, flood: 10 * time.Second}
-	short = counts{points: 1, stops: 8, sessions: 20, hellos: 1000, flood: 3 * time.Second}
+	whole = counts{points: 20, stops: 60, sessions: 300, hellos: time.Minute, flood: 10 * time.Second}
+	short = counts{points: 1, stops: 9, sessions: 16, hellos: 10 * time.Second, flood: 3 * time.Second}
 )
 
 // timeout is the runs' --timeout: how long a survivor may need to notice.

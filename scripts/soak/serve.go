@@ -160,21 +160,34 @@ func (s *soak) served(r *row, line, when string) {
 	r.slowest = max(r.slowest, time.Since(start))
 }
 
-// hellos dials with a wrong secret, again and again.
+// hellos dials with a wrong secret, from several clients at once, as often as
+// serve's brake lets them.
 func (s *soak) hellos(ctx context.Context, address string) (string, error) {
 	wrong, err := peer.NewSecret()
 	if err != nil {
 		return "", err
 	}
-	until := time.Now().Add(2 * time.Minute)
-	n := 0
-	for ; n < s.n.hellos && ctx.Err() == nil && time.Now().Before(until); n++ {
-		c, err := peer.Dial(ctx, address, wrong, timeout)
-		if err == nil {
-			return "", errors.Join(fmt.Errorf("%w: a wrong secret was let in", errFault), c.Close())
-		}
+	ctx, cancel := context.WithTimeout(ctx, s.n.hellos)
+	defer cancel()
+	var refused, granted atomic.Int64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				c, err := peer.Dial(ctx, address, wrong, timeout)
+				if err == nil {
+					granted.Add(1)
+					_ = c.Close()
+				}
+				refused.Add(1)
+			}
+		})
 	}
-	return fmt.Sprintf("%d hellos refused", n), nil
+	wg.Wait()
+	if n := granted.Load(); n > 0 {
+		return "", fmt.Errorf("%w: a wrong secret was let in %d times", errFault, n)
+	}
+	return fmt.Sprintf("%d hellos refused in %.0f s", refused.Load(), s.n.hellos.Seconds()), nil
 }
 
 // bodies sends calls with large bodies over many connections.
