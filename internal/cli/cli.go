@@ -18,6 +18,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/remote"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // Main runs the command that args name and returns the exit code:
@@ -68,7 +69,7 @@ func run(kept *remote.Kept, args []string, stdin io.Reader, stdout, stderr io.Wr
 	if errors.As(err, &silent) && silent.err == nil {
 		return code
 	}
-	fmt.Fprintf(stderr, "xferbench: %v\n", tidy(err))
+	fmt.Fprintf(stderr, "xferbench: %s\n", units.Printable(tidy(err)))
 	if code == 2 {
 		fmt.Fprintln(stderr, "Run xferbench --help for usage.")
 	}

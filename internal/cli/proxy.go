@@ -45,7 +45,7 @@ it would be computed again in silence. Server-Timing headers show each leg.`,
 			}
 			if !quiet {
 				c.Log = func(format string, args ...any) {
-					fmt.Fprintf(cmd.ErrOrStderr(), "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", time.Now().Format(time.TimeOnly), units.Printable(fmt.Sprintf(format, args...)))
 				}
 			}
 			c.BodyMemory = int64(bodyMemory)

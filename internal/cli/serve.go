@@ -91,7 +91,7 @@ memory allocated here and data moved into it, until serve ends.`,
 			}
 			if !attached {
 				s.Log = func(format string, args ...any) {
-					fmt.Fprintf(cmd.ErrOrStderr(), "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", time.Now().Format(time.TimeOnly), units.Printable(fmt.Sprintf(format, args...)))
 				}
 			}
 			if err := announce(cmd, s, l, secretFile != "", attached); err != nil {

@@ -168,7 +168,7 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 		if level != record.Info {
 			message = level + ": " + message
 		}
-		fmt.Fprintln(cmd.ErrOrStderr(), message)
+		fmt.Fprintln(cmd.ErrOrStderr(), units.PrintableText(message))
 	}}
 	if f.json == "-" {
 		out.JSON = cmd.OutOrStdout()

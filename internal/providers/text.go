@@ -31,7 +31,7 @@ func (r Report) WriteText(w io.Writer, wide bool) error {
 		t.heading("AWS")
 		t.checks(r.AWS.Checks)
 	}
-	_, err := w.Write(t.b.Bytes())
+	_, err := io.WriteString(w, units.PrintableText(t.b.String()))
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // errNoBench: nothing in the records may be compared by other tools.
@@ -102,9 +103,9 @@ func pairs(name string, kvs ...string) string {
 				return '_'
 			}
 			return c
-		}, kvs[i+1])
+		}, units.PrintableText(kvs[i+1]))
 	}
 	return name
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+func oneLine(s string) string { return units.Printable(strings.Join(strings.Fields(s), " ")) }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // field is a column of the CSV form; its name carries the unit.
@@ -135,6 +136,14 @@ func fields() []field {
 	}
 }
 
+// tame makes what a record says into text, as CSV is read on terminals too.
+func tame(cells []string) []string {
+	for i := range cells {
+		cells[i] = units.PrintableText(cells[i])
+	}
+	return cells
+}
+
 // writeCSV writes RFC 4180: a header line, CRLF ends, quotes where needed.
 func writeCSV(b *bytes.Buffer, as []*analysis.Analysis) error {
 	w := csv.NewWriter(b)
@@ -153,7 +162,7 @@ func writeCSV(b *bytes.Buffer, as []*analysis.Analysis) error {
 			for i, f := range fs {
 				rec[i] = f.of(a, r)
 			}
-			if err := w.Write(rec); err != nil {
+			if err := w.Write(tame(rec)); err != nil {
 				return err
 			}
 		}

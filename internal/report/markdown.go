@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // markdown writes the same facts as the wide text, as GitHub's Markdown: the
 // verdicts first.
 func markdown(b *bytes.Buffer, a *analysis.Analysis) {
 	run := a.Record.Run
-	fmt.Fprintf(b, "# xferbench %s run %s\n", run.Kind, run.ID)
+	fmt.Fprintf(b, "# xferbench %s run %s\n", escape(run.Kind), escape(run.ID))
 	if a.Emulated() {
 		fmt.Fprintf(b, "\n**%s**\n", analysis.Emulated)
 	}
@@ -123,4 +124,4 @@ func markdownTable(b *bytes.Buffer, cols []column, n int, instead func(int) stri
 var markdownEscapes = strings.NewReplacer("|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "`", "\\`", "[", `\[`, "\n", " ")
 
 // escape keeps text from the record from being markup.
-func escape(s string) string { return markdownEscapes.Replace(s) }
+func escape(s string) string { return markdownEscapes.Replace(units.PrintableText(s)) }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // column is one column of a table of text.
@@ -25,6 +27,9 @@ type column struct {
 // limit). Cells never hold a space, so that awk can split a line.
 func layout(cols []column, n, width int) []string {
 	cols = append([]column(nil), cols...)
+	for i := range cols {
+		cols[i].cell, cols[i].short = printable(cols[i].cell), printable(cols[i].short)
+	}
 	highest := 0
 	for _, c := range cols {
 		highest = max(highest, c.rank)
@@ -66,6 +71,14 @@ func layout(cols []column, n, width int) []string {
 	return lines
 }
 
+// printable makes what a record says into text for a terminal.
+func printable(cell func(int) string) func(int) string {
+	if cell == nil {
+		return nil
+	}
+	return func(i int) string { return units.Printable(cell(i)) }
+}
+
 func (c column) width(n int) int {
 	w := utf8.RuneCountInString(c.head)
 	for i := range n {
@@ -93,6 +106,7 @@ const joint = "\x1f"
 // with first, the others with rest. A word that is longer than a line is cut,
 // since a terminal would cut it too, and elsewhere.
 func wrap(s, first, rest string, width int) []string {
+	s = units.Printable(s) // what a record, a peer or a library said
 	s = glue.ReplaceAllStringFunc(s, func(m string) string { return strings.ReplaceAll(m, " ", joint) })
 	var out []string
 	line, empty := first, true

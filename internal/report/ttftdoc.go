@@ -188,7 +188,7 @@ func (d *TTFTDocument) warnings() []string {
 		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.result.Invalid, d.result.Requests, list(why)))
 		for _, r := range slices.Sorted(maps.Keys(d.result.Details)) {
 			if detail := d.result.Details[r]; detail != "" {
-				out = append(out, fmt.Sprintf("the first %s: %.*s", r, ttft.MaxDetail, detail))
+				out = append(out, fmt.Sprintf("the first %s: %.*s", r, ttft.MaxDetail, oneLine(detail)))
 			}
 		}
 	}
@@ -336,7 +336,7 @@ func ttftCSV(b *bytes.Buffer, ds []*TTFTDocument) error {
 			if m := r.Moved; m != nil {
 				cells[13], cells[14], cells[15] = intNs(m.Bytes), intNs(m.Xfer), intNs(m.Post)
 			}
-			if err := w.Write(append(rec, cells...)); err != nil {
+			if err := w.Write(tame(append(rec, cells...))); err != nil {
 				return err
 			}
 		}

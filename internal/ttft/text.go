@@ -23,7 +23,7 @@ func (r *Result) Text(w io.Writer) error {
 	}
 	wrapped(&b, "#   ", fmt.Sprintf("# %d requests, %d invalid (%s %%)%s", r.Requests, r.Invalid, units.Digits(100*r.InvalidShare(), 3), reasons(r.Reasons)))
 	for _, why := range slices.Sorted(maps.Keys(r.Details)) {
-		if d := r.Details[why]; d != "" {
+		if d := strings.Join(strings.Fields(r.Details[why]), " "); d != "" {
 			wrapped(&b, "#   ", fmt.Sprintf("# the first %s: %.*s", why, MaxDetail, d))
 		}
 	}
@@ -63,6 +63,8 @@ func table(b *strings.Builder, left int, rows [][]string) {
 	width := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, c := range r {
+			r[i] = units.Printable(c)
+			c = r[i]
 			width[i] = max(width[i], utf8.RuneCountInString(c))
 		}
 	}
@@ -292,6 +294,7 @@ const columns = 80
 
 // wrapped writes text in lines of at most columns, the later ones indented.
 func wrapped(b *strings.Builder, indent, text string) {
+	text = units.Printable(text) // engines' words and names
 	for utf8.RuneCountInString(text) > columns {
 		r := []rune(text)
 		at := columns
