@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,74 @@ func frontOf(t *testing.T, prefill, decode string, args ...string) (p *proc, add
 		return ok && strings.HasSuffix(address, "\n")
 	})
 	return p, strings.TrimSpace(address)
+}
+
+// The client's key, trace, session and query reach both engines, and what the
+// engine says reaches the client; an engine cannot make a tunnel, and one late
+// check takes none out.
+func TestProxyPassesOn(t *testing.T) {
+	heads := make(chan string, 10)
+	answering := func(answer string) string {
+		var late atomic.Bool
+		late.Store(true)
+		return rawEngine(t, func(c net.Conn, r *http.Request) {
+			if r.URL.Path == "/health" {
+				if late.Swap(false) {
+					time.Sleep(3 * time.Second)
+				}
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			heads <- strings.Join([]string{r.URL.RequestURI(), r.Header.Get("Authorization"), r.Header.Get("traceparent"), r.Header.Get("X-Session-Id")}, " ")
+			_, _ = io.WriteString(c, answer)
+		})
+	}
+	const params = `{"kv_transfer_params":{"do_remote_prefill":true,"remote_engine_id":"e","remote_block_ids":[1],"remote_host":"h","remote_port":1}}`
+	prefill := answering("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + params)
+	decode := answering("HTTP/1.1 429 Slow down\r\nRetry-After: 17\r\nConnection: close\r\n\r\nin a while")
+	tunnel := answering("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhello")
+	p, address := frontOf(t, prefill, decode, "--health-every", "500ms")
+	_, tunnelled := frontOf(t, prefill, tunnel)
+	send := func(method, address, path, body string) (int, http.Header, string) {
+		t.Helper()
+		req, err := http.NewRequest(method, "http://"+address+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Authorization": {"key"}, "Traceparent": {"trace"}, "X-Session-Id": {"session"}}
+		res, err := (&http.Client{Timeout: time.Minute}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, res.Header, string(b)
+	}
+	for _, body := range []string{`{"prompt":["x"]}`, `{"prompt":[[1,2,3]],"n":1.0}`} {
+		status, header, text := send("POST", address, "/v1/completions?a=b", body)
+		if status != 429 || header.Get("Retry-After") != "17" || text != "in a while" {
+			t.Errorf("%s: %d %v %s", body, status, header, text)
+		}
+		for range 2 {
+			if got := <-heads; got != "/v1/completions?a=b key trace session" {
+				t.Errorf("a leg has %q", got)
+			}
+		}
+	}
+	if status, _, _ := send("GET", address, "/v1/models", ""); status != 429 || <-heads != "/v1/models key trace session" {
+		t.Errorf("models: %d", status)
+	}
+	if status, _, text := send("POST", tunnelled, "/v1/completions", `{"prompt":"x"}`); status != 502 || !strings.Contains(text, "101") {
+		t.Errorf("tunnel: %d %s", status, text)
+	}
+	time.Sleep(4 * time.Second) // the late check is over
+	if strings.Contains(p.errs.String(), "is out") {
+		t.Errorf("a late check:\n%s", p.errs.String())
+	}
 }
 
 // Bodies of 64 MiB that were announced, and of which little comes, cost what

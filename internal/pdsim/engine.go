@@ -26,6 +26,8 @@ type Engine struct {
 	end    context.CancelFunc
 	work   sync.WaitGroup // requests and lease timers
 
+	bodyTime time.Duration // for tests; see the constant
+
 	mu     sync.Mutex
 	pool   *poolsim.Pool
 	freed  chan struct{} // closed and replaced when blocks come free
@@ -62,7 +64,7 @@ func NewEngine(cfg Config, mover Mover) (*Engine, error) {
 		return nil, errors.Join(fmt.Errorf("KV memory of the %s engine: %w", cfg.Role, err), mover.Close())
 	}
 	e := &Engine{cfg: cfg, id: newID(), memory: memory, mover: mover, gpu: make(chan struct{}, cfg.Parallel), pool: pool,
-		freed: make(chan struct{}), leases: map[string]*lease{}, cut: map[string]bool{}, seq: map[Fault]int{}}
+		freed: make(chan struct{}), leases: map[string]*lease{}, cut: map[string]bool{}, seq: map[Fault]int{}, bodyTime: bodyTime}
 	e.life, e.end = context.WithCancel(context.Background())
 	e.m.init()
 	if err := mover.Export(memory, Leases{Begin: e.leaseHeld, Cut: e.leaseCut, Done: e.release}); err != nil {

@@ -235,6 +235,25 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// Bodies have an end, in bytes and in time.
+func TestBodiesThatAreTooLongOrSlow(t *testing.T) {
+	set := startSet(t, Config{MaxTokens: 100}, true)
+	if status, answer := ask(t, set.Unified.URL, `{"prompt":"`+strings.Repeat("x", 2<<20)+`"}`); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d %v, want 413", status, answer)
+	}
+	set.Unified.bodyTime = 100 * time.Millisecond
+	r, w := io.Pipe()
+	defer w.Close()
+	res, err := http.Post(set.Unified.URL+"/v1/completions", "application/json", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("%s, want 408", res.Status)
+	}
+}
+
 func TestConfigRefuses(t *testing.T) {
 	for name, c := range map[string]Config{
 		"role":     {Role: "both"},

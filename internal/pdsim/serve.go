@@ -14,11 +14,12 @@ import (
 	"github.com/xferbench/xferbench/internal/ttft/twoleg"
 )
 
-// maxBody bounds a request's body in bytes, bodyTime how long it may take.
-const (
-	maxBody  = 64 << 20
-	bodyTime = time.Minute
-)
+// bodyTime is how long a request's body may take.
+const bodyTime = time.Minute
+
+// maxBody bounds a request's body in bytes: the longest prompt as token ids, and
+// what else there is.
+func (c Config) maxBody() int64 { return 1<<20 + 16*int64(c.MaxTokens) }
 
 func newID() string {
 	var b [16]byte
@@ -108,10 +109,10 @@ func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error)
 		q.id = "cmpl-" + id + "-0"
 	}
 	out := http.NewResponseController(w)
-	if err := out.SetReadDeadline(time.Now().Add(bodyTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := out.SetReadDeadline(time.Now().Add(e.bodyTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, fmt.Errorf("body: %w", err)
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(q); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, e.cfg.maxBody())).Decode(q); err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}
 	if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {

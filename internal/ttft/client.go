@@ -126,7 +126,7 @@ func transportFailure(ctx context.Context, err error) *failure {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fail(Interrupted, "%v", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return fail(Timeout, "%v", err)
+		return fail(Timeout, "the answer is not whole within the request's time: %v", err)
 	}
 	return fail(Connection, "%v", explained(err))
 }

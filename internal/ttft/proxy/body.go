@@ -24,7 +24,7 @@ const (
 )
 
 var (
-	errTooLong = fmt.Errorf("longer than %d bytes", maxBody)
+	errTooLong = fmt.Errorf("longer than %d bytes, or than a third of the memory for bodies", maxBody)
 	errFull    = errors.New("the bodies of other requests take all memory that is set aside for them; try again")
 )
 
@@ -42,6 +42,9 @@ type share struct {
 
 // grow makes the share one of a body of n bytes.
 func (s *share) grow(n int) error {
+	if copies*int64(n) > s.of.limit {
+		return errTooLong // also alone
+	}
 	more := copies*int64(n) - s.held
 	if s.of.used.Add(more) > s.of.limit {
 		s.of.used.Add(-more)

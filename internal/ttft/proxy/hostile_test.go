@@ -245,6 +245,11 @@ func TestBodiesThatAreTooLongOrSlow(t *testing.T) {
 		t.Errorf("chunked: %s", res.Status)
 	}
 	within(t, "memory to be given back", func() bool { return p.bodies.used.Load() == 0 })
+	// Nor is it taken where it could never be held.
+	p.bodies.limit = copies << 10
+	if res := post(t, url, `{"prompt":"`+strings.Repeat("x", 4<<10)+`"}`); res.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("beyond all memory for bodies: %s", res.Status)
+	}
 }
 
 // Bodies that come slowly keep nobody out, and all bodies together hold no more

@@ -159,7 +159,7 @@ func (x *exchange) failed(status int, format string, args ...any) {
 // statusOf is the status for a leg that failed.
 func statusOf(ctx context.Context, err error) int {
 	switch {
-	case errors.Is(err, errNoEngine):
+	case errors.Is(err, errNoEngine), errors.Is(err, errFull):
 		return http.StatusServiceUnavailable
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
