@@ -94,15 +94,22 @@ func (w *Wire) Address() (string, int) {
 }
 
 // endpoint opens this host's side of a transport over memory, on the address that
-// the control connection uses here.
+// the control connection uses here and for the one that it comes from.
 func (w *Wire) endpoint(ctx context.Context, role xfer.Role, memory *mem.Buffer, control net.Conn) (xfer.Endpoint, []byte, error) {
 	cfg := xfer.Config{Provider: w.provider, Role: role, Ops: []engine.Op{engine.Read}, Streams: 1, Rails: 1,
-		Bind: []string{control.LocalAddr().(*net.TCPAddr).IP.String()},
-		Poll: engine.Yield, Timeout: wireTimeout, SameHost: sameHost(control), Device: -1}
-	ep, err := xfer.Open(ctx, cfg)
+		Bind:  []string{control.LocalAddr().(*net.TCPAddr).IP.String()},
+		Peers: []string{control.RemoteAddr().(*net.TCPAddr).IP.String()},
+		Poll:  engine.Yield, Timeout: wireTimeout, SameHost: sameHost(control), Device: -1}
+	withdraw, err := xfer.Admit(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
+	ep, err := xfer.Open(ctx, cfg)
+	if err != nil {
+		withdraw()
+		return nil, nil, err
+	}
+	ep = &admitted{ep, withdraw}
 	if err := ep.Register(memory); err != nil {
 		return nil, nil, errors.Join(err, ep.Close())
 	}
@@ -111,6 +118,17 @@ func (w *Wire) endpoint(ctx context.Context, role xfer.Role, memory *mem.Buffer,
 		return nil, nil, errors.Join(err, ep.Close())
 	}
 	return ep, address, nil
+}
+
+// admitted is an endpoint that takes its peer only.
+type admitted struct {
+	xfer.Endpoint
+	withdraw func()
+}
+
+func (a *admitted) Close() error {
+	defer a.withdraw()
+	return a.Endpoint.Close()
 }
 
 func (w *Wire) accept(memory *mem.Buffer, leases Leases) {

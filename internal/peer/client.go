@@ -274,6 +274,9 @@ func (c *Client) Inventory(ctx context.Context) (record.Host, error) {
 func (c *Client) Memory(ctx context.Context, r xfer.MemoryRequest) (xfer.MemoryReply, error) {
 	return invoke[xfer.MemoryReply](c, ctx, "Memory", r)
 }
+func (c *Client) Routes(ctx context.Context, r xfer.RoutesRequest) (xfer.RoutesReply, error) {
+	return invoke[xfer.RoutesReply](c, ctx, "Routes", r)
+}
 func (c *Client) Open(ctx context.Context, r xfer.OpenRequest) (xfer.OpenReply, error) {
 	return invoke[xfer.OpenReply](c, ctx, "Open", r)
 }
@@ -300,6 +303,9 @@ func (c *Client) Arm(ctx context.Context, r xfer.ArmRequest) (xfer.UsageReply, e
 }
 func (c *Client) Settle(ctx context.Context, r xfer.SettleRequest) (xfer.UsageReply, error) {
 	return invoke[xfer.UsageReply](c, ctx, "Settle", r)
+}
+func (c *Client) Seal(ctx context.Context, r xfer.SealRequest) (xfer.SealReply, error) {
+	return invoke[xfer.SealReply](c, ctx, "Seal", r)
 }
 func (c *Client) Shut(ctx context.Context, r xfer.EndpointRequest) (xfer.Done, error) {
 	return invoke[xfer.Done](c, ctx, "Shut", r)

@@ -27,7 +27,7 @@ import (
 )
 
 // protocol rises with each change that an older peer would misunderstand.
-const protocol = 2
+const protocol = 3
 
 // DefaultPort is the port of serve, and of a PEER without one.
 const DefaultPort = "18517"
@@ -156,6 +156,7 @@ var serviceDesc = grpc.ServiceDesc{
 	Methods: []grpc.MethodDesc{
 		method("Inventory", func(p xfer.Peer, ctx context.Context, _ xfer.Done) (record.Host, error) { return p.Inventory(ctx) }),
 		method("Memory", xfer.Peer.Memory),
+		method("Routes", xfer.Peer.Routes),
 		method("Open", xfer.Peer.Open),
 		method("Register", xfer.Peer.Register),
 		method("Connect", xfer.Peer.Connect),
@@ -165,6 +166,7 @@ var serviceDesc = grpc.ServiceDesc{
 		method("Check", xfer.Peer.Check),
 		method("Arm", xfer.Peer.Arm),
 		method("Settle", xfer.Peer.Settle),
+		method("Seal", xfer.Peer.Seal),
 		method("Shut", xfer.Peer.Shut),
 	},
 	Streams: []grpc.StreamDesc{{
@@ -180,6 +182,7 @@ var kinds = []struct {
 	err  error
 }{
 	{codes.Aborted, ErrPeer},
+	{codes.PermissionDenied, xfer.ErrStranger},
 	{codes.FailedPrecondition, xfer.ErrUnavailable},
 	{codes.Unimplemented, xfer.ErrUnsupported},
 	{codes.OutOfRange, xfer.ErrTooLarge},

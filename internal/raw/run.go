@@ -158,8 +158,8 @@ func ExitCode(err error) int {
 		return 130
 	case errors.Is(err, ErrUsage), errors.Is(err, xfer.ErrTooLarge), errors.Is(err, xfer.ErrRefused):
 		return 2
-	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, peer.ErrPeer),
-		errors.Is(err, remote.ErrCrashed):
+	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, xfer.ErrStranger),
+		errors.Is(err, peer.ErrPeer), errors.Is(err, remote.ErrCrashed):
 		return 3
 	case errors.Is(err, xfer.ErrData):
 		return 4

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xferbench/xferbench/cgo/gate"
 	"github.com/xferbench/xferbench/internal/host"
 )
 
@@ -18,10 +19,11 @@ type watched struct {
 	chosen   bool // the user chose UCX's devices himself
 	before   map[uint64]bool
 	told     map[string]bool
+	withdraw func() // of the admission of its peers
 }
 
-// watch begins the watch over an endpoint of c that will be opened; nil when c names
-// no address.
+// watch begins the watch over an endpoint of c that will be opened, and lets c's
+// peers alone reach it; nil when c names no address.
 func watch(c Config) (*watched, error) {
 	if len(c.Bind) == 0 {
 		return nil, nil
@@ -36,7 +38,15 @@ func watch(c Config) (*watched, error) {
 	for _, o := range own {
 		w.before[o.Inode] = true
 	}
-	return w, nil
+	w.withdraw, err = Admit(c)
+	return w, err
+}
+
+// end is for an endpoint that is closed, or did not open.
+func (w *watched) end() {
+	if w != nil {
+		w.withdraw()
+	}
 }
 
 // check holds the sockets that were opened since to the addresses that the peer
@@ -62,6 +72,10 @@ func (w *watched) check() (notes []string, err error) {
 			w.told[note] = true
 			notes = append(notes, note)
 		}
+	}
+	if err := gate.Refused(); err != nil && !w.told[err.Error()] {
+		w.told[err.Error()] = true
+		notes = append(notes, fmt.Sprintf("%s: %v: who reaches its port can connect", w.provider, err))
 	}
 	return notes, nil
 }

@@ -67,6 +67,10 @@ func checkLimits(c Config) error {
 		return fmt.Errorf("%d local addresses: want at most %d", len(c.Bind), maxBind)
 	case slices.ContainsFunc(c.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
 		return fmt.Errorf("local addresses %.100q: want IP addresses", strings.Join(c.Bind, ","))
+	case len(c.Peers) > maxPeers:
+		return fmt.Errorf("%d addresses of the peer: want at most %d", len(c.Peers), maxPeers)
+	case slices.ContainsFunc(c.Peers, func(a string) bool { return net.ParseIP(a) == nil }):
+		return fmt.Errorf("addresses of the peer %.100q: want IP addresses", strings.Join(c.Peers, ","))
 	case len(c.Options) > maxOptions:
 		return fmt.Errorf("%d options: want at most %d", len(c.Options), maxOptions)
 	}

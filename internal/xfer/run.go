@@ -156,6 +156,10 @@ func (r *Run) Do(ctx context.Context) error {
 		iters[c] = n
 		failed += bad
 	}
+	// Libraries connect with the first transfer.
+	if err := r.seal(ctx); err != nil {
+		return err
+	}
 	bad, err := r.blocks(ctx, iters)
 	if err != nil {
 		return err
@@ -199,7 +203,14 @@ func (r *Run) open(ctx context.Context, i int, cfg Config, label string) (*opene
 	o := &opened{cfg: cfg, label: label}
 	o.alone = o.cfg.Provider == "memcpy"
 	o.cfg.Role = Initiator
+	target := o.cfg
+	target.Role = Target
 	var err error
+	if !o.alone {
+		if err = r.peers(ctx, &o.cfg, &target); err != nil {
+			return nil, err
+		}
+	}
 	if o.local, err = r.Local.Open(ctx, OpenRequest{i, o.cfg}); err != nil {
 		return nil, err
 	}
@@ -210,8 +221,6 @@ func (r *Run) open(ctx context.Context, i int, cfg Config, label string) (*opene
 		o.conn, err = r.Local.Connect(ctx, ConnectRequest{Endpoint: i})
 		return o, err
 	}
-	target := o.cfg
-	target.Role = Target
 	if o.peer, err = r.Peer.Open(ctx, OpenRequest{i, target}); err != nil {
 		return nil, fmt.Errorf("peer: %w", err)
 	}

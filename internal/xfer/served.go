@@ -87,6 +87,22 @@ func (s *Served) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, erro
 	return s.Side.Memory(ctx, r)
 }
 
+// Routes checks a request.
+func (s *Served) Routes(ctx context.Context, r RoutesRequest) (RoutesReply, error) {
+	if err := checkLimits(Config{Bind: r.Bind}); err != nil {
+		return RoutesReply{}, refuse("%w", err)
+	}
+	return s.Side.Routes(ctx, r)
+}
+
+// Seal checks a request.
+func (s *Served) Seal(ctx context.Context, r SealRequest) (SealReply, error) {
+	if len(r.Connections) > maxConnections {
+		return SealReply{}, refuse("%d connections: want at most %d", len(r.Connections), maxConnections)
+	}
+	return s.Side.Seal(ctx, r)
+}
+
 // Open checks a request and opens the endpoint as a target's, with this side's
 // library.
 func (s *Served) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {

@@ -129,6 +129,8 @@ func TestServedRefusesAbsurdOpens(t *testing.T) {
 		"operation twice":    func(c *Config) { c.Ops = []engine.Op{engine.Read, engine.Read} },
 		"bind":               func(c *Config) { c.Bind = []string{"host.example"} },
 		"many binds":         func(c *Config) { c.Bind = slices.Repeat([]string{"127.0.0.1"}, 1000) },
+		"peers":              func(c *Config) { c.Peers = []string{"host.example"} },
+		"many peers":         func(c *Config) { c.Peers = slices.Repeat([]string{"127.0.0.1"}, 1000) },
 		"long provider":      func(c *Config) { c.Provider = "fabric:" + strings.Repeat("x", 1000) },
 		"memcpy":             func(c *Config) { c.Provider = "memcpy" },
 		"no provider":        func(c *Config) { c.Provider = "" },
@@ -179,6 +181,38 @@ func TestServedRefusesAbsurdOpens(t *testing.T) {
 	}
 	if _, err := s.Open(t.Context(), OpenRequest{0, wide}); err != nil {
 		t.Errorf("after one was shut: %v", err)
+	}
+}
+
+func TestServedRefusesAbsurdSeals(t *testing.T) {
+	s := servedFake(t, nil)
+	for _, bind := range [][]string{{"host.example"}, slices.Repeat([]string{"127.0.0.1"}, 1000)} {
+		if _, err := s.Routes(t.Context(), RoutesRequest{bind}); !errors.Is(err, ErrRefused) {
+			t.Errorf("routes for %d addresses: %v", len(bind), err)
+		}
+	}
+	if _, err := s.Seal(t.Context(), SealRequest{make([]Connection, maxConnections+1)}); !errors.Is(err, ErrRefused) {
+		t.Errorf("sealed: %v", err)
+	}
+}
+
+// A target takes the addresses that it was told, else the initiator's Bind, and never
+// everybody.
+func TestServedAdmitsTheInitiator(t *testing.T) {
+	for _, tt := range []struct{ bind, peers, want []string }{
+		{[]string{"127.0.0.1"}, nil, []string{"127.0.0.1"}},
+		{[]string{"127.0.0.1"}, []string{"127.0.0.1", "127.0.0.9"}, []string{"127.0.0.1", "127.0.0.9"}},
+	} {
+		var got Config
+		s := servedFake(t, func(c Config) { got = c })
+		c := good()
+		c.Bind, c.Peers = tt.bind, tt.peers
+		if _, err := s.Open(t.Context(), OpenRequest{0, c}); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.Peers, tt.want) {
+			t.Errorf("bind %v, peers %v: admits %v", tt.bind, tt.peers, got.Peers)
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 type Peer interface {
 	Inventory(ctx context.Context) (record.Host, error)
 	Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
+	Routes(ctx context.Context, r RoutesRequest) (RoutesReply, error)
 	Open(ctx context.Context, r OpenRequest) (OpenReply, error)
 	Register(ctx context.Context, r EndpointRequest) (RegisterReply, error)
 	Connect(ctx context.Context, r ConnectRequest) (ConnectReply, error)
@@ -32,6 +33,7 @@ type Peer interface {
 	Check(ctx context.Context, r PayloadRequest) (CheckReply, error)
 	Arm(ctx context.Context, r ArmRequest) (UsageReply, error)
 	Settle(ctx context.Context, r SettleRequest) (UsageReply, error)
+	Seal(ctx context.Context, r SealRequest) (SealReply, error)
 	Shut(ctx context.Context, r EndpointRequest) (Done, error)
 }
 
@@ -144,6 +146,8 @@ type Side struct {
 	target    bool // memory was asked for by the other side
 	endpoints map[int]Endpoint
 	watched   map[int]*watched // of the endpoints
+	before    map[uint64]bool  // the sockets before the first endpoint
+	peers     []string         // of all endpoints
 	plans     map[int]*sidePlan
 	open      func(context.Context, Config) (Endpoint, error) // of tests; nil: Open
 	held      bool                                            // a library did not let go of an endpoint, its plans and the buffer
@@ -204,6 +208,9 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 		return OpenReply{}, fmt.Errorf("endpoint %d is open already", r.Endpoint)
 	}
 	if r.Config.Role == Target {
+		if len(r.Config.Peers) == 0 {
+			r.Config.Peers = r.Config.Bind
+		}
 		var err error
 		if r.Config.Bind, err = s.routes(r.Config.Bind); err != nil {
 			return OpenReply{}, err
@@ -224,8 +231,13 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	}
 	ep, err := open(ctx, r.Config)
 	if err != nil {
+		w.end()
 		return OpenReply{}, err
 	}
+	if s.before == nil && w != nil {
+		s.before = w.before
+	}
+	s.peers = append(s.peers, r.Config.Peers...)
 	s.endpoints[r.Endpoint], s.watched[r.Endpoint] = ep, w
 	return OpenReply{Info: ep.Info(), Lanes: ep.Lanes(), Ns: clock.Now() - t}, nil
 }
@@ -237,18 +249,24 @@ func (s *Side) routes(theirs []string) ([]string, error) {
 	}
 	var out []string
 	for _, a := range theirs {
-		// Connecting a datagram socket sends nothing; the kernel chooses the
-		// source address as it would for data.
-		c, err := net.Dial("udp", net.JoinHostPort(a, "9"))
+		from, err := sourceFor(a)
 		if err != nil {
 			return nil, fmt.Errorf("%w: no route to the initiator's address %s: %w", ErrUnavailable, a, err)
 		}
-		out = append(out, c.LocalAddr().(*net.UDPAddr).IP.String())
-		if err := c.Close(); err != nil {
-			return nil, err
-		}
+		out = append(out, from)
 	}
 	return out, nil
+}
+
+// sourceFor is this host's address on the route to another.
+func sourceFor(to string) (string, error) {
+	// Connecting a datagram socket sends nothing; the kernel chooses the
+	// source address as it would for data.
+	c, err := net.Dial("udp", net.JoinHostPort(to, "9"))
+	if err != nil {
+		return "", err
+	}
+	return c.LocalAddr().(*net.UDPAddr).IP.String(), c.Close()
 }
 
 func (s *Side) endpoint(id int) (Endpoint, error) {
@@ -435,8 +453,9 @@ func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
 		return Done{}, err
 	}
 	delete(s.endpoints, r.Endpoint)
-	delete(s.watched, r.Endpoint)
 	err = ep.Close()
+	s.watched[r.Endpoint].end()
+	delete(s.watched, r.Endpoint)
 	s.held = s.held || errors.Is(err, ErrNotClosed)
 	for id, p := range s.plans {
 		if p.endpoint == r.Endpoint {
@@ -463,7 +482,9 @@ func (s *Side) Close() error {
 		err := ep.Close()
 		s.held = s.held || errors.Is(err, ErrNotClosed)
 		errs = append(errs, err)
+		s.watched[id].end()
 		delete(s.endpoints, id)
+		delete(s.watched, id)
 	}
 	for id, p := range s.plans {
 		s.freePlans(id, p)

@@ -24,8 +24,8 @@ const (
 	Target                // owns the memory that is read or written
 )
 
-// Config says how to open a transport; both sides get the same but for Role
-// and Bind. Zero values mean the provider's best.
+// Config says how to open a transport; both sides get the same but for Role,
+// Bind and Peers. Zero values mean the provider's best.
 type Config struct {
 	Provider string // as given to --provider: "tcp", "efa", "ucx:tcp", "socket", …
 	Role     Role
@@ -34,7 +34,11 @@ type Config struct {
 	// Sent to a target, they are the initiator's; the target uses its own
 	// addresses on the same routes.
 	Bind []string
-	Ops  []engine.Op // that will be run
+	// Peers holds the IP addresses from which the other side connects: where this
+	// side listens, nobody else may. None: everybody may, and on a target those of
+	// the Bind that it was sent. [Admit] reads it.
+	Peers []string
+	Ops   []engine.Op // that will be run
 	// Streams is how many independent endpoints a NIC gets, Rails how many
 	// NICs are used; a transport has Streams*Rails lanes.
 	Streams, Rails int

@@ -1,0 +1,74 @@
+package xfer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xferbench/xferbench/internal/host"
+)
+
+// A connection that the other side does not know is named, accepted or not, unless it
+// goes away by itself.
+func TestStrangers(t *testing.T) {
+	s := &Side{before: map[uint64]bool{}}
+	own, err := host.Root("").OwnSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range own {
+		s.before[o.Inode] = true
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx := context.Background()
+	if err := s.strangers(ctx, nil); err != nil {
+		t.Errorf("without a connection: %v", err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	end := func(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
+	theirs := []Connection{{end(c.LocalAddr()), end(c.RemoteAddr())}}
+	if err := s.strangers(ctx, theirs); err != nil {
+		t.Errorf("the peer's connection: %v", err)
+	}
+	waiting := s.strangers(ctx, nil)
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{"waits to be accepted": waiting, "is accepted": s.strangers(ctx, nil)} {
+		if !errors.Is(err, ErrStranger) || !strings.Contains(err.Error(), c.LocalAddr().String()) {
+			t.Errorf("a stranger's connection that %s: %v", name, err)
+		}
+	}
+	go func() {
+		time.Sleep(5 * strangerStep)
+		c.Close()
+		a.Close()
+	}()
+	if err := s.strangers(ctx, nil); err != nil {
+		t.Errorf("a connection that ended meanwhile: %v", err)
+	}
+}
+
+// Each side names all addresses from which its libraries may connect, its own first.
+func TestSources(t *testing.T) {
+	got, err := sources([]string{"127.0.0.1"})
+	if err != nil || got[0] != "127.0.0.1" || len(got) > maxPeers {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := sources([]string{"192.0.2.1"}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("an address of no interface: %v", err)
+	}
+}
