@@ -7,6 +7,8 @@ package fabric
 import "C"
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -51,6 +53,7 @@ type Endpoint struct {
 	region   *mem.Buffer
 	peer     Address
 	name     []byte
+	secret   uint64 // labels what this side receives
 }
 
 // Address is what a peer needs to reach an endpoint's region.
@@ -59,6 +62,10 @@ type Address struct {
 	Base uint64 `json:"base"` // what offsets are added to
 	Key  uint64 `json:"key"`
 	Len  uint64 `json:"len"` // of the region, bytes
+	// Secret is a random number that labels what is sent to this endpoint, in tags
+	// and, where both sides have 8 bytes of it (DataBytes), in CQ data.
+	Secret    uint64 `json:"secret"`
+	DataBytes int    `json:"cq_data_bytes"`
 	// PID is the endpoint's process, so that a peer on the same host can tell
 	// whether it is gone.
 	PID int `json:"pid"`
@@ -89,7 +96,9 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 	if err != nil || ep == nil {
 		return nil, hinted(failure(f.Provider.Name, &e))
 	}
-	return &Endpoint{lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
+	var secret [8]byte
+	rand.Read(secret[:]) // never fails
+	return &Endpoint{secret: binary.NativeEndian.Uint64(secret[:]), lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
 		MaxRMA: uint64(limits.max_rma), MaxMessage: uint64(limits.max_msg), Inject: uint64(limits.inject),
 		EmulatedRead: limits.emulated_read == 1, EmulatedWrite: limits.emulated_write == 1,
 		Known: limits.emulated_read >= 0, SharedForbidden: limits.no_shm == 1,
@@ -212,8 +221,12 @@ func (e *Endpoint) Address() (Address, error) {
 	var base, key C.uint64_t
 	C.xb_ofi_remote(e.ep, &base, &key)
 	e.name = name[:n]
-	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len()), PID: os.Getpid()}, nil
+	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len()),
+		Secret: e.secret, DataBytes: e.attr.CQDataSize, PID: os.Getpid()}, nil
 }
+
+// wideData is how many bytes of CQ data hold a label and a secret.
+const wideData = 8
 
 // Connect makes peer the endpoint's peer. Nothing is sent: the first operation
 // sets the connection up. Wraps: fi_av_insert(3).
@@ -228,7 +241,8 @@ func (e *Endpoint) Connect(peer Address) error {
 	name := C.CBytes(append(append([]byte(nil), peer.Name...), make([]byte, 64)...))
 	defer C.free(name)
 	var fe C.struct_xb_ofi_error
-	if C.xb_ofi_connect(e.ep, name, C.uint64_t(peer.Base), C.uint64_t(peer.Key), &fe) != 0 {
+	if C.xb_ofi_connect(e.ep, name, C.uint64_t(peer.Base), C.uint64_t(peer.Key), C.uint64_t(e.secret), C.uint64_t(peer.Secret),
+		flag(min(e.attr.CQDataSize, peer.DataBytes) >= wideData), &fe) != 0 {
 		return hinted(failure(e.provider, &fe))
 	}
 	e.peer = peer

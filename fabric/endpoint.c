@@ -231,7 +231,17 @@ int xb_ofi_name(struct xb_ofi_ep *e, void *name, size_t *len, struct xb_ofi_erro
 	return 0;
 }
 
-int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, struct xb_ofi_error *error)
+static struct xb_ofi_secret secret(const struct xb_ofi_ep *e, uint64_t number, int wide)
+{
+	uint64_t format = e->info->ep_attr->mem_tag_format;
+	uint64_t usable = format ? ~0ull >> __builtin_clzll(format) : ~0ull;
+	uint64_t high = number & ~0xffffffffull;
+
+	return (struct xb_ofi_secret){ high & usable, wide ? high : 0, XB_OFI_MAGIC ^ number };
+}
+
+int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, uint64_t mine, uint64_t theirs,
+		   int wide, struct xb_ofi_error *error)
 {
 	int rc = fi_av_insert(e->av, name, 1, &e->peer, 0, NULL);
 
@@ -240,6 +250,8 @@ int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_
 		return xb_ofi_fail(e->lib, error, "fi_av_insert", rc < 0 ? rc : FI_EINVAL);
 	e->remote_base = base;
 	e->remote_key = key;
+	e->in = secret(e, mine, wide);
+	e->out = secret(e, theirs, wide);
 	return 0;
 }
 

@@ -28,7 +28,8 @@ struct xb_ofi_op {
 	uint32_t kind;
 };
 
-/* What a target sends when all pieces of a transfer have arrived. */
+/* What a target sends when all pieces of a transfer have arrived; magic is the
+ * receiver's own. */
 struct xb_ofi_ack {
 	uint64_t magic, seq;
 };
@@ -48,6 +49,10 @@ struct xb_ofi_ep {
 	struct fid_eq *eq; /* efa only: what it cannot blame on an operation */
 	fi_addr_t peer;
 	uint64_t base, remote_base, remote_key;
+	/* The random parts of labels: of what this side receives, and of what it sends. */
+	struct xb_ofi_secret {
+		uint64_t tag, data, magic;
+	} in, out;
 	void *desc, *control_desc;
 	struct xb_ofi_op *free_tx, *free_rx, *free_ack, *free_slot;
 	uint32_t batch;      /* counts transfers begun */

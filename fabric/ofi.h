@@ -110,7 +110,10 @@ int xb_ofi_name(struct xb_ofi_ep *e, void *name, size_t *len, struct xb_ofi_erro
 int xb_ofi_register(struct xb_ofi_ep *e, uint64_t addr, uint64_t len, int cuda, int device, struct xb_ofi_error *error);
 /* What the peer adds offsets to, and the key. */
 void xb_ofi_remote(const struct xb_ofi_ep *e, uint64_t *base, uint64_t *key);
-int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, struct xb_ofi_error *error);
+/* mine and theirs are the secrets that label what each side receives; wide: both
+ * sides have 8 bytes of CQ data. */
+int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, uint64_t mine, uint64_t theirs,
+		   int wide, struct xb_ofi_error *error);
 /* The words of the last failure of a call of the table, owned by e. */
 const char *xb_ofi_words(const struct xb_ofi_ep *e);
 

@@ -37,7 +37,7 @@ static int once(struct xb_ofi_ep *e, const struct xb_piece *pieces, uint64_t n, 
 
 	if (xb_ofi_ops.begin(e, XB_WRITE, n) != XB_OK)
 		return -1;
-	label = (e->seq & 0xff) << 24;
+	label = e->out.data | (e->seq & 0xff) << 24;
 	begin = now();
 	while (i < n) {
 		const struct xb_piece *p = &pieces[i];

@@ -8,7 +8,10 @@
 #include <time.h>
 
 /* A piece's name on the wire, in CQ data or a tag: 8 bits of the transfer's
- * number and 24 of the piece's, which fits the 4 bytes of EFA's CQ data. */
+ * number and 24 of the piece's, which fits the 4 bytes of EFA's CQ data. Tags and
+ * CQ data of 8 bytes begin with 32 bits that the receiver drew for this connection:
+ * what others send is not taken for a piece. In 4 bytes (efa, verbs) there is no
+ * room for them; there the device's own checks stand in front. */
 #define LABEL_BITS 24
 #define LABEL(seq, index) ((((uint64_t)(seq)&0xff) << LABEL_BITS) | (uint64_t)(index))
 
@@ -214,10 +217,10 @@ static int post(void *lane, int op, const struct xb_piece *p, uint64_t index, ui
 		return post_some(e, READ, p, label, n);
 	case XB_WRITE:
 		return e->how.landing == XB_OFI_LANDING_DC ? post_some(e, WRITE_DC, p, label, n)
-							   : post_some(e, WRITE_COUNTED, p, label, n);
+							   : post_some(e, WRITE_COUNTED, p, e->out.data | label, n);
 	default:
-		return e->how.sends == XB_OFI_SENDS_TAGGED ? post_tagged(e, p, label, n)
-							   : post_some(e, SEND_LABELLED, p, label, n);
+		return e->how.sends == XB_OFI_SENDS_TAGGED ? post_tagged(e, p, e->out.tag | label, n)
+							   : post_some(e, SEND_LABELLED, p, e->out.data | label, n);
 	}
 }
 
@@ -255,7 +258,7 @@ static int arrived_label(struct xb_ofi_ep *e, uint64_t label, const char *slot)
 	uint64_t index = label & ((1u << LABEL_BITS) - 1);
 	const struct xb_piece *p;
 
-	if (index >= e->armed.n || (label & ~0xffffffffull) || label != LABEL(e->armed.seq, index) ||
+	if (index >= e->armed.n || label != (e->in.data | LABEL(e->armed.seq, index)) ||
 	    e->armed.arrived == e->armed.n)
 		return fail_words(e, "data arrived that belongs to no transfer in hand");
 	p = &e->armed.pieces[index];
@@ -277,7 +280,7 @@ static int received(struct xb_ofi_ep *e, struct xb_ofi_op *o, uint64_t data)
 	}
 	if (e->how.initiator) {
 		memcpy(&ack, o->slot, sizeof(ack));
-		if (ack.magic != XB_OFI_MAGIC || ack.seq > e->seq)
+		if (ack.magic != e->in.magic || ack.seq > e->seq)
 			return fail_words(e, "an acknowledgement arrived that belongs to no transfer");
 		if (ack.seq > e->acked)
 			e->acked = ack.seq;
@@ -343,7 +346,7 @@ static int post_receives(struct xb_ofi_ep *e)
 		struct xb_ofi_op *o = e->free_rx;
 		const struct xb_piece *p = &e->armed.pieces[e->armed.posted];
 		ssize_t rc = fi_trecv(e->ep, (void *)(uintptr_t)(e->base + p->remote), p->len, e->desc, FI_ADDR_UNSPEC,
-				      LABEL(e->armed.seq, e->armed.posted), 0, &o->context);
+				      e->in.tag | LABEL(e->armed.seq, e->armed.posted), 0, &o->context);
 
 		if (rc == -FI_EAGAIN)
 			return XB_OK;
@@ -456,7 +459,7 @@ static int ack(void *lane)
 {
 	struct xb_ofi_ep *e = lane;
 	struct xb_ofi_op *o = e->free_ack;
-	struct xb_ofi_ack words = { XB_OFI_MAGIC, e->armed.told + 1 };
+	struct xb_ofi_ack words = { e->out.magic, e->armed.told + 1 };
 	ssize_t rc;
 
 	if (e->armed.n == 0)

@@ -7,6 +7,8 @@ package ucx
 import "C"
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -382,6 +384,7 @@ type Worker struct {
 	c      *Context
 	lane   *C.struct_xb_ucx_lane
 	report string
+	label  uint32
 }
 
 // NewWorker makes a worker whose operations are local to m.
@@ -394,8 +397,14 @@ func (c *Context) NewWorker(m *Memory) (*Worker, error) {
 	}
 	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.uint64_t(m.length), C.int(m.kind), &m.cuda)
 	c.children++
-	return &Worker{c: c, lane: lane}, nil
+	var label [4]byte
+	rand.Read(label[:]) // never fails
+	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:])}, nil
 }
+
+// Label is a random number that begins the tags of the messages to this worker, for
+// the peer's Connect.
+func (w *Worker) Label() uint32 { return w.label }
 
 // Address is the worker's address, for the peer's Connect.
 // Wraps: ucp_worker_get_address.
@@ -409,12 +418,12 @@ func (w *Worker) Address() ([]byte, error) {
 	return C.GoBytes(unsafe.Pointer(a), C.int(n)), nil
 }
 
-// Connect makes the endpoint to the peer's worker and unpacks the key of its
-// memory, which begins at base there. The connection itself is made by the
+// Connect makes the endpoint to the peer's worker, which has label, and unpacks the
+// key of its memory, which begins at base there. The connection itself is made by the
 // first operation, while both sides progress. address and key must come from
 // a peer that is trusted: UCX does not check them.
 // Wraps: ucp_ep_create, ucp_ep_rkey_unpack.
-func (w *Worker) Connect(address, key []byte, base, length uint64) error {
+func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32) error {
 	if len(address) == 0 || len(key) == 0 {
 		return errors.New("connecting a UCX endpoint: the peer's address or key is empty")
 	}
@@ -427,6 +436,7 @@ func (w *Worker) Connect(address, key []byte, base, length uint64) error {
 		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&address[0]), unsafe.Pointer(&key[0]),
 			C.uint64_t(base), C.uint64_t(length), peer, &what)
 	}
+	C.xb_ucx_lane_labels(w.lane, C.uint32_t(w.label), C.uint32_t(label))
 	w.c.lib.takeLog()
 	st := connect()
 	if p := &w.c.plan; st == C.UCS_ERR_UNREACHABLE && p.peerErrors && !p.peerForced {

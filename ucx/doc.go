@@ -12,7 +12,7 @@
 //	m, err := ctx.Register(buf.Address(), uint64(buf.Len()), ucx.HostMemory, -1)
 //	w, err := ctx.NewWorker(m)
 //	addr, err := w.Address() // to the peer, with m.Key() and buf.Address()
-//	err = w.Connect(peerAddr, peerKey, peerBase, peerLen)
+//	err = w.Connect(peerAddr, peerKey, peerBase, peerLen, peerLabel)
 //	group, err := engine.NewGroup([]engine.Lane{w.Lane()}, engine.Config{…})
 //
 // Objects are closed children first: group, workers, memory, context.

@@ -70,6 +70,12 @@ void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, ui
 	xb_ucx_lane_prepare(l, memh, memory_type);
 }
 
+void xb_ucx_lane_labels(struct xb_ucx_lane *l, uint32_t label, uint32_t remote_label)
+{
+	l->label = label;
+	l->remote_label = remote_label;
+}
+
 ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, const void *rkey, uint64_t remote_base,
 				 uint64_t remote_len, int peer_errors, const char **what)
 {

@@ -4,10 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A message's tag: its iteration and its place in it. The acknowledgement's
- * place is one that no piece has. */
-#define TAG(seq, index) (((uint64_t)(seq) << 32) | (uint32_t)(index))
-#define ACK_INDEX UINT32_MAX
+/* A message's tag: 32 bits that its receiver drew for this connection, so that a
+ * stranger's matches nothing, 6 of its iteration (two are in hand at most) and 26 of
+ * its place in it. The acknowledgement's place is one that no piece has. */
+#define PLACE_BITS 26
+#define TAG(label, seq, index) \
+	((uint64_t)(label) << 32 | ((uint32_t)(seq) << PLACE_BITS) | (uint32_t)(index))
+#define ACK_INDEX ((1u << PLACE_BITS) - 1)
 
 static void on_done(void *request, ucs_status_t status, void *arg)
 {
@@ -125,21 +128,32 @@ static int outside(struct xb_ucx_lane *l, uint64_t off, uint64_t len, uint64_t r
 	return 1;
 }
 
+/* Whether messages cannot be numbered. */
+static int too_many(struct xb_ucx_lane *l, uint64_t n)
+{
+	if (n < ACK_INDEX)
+		return 0;
+	snprintf(l->err, sizeof(l->err), "a SEND of more than %u messages cannot be numbered", ACK_INDEX - 1);
+	l->failed = 1;
+	return 1;
+}
+
 static int lane_begin(void *p, int op, uint64_t n)
 {
 	struct xb_ucx_lane *l = p;
 	ucs_status_ptr_t r;
 
-	(void)n;
 	if (l->failed)
 		return XB_FAIL;
 	l->completed = 0;
 	l->flushed = op != XB_WRITE;
 	if (op != XB_SEND)
 		return XB_OK;
+	if (too_many(l, n))
+		return XB_FAIL;
 	l->begun++;
 	l->ack_pending = 1;
-	r = l->u->tag_recv_nbx(l->worker, &l->ack_word, sizeof(l->ack_word), TAG(l->begun, ACK_INDEX), UINT64_MAX,
+	r = l->u->tag_recv_nbx(l->worker, &l->ack_word, sizeof(l->ack_word), TAG(l->label, l->begun, ACK_INDEX), UINT64_MAX,
 			       &l->ack_recv);
 	if (UCS_PTR_IS_ERR(r)) {
 		l->ack_pending = 0;
@@ -164,7 +178,7 @@ static ucs_status_ptr_t start(struct xb_ucx_lane *l, int op, const struct xb_pie
 		return l->u->get_nbx(l->ep, local, q->len, l->remote_base + q->remote, l->rkey, &l->rma);
 	if (op == XB_WRITE)
 		return l->u->put_nbx(l->ep, local, q->len, l->remote_base + q->remote, l->rkey, &l->rma);
-	return l->u->tag_send_nbx(l->ep, local, q->len, TAG(l->begun, index), &l->send);
+	return l->u->tag_send_nbx(l->ep, local, q->len, TAG(l->remote_label, l->begun, index), &l->send);
 }
 
 static int lane_post(void *p, int op, const struct xb_piece *pieces, uint64_t index, uint32_t n)
@@ -264,7 +278,7 @@ static int post_receives(struct xb_ucx_lane *l, struct xb_ucx_armed *a, const st
 			return XB_FAIL;
 		*r = (struct xb_ucx_recv){ .armed = a };
 		param.user_data = r;
-		req = l->u->tag_recv_nbx(l->worker, l->base + q->remote, q->len, TAG(a->seq, a->posted), UINT64_MAX,
+		req = l->u->tag_recv_nbx(l->worker, l->base + q->remote, q->len, TAG(l->label, a->seq, a->posted), UINT64_MAX,
 					 &param);
 		if (UCS_PTR_IS_ERR(req)) {
 			if (UCS_PTR_STATUS(req) == UCS_ERR_NO_RESOURCE)
@@ -297,6 +311,8 @@ static int lane_arm(void *p, int op, const struct xb_piece *pieces, uint64_t n)
 		l->failed = 1;
 		return XB_FAIL;
 	}
+	if (too_many(l, n))
+		return XB_FAIL;
 	if (seq - l->acked_seq > XB_UCX_ARMED)
 		return XB_AGAIN;
 	if (a->seq != seq) {
@@ -334,7 +350,7 @@ static int lane_ack(void *p)
 
 	if (l->failed)
 		return XB_FAIL;
-	r = l->u->tag_send_nbx(l->ep, &word, sizeof(word), TAG(l->acked_seq + 1, ACK_INDEX), &l->ack_send);
+	r = l->u->tag_send_nbx(l->ep, &word, sizeof(word), TAG(l->remote_label, l->acked_seq + 1, ACK_INDEX), &l->ack_send);
 	if (UCS_PTR_IS_ERR(r)) {
 		if (UCS_PTR_STATUS(r) == UCS_ERR_NO_RESOURCE)
 			return XB_AGAIN;

@@ -131,6 +131,7 @@ struct xb_ucx_lane {
 	ucp_rkey_h rkey;
 	unsigned char *base;
 	uint64_t len, remote_base, remote_len;
+	uint32_t label, remote_label; /* of what this side, and the peer, receives */
 	ucp_request_param_t rma, send, recv, ack_send, ack_recv, flush_param;
 
 	int64_t pending;    /* requests that UCX has in hand, receives and flushes too */
@@ -161,6 +162,8 @@ ucs_status_t xb_ucx_lane_address(struct xb_ucx_lane *l, ucp_address_t **address,
 void xb_ucx_release_address(struct xb_ucx_lane *l, ucp_address_t *address);
 void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, uint64_t len, int memory_type,
 			const struct xb_ucx_cuda *cuda);
+/* The random part of the tags of what this side, and the peer, receives. */
+void xb_ucx_lane_labels(struct xb_ucx_lane *l, uint32_t label, uint32_t remote_label);
 /* Makes the endpoint and unpacks the peer's key; *what names the call that failed. */
 ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, const void *rkey, uint64_t remote_base,
 				 uint64_t remote_len, int peer_errors, const char **what);

@@ -144,7 +144,7 @@ func TestContext(t *testing.T) {
 	if a, err := w.Address(); err != nil || len(a) == 0 || len(m.Key()) == 0 {
 		t.Errorf("address of %d bytes, key of %d, %v", len(a), len(m.Key()), err)
 	}
-	if err := w.Connect(nil, m.Key(), 0, 0); err == nil {
+	if err := w.Connect(nil, m.Key(), 0, 0, 0); err == nil {
 		t.Error("an empty address was taken")
 	}
 	if err := c.Close(); err == nil {

@@ -202,6 +202,7 @@ type ucxAddress struct {
 	API     string   `json:"api"`
 	Version string   `json:"library_version"`
 	Workers [][]byte `json:"workers"`
+	Labels  []uint32 `json:"labels"` // of the workers
 	Key     []byte   `json:"key"`
 	Base    uint64   `json:"base"`
 	Length  uint64   `json:"length_bytes"`
@@ -217,7 +218,7 @@ func (e *ucxEndpoint) Address() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.Workers = append(a.Workers, b)
+		a.Workers, a.Labels = append(a.Workers, b), append(a.Labels, w.Label())
 	}
 	return json.Marshal(a)
 }
@@ -235,6 +236,9 @@ func parseUCXAddress(peer []byte, lanes int) (ucxAddress, error) {
 	}
 	if len(a.Workers) != lanes {
 		return a, fmt.Errorf("the peer has %d UCX workers, this side %d: use the same --streams", len(a.Workers), lanes)
+	}
+	if len(a.Labels) != lanes {
+		return a, errors.New("the peer's UCX address is incomplete")
 	}
 	for _, w := range a.Workers {
 		if len(w) == 0 {
@@ -261,7 +265,7 @@ func (e *ucxEndpoint) Connect(ctx context.Context, peer []byte) error {
 	e.key = a.Key
 	lanes := make([]engine.Lane, len(e.workers))
 	for i, w := range e.workers {
-		if err := w.Connect(a.Workers[i], a.Key, a.Base, a.Length); err != nil {
+		if err := w.Connect(a.Workers[i], a.Key, a.Base, a.Length, a.Labels[i]); err != nil {
 			return ucxError(err)
 		}
 		lanes[i] = w.Lane()

@@ -286,7 +286,7 @@ func TestUCXDevicesGiven(t *testing.T) {
 }
 
 func FuzzUCXAddress(f *testing.F) {
-	good, err := json.Marshal(ucxAddress{API: "ucx", Version: "1.13.1", Workers: [][]byte{{1}, {2}}, Key: []byte{3}, Base: 4096, Length: 10})
+	good, err := json.Marshal(ucxAddress{API: "ucx", Version: "1.13.1", Workers: [][]byte{{1}, {2}}, Labels: []uint32{1, 2}, Key: []byte{3}, Base: 4096, Length: 10})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func FuzzUCXAddress(f *testing.F) {
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := parseUCXAddress(b, 2)
-		if err == nil && (len(a.Workers) != 2 || len(a.Workers[0]) == 0 || len(a.Workers[1]) == 0 || len(a.Key) == 0 || a.Base+a.Length < a.Base) {
+		if err == nil && (len(a.Workers) != 2 || len(a.Labels) != 2 || len(a.Workers[0]) == 0 || len(a.Workers[1]) == 0 || len(a.Key) == 0 || a.Base+a.Length < a.Base) {
 			t.Errorf("%q was read as %+v", b, a)
 		}
 	})
