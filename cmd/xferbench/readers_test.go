@@ -86,11 +86,14 @@ func TestTTFTRequestsThatGoWrong(t *testing.T) {
 		"its own words":          {endlessly("HTTP/1.1 400 Bad Request\r\nContent-Length: 40\r\n\r\n", `{"error":{"message":"no room at the inn"`, time.Second), "no room at the inn"},
 		"error byte by byte":     {endlessly("HTTP/1.1 400 Bad Request\r\n\r\nno patience", ".", time.Second), "no patience"},
 		"tokens without end":     {endlessly(page, event, 0), "2 tokens were asked for"},
+		"event byte by byte":     {endlessly(page+"data: ", "x", time.Second), "request's time"},
+		"event without end":      {endlessly(page+"data: ", strings.Repeat("x", 1<<16), 0), "event too long"},
+		"headers byte by byte":   {endlessly("HTTP/1.1 200 OK\r\n", "X: y\r\n", time.Second), "request's time"},
 		"nothing ends after all": {endlessly(page+event+event+"data: [DONE]\n\n", ":\n", time.Second), "did not end within 2s after [DONE]"},
 		"more after all":         {endlessly(page+event+event+"data: [DONE]\n\n", strings.Repeat(":\n", 1000), 0), "goes on after [DONE]"},
 	} {
 		url := engineLike(t, map[string]func(net.Conn){"/v1/completions": tt.answer, "/metrics": whole("vllm:prompt_tokens_total 0\n")})
-		p := xferbench(t, "ttft", "--url", url, "--no-record", "--prompt-tokens", "16", "--iterations", "1", "--blocks", "1", "--warmup", "0", "--max-tokens", "2", "--settle", "10ms")
+		p := xferbench(t, "ttft", "--url", url, "--no-record", "--prompt-tokens", "16", "--iterations", "1", "--blocks", "1", "--warmup", "0", "--max-tokens", "2", "--settle", "10ms", "--timeout", "10s")
 		defer t.Run(name, func(t *testing.T) {
 			p.t = t
 			p.exits(5)

@@ -287,6 +287,25 @@ func TestBodiesShareABudget(t *testing.T) {
 	within(t, "memory to be given back", func() bool { return p.bodies.used.Load() == 0 })
 }
 
+// A client that does not read its answer loses it, and its place is free again.
+func TestClientsThatDoNotRead(t *testing.T) {
+	cfg := legs(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		for piece := make([]byte, 1<<20); r.Context().Err() == nil; {
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+		}
+	})
+	cfg.Timeout = 2 * time.Second
+	p, url := start(t, cfg)
+	p.bodyTime = time.Second
+	if _, err := io.WriteString(dial(t, url), "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n"+`{"prompt":"x"}`); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the request to be under way", func() bool { return len(p.slots) == 1 })
+	within(t, "its place to be free", func() bool { return len(p.slots) == 0 })
+}
+
 // Without a decode engine nothing is computed that nobody would fetch.
 func TestNoDecodeEngineNoPrefill(t *testing.T) {
 	var computed atomic.Int32
