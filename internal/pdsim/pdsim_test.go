@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/internal/ttft/metrics"
@@ -361,6 +364,71 @@ func testWire(t *testing.T, provider string) {
 	cancel()
 	if _, err := client.Pull(ctx, Remote{host, port, "a"}, dst, descs); err == nil {
 		t.Error("pulled with a context that is done")
+	}
+}
+
+func ownSockets(t *testing.T) []host.Socket {
+	t.Helper()
+	own, err := host.Root("").OwnSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own
+}
+
+// Nobody but the peer connects to what a wire's transport listens on.
+func TestWireTakesItsPeerOnly(t *testing.T) {
+	for _, provider := range []string{"tcp", "ucx:tcp"} {
+		t.Run(provider, func(t *testing.T) {
+			memory, err := mem.New(mem.Host, -1, 4096)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := memory.Free(); err != nil {
+					t.Error(err)
+				}
+			})
+			var wires [2]*Wire
+			for i := range wires {
+				if wires[i], err = NewWire(provider, "127.0.0.1"); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := wires[i].Close(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all := Leases{Begin: func(string) error { return nil }, Cut: func(string) bool { return false }, Done: func(string) {}}
+			if err := wires[0].Export(memory, all); err != nil {
+				t.Fatal(err)
+			}
+			before := ownSockets(t)
+			at, port := wires[0].Address()
+			_, err = wires[1].Pull(t.Context(), Remote{at, port, "a"}, memory, []kv.Desc{{Len: 100}})
+			if errors.Is(err, xfer.ErrUnavailable) {
+				testenv.Need(t, map[string]string{"tcp": "libfabric", "ucx:tcp": "ucx"}[provider], err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried := 0
+			for _, s := range ownSockets(t) {
+				if s.Net != "tcp" || s.State != host.Listening || slices.ContainsFunc(before, func(b host.Socket) bool { return b.Inode == s.Inode }) {
+					continue
+				}
+				tried++
+				d := net.Dialer{Timeout: 300 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 77)}}
+				if c, err := d.Dial("tcp", s.Local.String()); err == nil {
+					c.Close()
+					t.Errorf("a stranger has connected to %s", s.Local)
+				}
+			}
+			if tried == 0 {
+				t.Error("the transport listens on nothing")
+			}
+		})
 	}
 }
 
