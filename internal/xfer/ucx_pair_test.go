@@ -42,7 +42,7 @@ type pairReply struct {
 const pairVar = "XFERBENCH_TEST_TARGET"
 
 // pairDeadline ends everything that a pair does.
-const pairDeadline = 60 * time.Second
+const pairDeadline = 3 * time.Minute
 
 func TestTargetProcess(t *testing.T) {
 	if os.Getenv(pairVar) == "" {
