@@ -159,8 +159,12 @@ func TestListensElsewhereIsSaid(t *testing.T) {
 	if out, err := a.Command(t.Context(), "ip", "addr", "add", second+"/24", "dev", links[0].DevA).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	s := spawn(t, b.Command(t.Context(), bin, "serve", "--max-sessions", "10", "--listen", links[0].AddrB+":0"))
-	line := s.line()
+	serve := func(env ...string) string {
+		cmd := b.Command(t.Context(), bin, "serve", "--max-sessions", "10", "--listen", links[0].AddrB+":0")
+		cmd.Args = slices.Insert(cmd.Args, 4, append([]string{"env"}, env...)...)
+		return spawn(t, cmd).line()
+	}
+	line := serve()
 	run := func(want, env string, args ...string) {
 		t.Helper()
 		rec := filepath.Join(t.TempDir(), "r.jsonl")
@@ -181,5 +185,7 @@ func TestListensElsewhereIsSaid(t *testing.T) {
 	}
 	run("the first address of the interface of "+second, "", "-p", "ucx:tcp", "--bind", second, line)
 	run("as UCX_NET_DEVICES says", "UCX_NET_DEVICES=all", "-p", "ucx", line)
+	other := serve("UCX_NET_DEVICES=" + links[1].DevB)
+	run("as UCX_NET_DEVICES says", "UCX_NET_DEVICES="+links[1].DevA, "-p", "ucx:tcp", other) // all over the second link
 	run("as UCX_NET_DEVICES says", "", "-p", "ucx", "--ucx-config", "NET_DEVICES="+links[0].DevA+",lo,"+links[1].DevA)
 }

@@ -29,6 +29,8 @@ type (
 	// connect, when the initiator uses Bind.
 	RoutesRequest struct {
 		Bind []string `json:"bind"`
+		// Chosen: the initiator's user chose UCX's devices, for the target too.
+		Chosen bool `json:"chosen,omitempty"`
 	}
 	RoutesReply struct {
 		Addresses []string `json:"addresses"`
@@ -66,21 +68,29 @@ func Admit(c Config) (withdraw func(), err error) {
 }
 
 // sources are the addresses from which this host may connect when it uses binds:
-// these, and the others of their interfaces, of which UCX takes the first.
-func sources(binds []string) ([]string, error) {
+// these, and the others of their interfaces, of which UCX takes the first. Where the
+// user chose UCX's devices, chosen, it is any of this host's.
+func sources(binds []string, chosen bool) ([]string, error) {
 	out := slices.Clone(binds)
+	var names []string
 	for _, b := range binds {
 		name, err := interfaceOf(b)
 		if err != nil {
 			return nil, err
 		}
-		i, err := net.InterfaceByName(name)
-		if err != nil {
-			return nil, fmt.Errorf("interface %s: %w", name, err)
+		names = append(names, name)
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range interfaces {
+		if !chosen && !slices.Contains(names, i.Name) {
+			continue
 		}
 		addrs, err := i.Addrs()
 		if err != nil {
-			return nil, fmt.Errorf("addresses of %s: %w", name, err)
+			return nil, fmt.Errorf("addresses of %s: %w", i.Name, err)
 		}
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok && !slices.Contains(out, n.IP.String()) && len(out) < maxPeers {
@@ -97,7 +107,7 @@ func (s *Side) Routes(_ context.Context, r RoutesRequest) (RoutesReply, error) {
 	if err != nil {
 		return RoutesReply{}, err
 	}
-	from, err := sources(binds)
+	from, err := sources(binds, r.Chosen || ucxDevicesGiven(Config{}))
 	return RoutesReply{Addresses: from}, err
 }
 
@@ -107,12 +117,13 @@ func (r *Run) peers(ctx context.Context, local, target *Config) error {
 	if len(local.Bind) == 0 {
 		return nil
 	}
-	rep, err := r.Peer.Routes(ctx, RoutesRequest{local.Bind})
+	chosen := ucxDevicesGiven(*local)
+	rep, err := r.Peer.Routes(ctx, RoutesRequest{local.Bind, chosen})
 	if err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
 	local.Peers = rep.Addresses
-	if target.Peers, err = sources(local.Bind); err != nil {
+	if target.Peers, err = sources(local.Bind, chosen); err != nil {
 		return err
 	}
 	// A library that does not bind what it connects goes out by the kernel's route.

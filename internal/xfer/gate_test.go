@@ -64,11 +64,11 @@ func TestStrangers(t *testing.T) {
 
 // Each side names all addresses from which its libraries may connect, its own first.
 func TestSources(t *testing.T) {
-	got, err := sources([]string{"127.0.0.1"})
+	got, err := sources([]string{"127.0.0.1"}, false)
 	if err != nil || got[0] != "127.0.0.1" || len(got) > maxPeers {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := sources([]string{"192.0.2.1"}); !errors.Is(err, ErrUnavailable) {
+	if _, err := sources([]string{"192.0.2.1"}, false); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("an address of no interface: %v", err)
 	}
 }

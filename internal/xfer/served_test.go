@@ -187,7 +187,7 @@ func TestServedRefusesAbsurdOpens(t *testing.T) {
 func TestServedRefusesAbsurdSeals(t *testing.T) {
 	s := servedFake(t, nil)
 	for _, bind := range [][]string{{"host.example"}, slices.Repeat([]string{"127.0.0.1"}, 1000)} {
-		if _, err := s.Routes(t.Context(), RoutesRequest{bind}); !errors.Is(err, ErrRefused) {
+		if _, err := s.Routes(t.Context(), RoutesRequest{Bind: bind}); !errors.Is(err, ErrRefused) {
 			t.Errorf("routes for %d addresses: %v", len(bind), err)
 		}
 	}
