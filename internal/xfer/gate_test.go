@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/testenv"
 )
 
 // A connection that the other side does not know is named, accepted or not, unless it
@@ -70,5 +73,59 @@ func TestSources(t *testing.T) {
 	}
 	if _, err := sources([]string{"192.0.2.1"}, false); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("an address of no interface: %v", err)
+	}
+}
+
+// Where the packets of a connection are dropped, opening a transport has an end too.
+func TestDroppedPackets(t *testing.T) {
+	for _, provider := range []string{"ucx:tcp", "tcp", "tcp;ofi_rxm"} {
+		t.Run(provider, func(t *testing.T) {
+			ctx := context.Background()
+			withdraw, err := Admit(Config{Peers: []string{"127.0.0.99"}}) // nobody
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer withdraw()
+			var eps [2]Endpoint
+			var addresses [2][]byte
+			for i, role := range []Role{Initiator, Target} {
+				ep, err := Open(ctx, Config{Provider: provider, Role: role, Bind: []string{"127.0.0.1"}, Ops: []engine.Op{engine.Read},
+					Streams: 1, Rails: 1, Poll: engine.Yield, Timeout: time.Second, Device: -1})
+				testenv.Need(t, provider, err)
+				buf, err := mem.New(mem.Host, 0, 4096)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := ep.Register(buf); err != nil {
+					t.Fatal(err)
+				}
+				if addresses[i], err = ep.Address(); err != nil {
+					t.Fatal(err)
+				}
+				eps[i] = ep
+			}
+			plan, err := engine.NewPlan([]engine.Piece{{Len: 4096}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got error
+			for i := range 2 {
+				if err := eps[1-i].Connect(ctx, addresses[i]); got == nil {
+					got = err
+				}
+			}
+			if got == nil {
+				_, got = eps[0].Transfer(ctx, engine.Read, []*engine.Plan{plan}, 1)
+			}
+			if got == nil {
+				t.Error("a transfer came about")
+			}
+			t.Log(got)
+			for _, ep := range eps {
+				if err := ep.Close(); err != nil && !errors.Is(err, ErrNotClosed) {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package xfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/xferbench/xferbench/cgo/engine"
 	"github.com/xferbench/xferbench/cgo/mem"
@@ -43,6 +45,7 @@ type ucxEndpoint struct {
 	efa     bool
 	notes   []string
 	armed   engine.Op
+	stuck   bool // a thread is inside a worker
 }
 
 // OpenUCX opens provider "ucx" (UCX chooses its transports) or "ucx:LIST",
@@ -263,11 +266,11 @@ func (e *ucxEndpoint) Connect(ctx context.Context, peer []byte) error {
 		e.notes = append(e.notes, fmt.Sprintf("UCX %s here, %s at the peer", e.lib.Version(), a.Version))
 	}
 	e.key = a.Key
+	if err := e.connectWorkers(ctx, a); err != nil {
+		return err
+	}
 	lanes := make([]engine.Lane, len(e.workers))
 	for i, w := range e.workers {
-		if err := w.Connect(a.Workers[i], a.Key, a.Base, a.Length, a.Labels[i]); err != nil {
-			return ucxError(err)
-		}
 		lanes[i] = w.Lane()
 	}
 	g, err := engine.NewGroup(lanes, engine.Config{Poll: e.cfg.Poll, Timeout: e.cfg.Timeout})
@@ -276,6 +279,35 @@ func (e *ucxEndpoint) Connect(ctx context.Context, peer []byte) error {
 	}
 	e.group = g
 	return g.Start()
+}
+
+// connectWorkers gives the endpoint up when UCX does not come back: by default it
+// waits in connect(2), which takes two minutes where packets are dropped.
+func (e *ucxEndpoint) connectWorkers(ctx context.Context, a ucxAddress) error {
+	workers := e.workers
+	done := make(chan error, 1)
+	go func() {
+		for i, w := range workers {
+			if err := w.Connect(a.Workers[i], a.Key, a.Base, a.Length, a.Labels[i]); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	limit := cmp.Or(max(e.cfg.Timeout, 0), fabricTimeout)
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return ucxError(err)
+	case <-ctx.Done():
+		e.stuck = true
+		return context.Cause(ctx)
+	case <-late.C:
+		e.stuck = true
+		return fmt.Errorf("%w: %s has not connected within %v: does a firewall, or NAT, keep its ports from the other side?", ErrUnavailable, e.cfg.Provider, limit)
+	}
 }
 
 var errNotConnected = errors.New("the endpoint is not connected")
@@ -321,6 +353,10 @@ func (e *ucxEndpoint) Fault() error {
 
 func (e *ucxEndpoint) Close() error {
 	var errs []error
+	if e.stuck {
+		e.workers, e.mem, e.ctx, e.stuck = nil, nil, nil, false
+		return fmt.Errorf("%s: %w: it still connects", e.cfg.Provider, ErrNotClosed)
+	}
 	if e.group != nil {
 		err := e.group.Close()
 		e.group = nil
