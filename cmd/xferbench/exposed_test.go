@@ -87,7 +87,8 @@ func TestLocalRunListensOnLoopback(t *testing.T) {
 	a, _, _ := testenv.Hosts(t, testenv.Link{})
 	for _, provider := range localProviders {
 		t.Run(provider, func(t *testing.T) {
-			p := spawn(t, a.Command(t.Context(), bin, append([]string{"-p", provider, "--no-namespace"}, brief...)...))
+			p := spawn(t, a.Command(t.Context(), bin, slices.Concat([]string{"-p", provider, "--no-namespace"}, brief,
+				[]string{"--blocks", "100000", "--budget", "1s"})...))
 			seen := p.listening(p.ended)
 			p.exits(0)
 			if len(seen) == 0 {
