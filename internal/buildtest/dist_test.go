@@ -229,22 +229,17 @@ func TestDistRuns(t *testing.T) {
 }
 
 // TestDistLoopback moves data between two processes of each program over
-// loopback TCP. Under emulation both are started here: a program cannot start
-// its own peer there.
+// loopback TCP. Under emulation both are started here, and the target as a
+// program that starts it does: a program cannot start another there.
 func TestDistLoopback(t *testing.T) {
 	_, archives := distArchives(t)
 	for _, arch := range []string{"amd64", "arm64"} {
 		t.Run(arch, func(t *testing.T) {
 			start := starter(t, arch, unpack(t, archives[arch]))
-			secret := filepath.Join(t.TempDir(), "secret")
-			if err := os.WriteFile(secret, []byte("a secret of the two sides of this test"), 0o600); err != nil {
-				t.Fatal(err)
-			}
 			ctx := within(t, 3*time.Minute)
-			serve := start(ctx, "serve", "--once", "--listen", "127.0.0.1:0", "--secret-file", secret)
-			peer, served := servedAt(t, serve)
+			peer, served := servedAt(t, start(ctx, "serve", "--once", "--attached", "--listen", "127.0.0.1:0"))
 			out := run(t, start(ctx, "--provider", "socket", "--size", "1MB", "--budget", "2s", "--no-ceiling", "--no-record",
-				"--timeout", "60s", "--secret-file", secret, peer))
+				"--timeout", "60s", peer))
 			if !regexp.MustCompile(`(?m)^socket +read +merged .* ok$`).MatchString(out) {
 				t.Errorf("no verified row of socket READ:\n%s", out)
 			}
@@ -255,12 +250,15 @@ func TestDistLoopback(t *testing.T) {
 	}
 }
 
-// servedAt starts a serve command and returns the host:port that it prints, and
-// a function that waits for its end.
+// servedAt starts an attached serve command and returns the PEER that it prints,
+// and a function that waits for its end.
 func servedAt(t *testing.T, serve *exec.Cmd) (peer string, wait func() error) {
 	t.Helper()
 	stdout, err := serve.StdoutPipe()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serve.StdinPipe(); err != nil { // open until its end
 		t.Fatal(err)
 	}
 	var stderr strings.Builder
@@ -279,7 +277,7 @@ func servedAt(t *testing.T, serve *exec.Cmd) (peer string, wait func() error) {
 		}
 	})
 	var text strings.Builder
-	line := regexp.MustCompile(`(?m)^xferbench .* (\S+:\d+)\n`)
+	line := regexp.MustCompile(`(?m)^xferbench (\S+#\S+)\n`)
 	for buf := make([]byte, 4096); ; {
 		n, err := stdout.Read(buf)
 		text.Write(buf[:n])
