@@ -88,7 +88,7 @@ func TestLocalRunListensOnLoopback(t *testing.T) {
 	for _, provider := range localProviders {
 		t.Run(provider, func(t *testing.T) {
 			p := spawn(t, a.Command(t.Context(), bin, slices.Concat([]string{"-p", provider, "--no-namespace"}, brief,
-				[]string{"--blocks", "100000", "--budget", "1s"})...))
+				[]string{"--blocks", "100000", "--budget", "400ms"})...))
 			seen := p.listening(p.ended)
 			p.exits(0)
 			if len(seen) == 0 {

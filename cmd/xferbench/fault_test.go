@@ -495,6 +495,7 @@ func TestWrongToken(t *testing.T) {
 }
 
 func TestOtherVersion(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	old := filepath.Join(t.TempDir(), "xferbench")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -591,6 +592,7 @@ func TestQueueOverflow(t *testing.T) {
 
 // cut pulls the cable between two hosts in the middle of a run.
 func TestLinkCut(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	for _, p := range []string{"tcp", "ucx:tcp", "socket"} {
 		t.Run(p, func(t *testing.T) {
 			a, b, links := testenv.Hosts(t, testenv.Link{})

@@ -138,6 +138,7 @@ func (p *proc) measures() bool {
 // Nobody but the peer connects from the first moment on, and once all transports
 // have made their first transfer nobody does at all; the run sees nothing of it.
 func TestStrangersStayOutside(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	h := newTwoHosts(t)
 	for _, provider := range []string{"tcp", "tcp;ofi_rxm", "net", "sockets", "ucx", "ucx:tcp"} {
 		t.Run(provider, func(t *testing.T) {

@@ -201,6 +201,7 @@ func TestRefusalsLeaveNothing(t *testing.T) {
 
 // A connection that says nothing is closed, before TLS and after it.
 func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	_, address, _ := target(t)
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -124,7 +124,7 @@ func TestInterruptWhileStarting(t *testing.T) {
 	start := time.Now()
 	xferbench(t, "--provider", "tcp,ucx", "--size", "1MB", "--no-ceiling", "--blocks", "1", "--no-record").exits(0)
 	usual := time.Since(start)
-	for i := range 20 {
+	for i := range 12 {
 		rec := filepath.Join(t.TempDir(), "r.jsonl")
 		r := xferbench(t, "--provider", "tcp,ucx", "--size", "1MB", "--no-ceiling", "--blocks", "1000000", "--budget", "0",
 			"--record", rec)
@@ -132,7 +132,7 @@ func TestInterruptWhileStarting(t *testing.T) {
 		// The shell's own start-up is not this program's: Go's handlers are there
 		// after some ms.
 		r.until("it has begun", func() bool { return len(r.children()) > 0 })
-		time.Sleep(usual * time.Duration(i) / 20)
+		time.Sleep(usual * time.Duration(i) / 12)
 		if err := syscall.Kill(-r.cmd.Process.Pid, syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}

@@ -48,6 +48,7 @@ const page = "HTTP/1.1 200 OK\r\n\r\n"
 // Servers that do not end, send elsewhere or speak something else are given up,
 // with words about it.
 func TestTTFTServersThatAreNone(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(secure.Close)
 	long := strings.Repeat("x", 1<<16)
@@ -78,6 +79,7 @@ func TestTTFTServersThatAreNone(t *testing.T) {
 
 // What a server does to the requests themselves is in the text, in its own words.
 func TestTTFTRequestsThatGoWrong(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	event := "data: {\"choices\":[{\"text\":\"a\"}]}\n\n"
 	for name, tt := range map[string]struct {
 		answer func(net.Conn)

@@ -31,7 +31,7 @@ func shmOf(t *testing.T, pids ...int) []string {
 // Whoever is killed, and when: the side that is left removes what both had in
 // /dev/shm, and when none is, the next run does.
 func TestKilledLeavesNoSharedMemory(t *testing.T) {
-	const moments = 20
+	const moments = 8 // make soak has more
 	args := func(line string) []string {
 		return []string{"--provider", "shm", "--size", "1MB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1000000", "--budget", "0",
 			"--timeout", timeout.String(), "--no-record", line}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -204,6 +205,9 @@ func (k *keeper) attend() (e Ended) {
 		if !impatient {
 			k.reap()
 		}
+		// A terminal's signal reaches both, and that process before it has a
+		// handler, or this one later.
+		e.Interrupted = e.Interrupted || stopped(werr)
 		e.Err = fmt.Errorf("the measuring process %w", Ending(werr, k.words.String()))
 	}
 	if err := k.pipe.Close(); err != nil && e.Err == nil && k.done == nil {
@@ -242,6 +246,17 @@ func (k *keeper) read(said chan<- struct{}) {
 			return // the other end is gone
 		}
 	}
+}
+
+// stopped reports whether err is the end of a process by a signal that asks for
+// an end in order.
+func stopped(err error) bool {
+	var x *exec.ExitError
+	if !errors.As(err, &x) {
+		return false
+	}
+	ws, ok := x.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && slices.Contains(Stops(), os.Signal(ws.Signal()))
 }
 
 // signal sends s to the process; one that is over needs none.
