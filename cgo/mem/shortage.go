@@ -48,6 +48,14 @@ func Shortage(errno syscall.Errno, shared uint64) (what, next string) {
 // moreFiles is the next step where descriptors are short.
 const moreFiles = "raise ulimit -n (LimitNOFILE= of a systemd unit, docker --ulimit nofile=N), or use fewer --streams"
 
+// MoreFiles is the next step where err is for want of descriptors, "" else.
+func MoreFiles(err error) string {
+	if errors.Is(err, syscall.EMFILE) {
+		return moreFiles
+	}
+	return ""
+}
+
 // NeedFiles is the error of a process that cannot open n more files, nil if it
 // can: libraries crash for want of them.
 func NeedFiles(n int) error {

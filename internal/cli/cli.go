@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/units"
@@ -51,7 +52,7 @@ func run(kept *remote.Kept, args []string, stdin io.Reader, stdout, stderr io.Wr
 	// Go would end the process with 2, the code of usage errors.
 	defer func() {
 		if p := recover(); p != nil {
-			fmt.Fprintf(stderr, "xferbench: internal error: %v\n%s", p, debug.Stack())
+			fmt.Fprintf(stderr, "xferbench: internal error: %s\n%s", units.Printable(fmt.Sprint(p)), debug.Stack())
 			code = 1
 		}
 	}()
@@ -69,7 +70,12 @@ func run(kept *remote.Kept, args []string, stdin io.Reader, stdout, stderr io.Wr
 	if errors.As(err, &silent) && silent.err == nil {
 		return code
 	}
-	fmt.Fprintf(stderr, "xferbench: %s\n", units.Printable(tidy(err)))
+	text := units.Printable(tidy(err))
+	// Any call may be the one that finds no descriptor left.
+	if next := mem.MoreFiles(err); !strings.Contains(text, next) {
+		text += "; " + next
+	}
+	fmt.Fprintf(stderr, "xferbench: %s\n", text)
 	if code == 2 {
 		fmt.Fprintln(stderr, "Run xferbench --help for usage.")
 	}
@@ -108,18 +114,23 @@ func interruptible(kept *remote.Kept) (context.Context, func()) {
 // exitCode is the code of an error from any command.
 func exitCode(err error) int {
 	var e *exitError
-	if errors.As(err, &e) {
+	found := errors.As(err, &e)
+	if errors.Is(err, syscall.EMFILE) && (!found || e.code < 3) {
+		return 3 // whatever the descriptor was for
+	}
+	if found {
 		return e.code
 	}
 	return raw.ExitCode(err)
 }
 
 // tidy puts joined errors on one line, the first cause first, and leaves out
-// the word that only decides the exit code.
+// the word that only decides the exit code, wherever an error wraps it.
 func tidy(err error) string {
 	var lines []string
 	for l := range strings.SplitSeq(err.Error(), "\n") {
-		if l = strings.TrimPrefix(strings.TrimSpace(l), raw.ErrUsage.Error()+": "); l != "" {
+		l = strings.ReplaceAll(" "+strings.TrimSpace(l), " "+raw.ErrUsage.Error()+": ", " ")
+		if l = strings.TrimSpace(l); l != "" {
 			lines = append(lines, l)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -198,7 +197,7 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 	if ctx.Err() != nil {
 		code = 130
 	}
-	return &exitError{code: code, err: errors.New(strings.ReplaceAll(err.Error(), session.ErrUsage.Error()+": ", ""))}
+	return &exitError{code: code, err: err}
 }
 
 func recordNote(w *record.Writer) string {

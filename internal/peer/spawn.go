@@ -127,19 +127,18 @@ func startLocal(ctx context.Context, timeout time.Duration, env, args []string) 
 // reads first.
 func start(ctx context.Context, cmd *exec.Cmd, what string, timeout, wait time.Duration, feed io.Reader) (*Child, error) {
 	c := &Child{cmd: cmd, done: make(chan struct{}), grace: timeout}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPeer, err)
+	var stdout io.Reader
+	var err error
+	if c.stdin, err = cmd.StdinPipe(); err == nil {
+		stdout, err = cmd.StdoutPipe()
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPeer, err)
-	}
-	c.stdin = stdin
 	cmd.Stderr = &c.stderr
 	// A process that ssh leaves in the background may keep standard error open.
 	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: starting %s: %w%s", ErrPeer, cmd.Path, err, shortOf(err))
 	}
 	lines := make(chan string, 1)
@@ -147,7 +146,7 @@ func start(ctx context.Context, cmd *exec.Cmd, what string, timeout, wait time.D
 	if feed != nil {
 		go func() {
 			// A child that ends early says why; the broken pipe is no news.
-			_, err := io.Copy(stdin, feed)
+			_, err := io.Copy(c.stdin, feed)
 			if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
 				fmt.Fprintf(&c.stderr, "\nsending the binary: %v", err)
 			}
