@@ -112,7 +112,7 @@ func fabricRows(bin string) []row {
 func isolationRows(bin string) (out []row) {
 	for _, p := range []string{"tcp", "ucx:tcp", "shm", "socket"} {
 		args := []string{"-p", p, "--size", strconv.Itoa(8 * mib), "--shape", "merged", "--iterations", "40"}
-		out = append(out, contest{work: p + " read, 8 MiB, in a namespace of its own", peer: "the host's network", unit: "GB/s",
+		out = append(out, contest{work: p + " read, 8 MiB, in a namespace", peer: "the host's network", unit: "GB/s",
 			ours: rate(bin, args...), theirs: rate(bin, append(args, "--no-namespace")...)})
 	}
 	return out

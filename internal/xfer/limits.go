@@ -1,6 +1,7 @@
 package xfer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -52,7 +53,7 @@ func checkLimits(c Config) error {
 	case c.Role != Initiator && c.Role != Target:
 		return fmt.Errorf("role %d: want %d or %d", c.Role, Initiator, Target)
 	case c.Streams < 0 || c.Rails < 0 || c.Streams > MaxLanes || c.Rails > MaxLanes || lanes > MaxLanes:
-		return fmt.Errorf("%d streams over %d rails: want at most %d lanes in all", c.Streams, c.Rails, MaxLanes)
+		return fmt.Errorf("%d streams on each of %d rails: want at most %d lanes in all", cmp.Or(c.Streams, 1), cmp.Or(c.Rails, 1), MaxLanes)
 	case c.Depth < 0 || c.Depth > MaxDepth || c.Depth*lanes > maxInFlight:
 		return fmt.Errorf("depth %d of %d lanes: want at most %d for one and %d for all", c.Depth, lanes, MaxDepth, maxInFlight)
 	case c.Chunk > maxChunk:
