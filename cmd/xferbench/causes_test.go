@@ -59,7 +59,11 @@ func TestSharedMemoryShort(t *testing.T) {
 // few they are.
 func TestFewFiles(t *testing.T) {
 	for _, provider := range []string{"tcp", "tcp;ofi_rxm", "sockets", "ucx:tcp", "ucx", "socket"} {
-		for _, files := range []int{8, 9, 10, 11, 12, 13, 16, 20, 24, 32, 40} {
+		limits := []int{16, 20, 24, 32, 40}
+		if provider == "tcp" {
+			limits = append(limits, 8, 9, 10, 11, 12, 13) // there is no transport yet
+		}
+		for _, files := range limits {
 			t.Run(fmt.Sprintf("%s/%d", provider, files), func(t *testing.T) {
 				p := after(t, fmt.Sprintf("ulimit -n %d", files), append([]string{"-p", provider, "--streams", "32"}, brief...)...)
 				if p.exits(3); strings.Contains(p.errs.String(), "open files") {
