@@ -8,14 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xferbench/xferbench/internal/report"
-	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
 )
 
 // newCompareCommand returns "xferbench compare".
 func newCompareCommand() *cobra.Command {
 	var (
 		o         report.CompareOptions
-		threshold string
+		threshold units.Percent
 	)
 	cmd := &cobra.Command{
 		Use:   "compare A B",
@@ -45,11 +45,8 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 			if !slices.Contains(report.CompareFormats(), o.Format) {
 				return usagef("--format %q is not known; use %s", o.Format, strings.Join(report.CompareFormats(), ", "))
 			}
-			if threshold != "" {
-				var err error
-				if o.Threshold, err = stats.ParseFraction(threshold); err != nil {
-					return usagef("--threshold: %w", err)
-				}
+			if o.Threshold = float64(threshold); cmd.Flags().Changed("threshold") && threshold == 0 {
+				return usagef("--threshold 0: want a slowdown above zero; without --threshold nothing is accepted or missed")
 			}
 			if slices.Contains(args, "last") {
 				warnState(cmd)
@@ -68,7 +65,7 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&threshold, "threshold", "", "slowdown that is accepted, such as `5%`; beyond it the exit code is 5")
+	f.Var(&threshold, "threshold", "slowdown that is accepted, such as `5%`; beyond it the exit code is 5")
 	f.StringVar(&o.Format, "format", "text", "`format` of the output: "+strings.Join(report.CompareFormats(), ", "))
 	f.BoolVar(&o.Wide, "wide", false, "all columns, however long the lines")
 	return cmd

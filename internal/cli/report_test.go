@@ -105,7 +105,7 @@ func TestCompare(t *testing.T) {
 		{"format", []string{"--format=csv", two, other}, 2, ""},
 		{"no file", []string{two, "none.jsonl"}, 2, ""},
 	} {
-		out, code, err := runCommand(newCompareCommand(), tt.args...)
+		out, code, err := runCommand(newRootCommand(), append([]string{"compare"}, tt.args...)...)
 		if code != tt.code || !strings.Contains(out, tt.want) {
 			t.Errorf("%s: exit code %d (%v), want %d and %q in\n%s", tt.name, code, err, tt.code, tt.want, out)
 		}

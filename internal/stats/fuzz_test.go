@@ -26,17 +26,6 @@ func bytesOf(xs ...float64) []byte {
 	return b
 }
 
-func FuzzParseFraction(f *testing.F) {
-	for _, s := range []string{"2%", "0.02", "2", "", "%", "1e-400%", "0x1p-2"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if v, err := ParseFraction(s); err == nil && !(v > 0 && !math.IsInf(v, 0)) {
-			t.Errorf("%q: %v without an error", s, v)
-		}
-	})
-}
-
 // FuzzEstimators feeds every estimator with arbitrary floats: an error or a
 // result in order, never a panic.
 func FuzzEstimators(f *testing.F) {

@@ -3,8 +3,6 @@ package stats
 import (
 	"fmt"
 	"math"
-	"strconv"
-	"strings"
 )
 
 // Width is the precision that a run has reached so far.
@@ -76,25 +74,4 @@ func width(logd []float64, target float64, o Options) (Width, error) {
 		w.Reached = w.N >= minSequential && w.Relative <= target
 	}
 	return w, nil
-}
-
-// ParseFraction reads a positive share as "2%", "2 %" or "0.02", the form of
-// --until-ci and --threshold, and returns it as a fraction. Without a per cent
-// sign the number must be below 1: "2" is refused, since it could mean either.
-func ParseFraction(s string) (float64, error) {
-	t := strings.TrimSpace(s)
-	num, pct := strings.CutSuffix(t, "%")
-	v, err := strconv.ParseFloat(strings.TrimSpace(num), 64)
-	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
-		return 0, fmt.Errorf("stats: %q is not a share; write 2%% or 0.02: %w", s, ErrOption)
-	}
-	if pct {
-		v /= 100
-	} else if v >= 1 {
-		return 0, fmt.Errorf("stats: share %q: write %s%% for per cent, or a fraction below 1: %w", s, t, ErrOption)
-	}
-	if v <= 0 {
-		return 0, fmt.Errorf("stats: share %q is not above zero: %w", s, ErrOption)
-	}
-	return v, nil
 }

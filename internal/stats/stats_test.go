@@ -446,19 +446,6 @@ func TestUntilWidth(t *testing.T) {
 	}
 }
 
-func TestParseFraction(t *testing.T) {
-	for in, want := range map[string]float64{"2%": 0.02, " 2 % ": 0.02, "0.02": 0.02, "150%": 1.5, "5e-1%": 0.005} {
-		if got, err := ParseFraction(in); err != nil || got != want {
-			t.Errorf("%q: %v, %v", in, got, err)
-		}
-	}
-	for _, in := range []string{"", "%", "2", "0", "0%", "-1%", "NaN", "nan%", "Inf%", "x", "2%%", "1e999%"} {
-		if got, err := ParseFraction(in); !errors.Is(err, ErrOption) {
-			t.Errorf("%q: %v, %v", in, got, err)
-		}
-	}
-}
-
 func TestShare(t *testing.T) {
 	part := []float64{40, 42, 38, 41, 39, 40}
 	s, err := ShareUnpaired(part, []float64{160, 158, 162, 161, 159, 160, 160}, 0.95)

@@ -78,8 +78,14 @@ func (v *Percent) Set(s string) error {
 	return nil
 }
 
-// String implements pflag.Value; [ParsePercent] reads it back.
-func (v *Percent) String() string { return percentString(float64(*v)) }
+// String implements pflag.Value; [ParsePercent] reads it back. It is "0", which
+// help leaves out, where the flag was not given.
+func (v *Percent) String() string {
+	if *v == 0 {
+		return "0"
+	}
+	return percentString(float64(*v))
+}
 
 // Type implements pflag.Value.
 func (*Percent) Type() string { return "percent" }

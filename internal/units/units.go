@@ -168,8 +168,9 @@ func ParseTokens(s string) (int64, error) {
 	return n, nil
 }
 
-// ParsePercent reads a percentage with its sign, "2%" → 0.02. A number without
-// the sign is refused, because 0.02 can be meant either way.
+// ParsePercent reads a share as a percentage, "2%", or as a fraction below 1,
+// "0.02"; both are 0.02. A number from 1 on without the sign is refused, because 2
+// can be meant either way.
 func ParsePercent(s string) (float64, error) {
 	num, unit, err := splitNumber("percentage", s)
 	if err != nil {
@@ -184,6 +185,10 @@ func ParsePercent(s string) (float64, error) {
 		f, _ := r.Quo(r, big.NewRat(100, 1)).Float64()
 		return f, nil
 	case "":
+		if r.Cmp(big.NewRat(1, 1)) < 0 {
+			f, _ := r.Float64()
+			return f, nil
+		}
 		pct := new(big.Rat).Mul(r, big.NewRat(100, 1))
 		return 0, fmt.Errorf("percentage %q has no %% sign: say %s%% or %s%%", s, num, ratString(pct))
 	}

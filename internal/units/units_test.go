@@ -105,13 +105,13 @@ func TestParseRate(t *testing.T) {
 }
 
 func TestParsePercent(t *testing.T) {
-	for in, want := range map[string]float64{"2%": 0.02, "0%": 0, "0.5%": 0.005, "150%": 1.5, "100%": 1, "33.3%": 0.333} {
+	for in, want := range map[string]float64{"2%": 0.02, "0%": 0, "0.5%": 0.005, "150%": 1.5, "100%": 1, "33.3%": 0.333, "0.02": 0.02, "0": 0, "0.999": 0.999} {
 		if got, err := ParsePercent(in); err != nil || got != want {
 			t.Errorf("ParsePercent(%q) = %v, %v; want %v", in, got, err, want)
 		}
 	}
 	for in, want := range map[string]string{
-		"0.02": "say 0.02% or 2%", "": "empty", "-2%": "negative", "NaN%": "does not start",
+		"2": "say 2% or 200%", "1": "say 1% or 100%", "1.5": "say 1.5% or 150%", "": "empty", "-2%": "negative", "NaN%": "does not start",
 		"2%%": "unknown unit", "2 %": "space", "%": "does not start",
 	} {
 		if got, err := ParsePercent(in); err == nil || !strings.Contains(err.Error(), want) {
