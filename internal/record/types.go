@@ -263,20 +263,21 @@ type Summary struct {
 	Simulated   bool   `json:"simulated,omitempty"`
 }
 
-// Comparison is the verdict on two conditions; see package stats.
+// Comparison is the verdict on two conditions; see package stats. What is not
+// known, such as an unbounded end of the interval, is nil and absent.
 type Comparison struct {
-	A           int     `json:"a"`
-	B           int     `json:"b"`
-	Verdict     string  `json:"verdict"` // different, no-difference, too-few, refused
-	Ratio       float64 `json:"ratio"`   // time of A over time of B
-	RatioLo     float64 `json:"ratio_lo"`
-	RatioHi     float64 `json:"ratio_hi"`
-	P           float64 `json:"p"`
-	PHolm       float64 `json:"p_holm"`
-	N           int     `json:"n"`
-	Detectable  float64 `json:"detectable"` // relative difference found with 80 % power
-	Interleaved bool    `json:"interleaved"`
-	Reason      string  `json:"reason,omitempty"`
+	A           int      `json:"a"`
+	B           int      `json:"b"`
+	Verdict     string   `json:"verdict"`                      // different, no-difference, too-few, refused
+	Ratio       *float64 `json:"time_b_over_time_a,omitempty"` // records before 2026-12 have "ratio", A over B
+	RatioLo     *float64 `json:"time_b_over_time_a_lo,omitempty"`
+	RatioHi     *float64 `json:"time_b_over_time_a_hi,omitempty"`
+	P           *float64 `json:"p,omitempty"`
+	PHolm       *float64 `json:"p_holm,omitempty"`
+	N           int      `json:"n"`
+	Detectable  *float64 `json:"detectable,omitempty"` // relative difference found with 80 % power
+	Interleaved bool     `json:"interleaved"`
+	Reason      string   `json:"reason,omitempty"`
 }
 
 // Levels of an Event.

@@ -85,7 +85,7 @@ func TestRow(t *testing.T) {
 	}
 }
 
-// A comparison line's ratio is time A over time B; a's blocks take exactly twice
+// A comparison line's ratio is time B over time A; a's blocks take exactly twice
 // as long as b's.
 func TestComparisonLine(t *testing.T) {
 	slow := [][]int64{{200}, {220}, {240}, {210}, {230}, {260}, {250}, {270}}
@@ -99,13 +99,32 @@ func TestComparisonLine(t *testing.T) {
 		t.Fatalf("%d comparisons", len(got))
 	}
 	c := got[0]
-	if c.A != 0 || c.B != 1 || c.Verdict != "different" || math.Abs(c.Ratio-2) > 1e-12 || math.Abs(c.RatioLo-2) > 1e-12 || math.Abs(c.RatioHi-2) > 1e-12 ||
-		c.P != 2.0/256 || c.N != 8 || !c.Interleaved {
+	half := func(f *float64) bool { return f != nil && math.Abs(*f-0.5) < 1e-12 }
+	if c.A != 0 || c.B != 1 || c.Verdict != "different" || !half(c.Ratio) || !half(c.RatioLo) || !half(c.RatioHi) ||
+		c.P == nil || *c.P != 2.0/256 || c.N != 8 || !c.Interleaved {
 		t.Errorf("%+v", c)
 	}
 	fastRow, slowRow, ratio, _ := a.Pairs[0].Faster()
 	if fastRow.Provider != "fast" || slowRow.Provider != "slow" || math.Abs(ratio-2) > 1e-12 {
 		t.Errorf("faster: %s, %s, %v", fastRow.Provider, slowRow.Provider, ratio)
+	}
+}
+
+// What is not known is absent from the line, where 0 would be a number.
+func TestComparisonLineUnknown(t *testing.T) {
+	two := [][]int64{{200}, {210}}
+	a := of(t, line([]record.Condition{cond(0, "x"), cond(1, "y")}, two, two))
+	b, err := record.Marshal(analysis.Comparisons(a)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, absent := range []string{"detectable", "_lo", "_hi"} {
+		if strings.Contains(string(b), absent) {
+			t.Errorf("two units a row, and %q is in %s", absent, b)
+		}
+	}
+	if want := `"time_b_over_time_a":1,`; !strings.Contains(string(b), want) {
+		t.Errorf("no %q in %s", want, b)
 	}
 }
 
@@ -157,7 +176,7 @@ func TestRefused(t *testing.T) {
 		tt.change(r)
 		a := of(t, r)
 		c := analysis.Comparisons(a)
-		if len(c) != 1 || c[0].Verdict != "refused" || !strings.Contains(c[0].Reason, tt.want) || c[0].Ratio != 0 {
+		if len(c) != 1 || c[0].Verdict != "refused" || !strings.Contains(c[0].Reason, tt.want) || c[0].Ratio != nil {
 			t.Errorf("%s: %+v", name, c)
 		}
 		if name == "check" && (a.Rows[0].HasSpeed() || a.Rows[0].Check() != "FAILED" || !a.Failed()) {

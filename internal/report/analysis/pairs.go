@@ -203,20 +203,18 @@ func Summaries(a *Analysis) []record.Summary {
 	return out
 }
 
-// Comparisons are the lines that a run appends to its record, one a pair or
-// bracket. Their ratio is time A over time B.
+// Comparisons are the lines that a run appends to its record, one for each pair
+// and bracket.
 func Comparisons(a *Analysis) []record.Comparison {
 	var out []record.Comparison
 	for _, p := range slices.Concat(a.Pairs, a.Brackets) {
 		v := p.Verdict
 		c := record.Comparison{A: p.A.ID, B: p.B.ID, Interleaved: true, Verdict: p.Outcome(), Reason: p.Refused}
 		if p.Refused == "" {
-			// JSON has no NaN and no infinity: what is not known stays 0.
-			c.N, c.P, c.PHolm = v.NA, v.P, v.PAdjusted
-			c.Ratio = finite(1 / v.Ratio)
-			c.Detectable = finite(v.MDE)
+			c.N, c.P, c.PHolm = v.NA, finite(v.P), finite(v.PAdjusted)
+			c.Ratio, c.Detectable = finite(v.Ratio), finite(v.MDE)
 			if v.Interval != nil {
-				c.RatioLo, c.RatioHi = finite(1/v.Interval.Hi), finite(1/v.Interval.Lo)
+				c.RatioLo, c.RatioHi = finite(v.Interval.Lo), finite(v.Interval.Hi)
 			}
 			if v.Kind == stats.TooFew {
 				c.Reason = fmt.Sprintf("%d units, %d are needed", min(v.NA, v.NB), v.Need)
@@ -243,9 +241,10 @@ func (p Pair) Outcome() string {
 
 func round(f float64) int64 { return int64(math.Round(f)) }
 
-func finite(f float64) float64 {
+// finite is f, or nil where it is no number that JSON has.
+func finite(f float64) *float64 {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return 0
+		return nil
 	}
-	return f
+	return &f
 }
