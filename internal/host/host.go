@@ -74,7 +74,11 @@ func (r Root) Inventory() record.Host {
 	if n, ok := r.number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"); ok {
 		h.HugePages = int(n)
 	}
-	h.MemlockSoft, _ = Memlock()
+	if soft, ok := r.LockedMemory(); ok && soft == ^uint64(0) {
+		h.Memlock = "unlimited"
+	} else if ok {
+		h.MemlockSoft = &soft
+	}
 	h.NICs = r.NICs()
 	return h
 }
@@ -109,16 +113,6 @@ func (r Root) InstanceType() string {
 		return ""
 	}
 	return r.text("/sys/devices/virtual/dmi/id/product_name")
-}
-
-// Memlock is the limit on locked memory in bytes, ^0 for none, which RDMA
-// registration counts against. Wraps: getrlimit(2).
-func Memlock() (soft, hard uint64) {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l); err != nil {
-		return 0, 0
-	}
-	return l.Cur, l.Max
 }
 
 // NICs lists network interfaces with a device or that are the loopback, and

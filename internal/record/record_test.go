@@ -18,7 +18,7 @@ import (
 func lines() []Line {
 	yes := true
 	return []Line{
-		Run{Schema: Schema, ID: "abc", Kind: "raw", StartUnixNs: 5, Argv: []string{"xferbench"}, Seed: 1<<63 + 1, Host: Host{Hostname: "h", MemlockSoft: ^uint64(0)}},
+		Run{Schema: Schema, ID: "abc", Kind: "raw", StartUnixNs: 5, Argv: []string{"xferbench"}, Seed: 1<<63 + 1, Host: Host{Hostname: "h", Memlock: "unlimited"}},
 		Condition{ID: 1, Provider: "tcp", Op: "read", Bytes: 458752000, Transport: Transport{Landing: map[string]string{"read": "local-completion"}}},
 		Cold{Provider: "tcp", FirstNs: 7},
 		Sample{Condition: 1, Phase: PhaseMeasure, TotalNs: 9, Verified: &yes},

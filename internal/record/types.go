@@ -66,7 +66,8 @@ type Host struct {
 	GPUs        []GPU    `json:"gpus,omitempty"`
 	NICs        []NIC    `json:"nics,omitempty"`
 	Address     string   `json:"address,omitempty"` // of the control channel
-	MemlockSoft uint64   `json:"memlock_bytes"`     // ^0: unlimited
+	Memlock     string   `json:"memlock,omitempty"` // "unlimited"; MemlockSoft is absent then
+	MemlockSoft *uint64  `json:"memlock_bytes,omitempty"`
 	HugePages   int      `json:"hugepages_2mib"`
 	Notes       []string `json:"notes,omitempty"`
 }

@@ -2,10 +2,12 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -280,9 +282,13 @@ func hostFacts(h record.Host) []htmlFact {
 	if h.Instance != "" {
 		fs = append(fs, htmlFact{"instance", h.Instance})
 	}
-	memlock := "unlimited"
-	if h.MemlockSoft != ^uint64(0) {
-		memlock = units.FormatBytes(int64(h.MemlockSoft))
+	memlock := cmp.Or(h.Memlock, "unknown")
+	switch soft := h.MemlockSoft; {
+	case soft == nil:
+	case *soft == ^uint64(0): // a record of before 2026-12
+		memlock = "unlimited"
+	default:
+		memlock = units.FormatBytes(int64(min(*soft, math.MaxInt64)))
 	}
 	fs = append(fs, htmlFact{"locked memory", memlock}, htmlFact{"huge pages of 2 MiB", fmt.Sprint(h.HugePages)})
 	for _, g := range h.GPUs {

@@ -58,7 +58,7 @@ type Spec struct {
 func host(name string) record.Host {
 	return record.Host{
 		Hostname: name, OS: "Synthetic OS 1", Kernel: "0.0.0-synthetic", Arch: "amd64", CPUModel: "synthetic CPU", CPUs: 8,
-		MemoryBytes: 64 << 30, NUMANodes: 1, Address: "192.0.2.1", MemlockSoft: ^uint64(0),
+		MemoryBytes: 64 << 30, NUMANodes: 1, Address: "192.0.2.1", Memlock: "unlimited",
 		NICs: []record.NIC{{Name: "lo", Kind: "net", MTU: 65536, NUMA: -1}, {Name: "eth0", Kind: "net", LinkBits: 25e9, MTU: 9001}},
 	}
 }
