@@ -249,13 +249,17 @@ func (e *Endpoint) Connect(peer Address) error {
 	return nil
 }
 
-// Lane hands the endpoint to a measuring loop; see [engine.NewGroup]. It is used
+// Lane hands the connected endpoint to a measuring loop; see [engine.NewGroup]. It is used
 // through: fi_read, fi_writemsg, fi_writedata (fi_rma(3)), fi_tsend, fi_tinject,
 // fi_trecv (fi_tagged(3)), fi_send, fi_inject, fi_senddata, fi_recv (fi_msg(3)),
 // fi_cq_read, fi_cq_readerr, fi_cq_strerror (fi_cq(3)), fi_eq_read, fi_eq_readerr
 // (fi_eq(3)).
 func (e *Endpoint) Lane() engine.Lane {
-	return engine.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops)}
+	var own uint64
+	if e.region != nil {
+		own = uint64(e.region.Len())
+	}
+	return engine.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: own, Peer: e.peer.Len}
 }
 
 // Drain waits until no operation that this side posted is in flight, for d at

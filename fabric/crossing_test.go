@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,14 +26,11 @@ func TestCrossingsDoNotGrowWithDescriptors(t *testing.T) {
 		groups[i] = g
 	}
 	crossings := func(n int) int64 {
-		plan, err := engine.NewPlan(make([]engine.Piece, n))
+		plan, err := engine.NewPlan(slices.Repeat([]engine.Piece{{Len: 8}}, n))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer plan.Free()
-		for i := range plan.Pieces() {
-			plan.Pieces()[i].Len = 8
-		}
 		plans := []*engine.Plan{plan}
 		if err := groups[1].Arm(t.Context(), engine.Write, plans, 1); err != nil {
 			t.Fatal(err)

@@ -385,6 +385,8 @@ type Worker struct {
 	lane   *C.struct_xb_ucx_lane
 	report string
 	label  uint32
+
+	own, peer uint64 // bytes of the two regions
 }
 
 // NewWorker makes a worker whose operations are local to m.
@@ -395,11 +397,11 @@ func (c *Context) NewWorker(m *Memory) (*Worker, error) {
 	if lane == nil {
 		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more"+environmentWords(c.plan.inForce))
 	}
-	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.uint64_t(m.length), C.int(m.kind), &m.cuda)
+	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.int(m.kind), &m.cuda)
 	c.children++
 	var label [4]byte
 	rand.Read(label[:]) // never fails
-	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:])}, nil
+	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: uint64(m.length)}, nil
 }
 
 // Label is a random number that begins the tags of the messages to this worker, for
@@ -434,7 +436,7 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 			peer = 1
 		}
 		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&address[0]), unsafe.Pointer(&key[0]),
-			C.uint64_t(base), C.uint64_t(length), peer, &what)
+			C.uint64_t(base), peer, &what)
 	}
 	C.xb_ucx_lane_labels(w.lane, C.uint32_t(w.label), C.uint32_t(label))
 	w.c.lib.takeLog()
@@ -454,13 +456,14 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 		return w.c.lib.fail(C.GoString(what), st, ErrUnavailable,
 			"the two sides share no such transport; compare `ucx_info -d` on both")
 	}
+	w.peer = length
 	w.keep(C.xb_ucx_lane_print(w.lane))
 	return nil
 }
 
-// Lane is the worker for the measuring loop.
+// Lane is the connected worker for the measuring loop.
 func (w *Worker) Lane() engine.Lane {
-	return engine.Lane{Impl: unsafe.Pointer(w.lane), Ops: unsafe.Pointer(&C.xb_ucx_ops)}
+	return engine.Lane{Impl: unsafe.Pointer(w.lane), Ops: unsafe.Pointer(&C.xb_ucx_ops), Own: w.own, Peer: w.peer}
 }
 
 // describeWait bounds the wait for a lane's thread: an idle one polls every ms.

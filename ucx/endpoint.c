@@ -61,11 +61,10 @@ void xb_ucx_release_address(struct xb_ucx_lane *l, ucp_address_t *address)
 	l->u->worker_release_address(l->worker, address);
 }
 
-void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, uint64_t len, int memory_type,
+void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, int memory_type,
 			const struct xb_ucx_cuda *cuda)
 {
 	l->base = (unsigned char *)(uintptr_t)base;
-	l->len = len;
 	l->cuda = *cuda;
 	xb_ucx_lane_prepare(l, memh, memory_type);
 }
@@ -77,7 +76,7 @@ void xb_ucx_lane_labels(struct xb_ucx_lane *l, uint32_t label, uint32_t remote_l
 }
 
 ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, const void *rkey, uint64_t remote_base,
-				 uint64_t remote_len, int peer_errors, const char **what)
+				 int peer_errors, const char **what)
 {
 	ucp_ep_params_t params = {
 		.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
@@ -90,7 +89,6 @@ ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, con
 
 	l->peer_errors = peer_errors;
 	l->remote_base = remote_base;
-	l->remote_len = remote_len;
 	*what = "ucp_ep_create";
 	status = l->u->ep_create(l->worker, &params, &l->ep);
 	if (status != UCS_OK) {

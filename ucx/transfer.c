@@ -117,17 +117,6 @@ static int started(struct xb_ucx_lane *l, ucs_status_ptr_t r, const char *call)
 	return XB_FAIL;
 }
 
-static int outside(struct xb_ucx_lane *l, uint64_t off, uint64_t len, uint64_t room, const char *whose)
-{
-	if (off <= room && len <= room - off)
-		return 0;
-	if (!l->failed)
-		snprintf(l->err, sizeof(l->err), "a piece of %llu bytes at offset %llu is outside the %s region of %llu",
-			 (unsigned long long)len, (unsigned long long)off, whose, (unsigned long long)room);
-	l->failed = 1;
-	return 1;
-}
-
 /* Whether messages cannot be numbered. */
 static int too_many(struct xb_ucx_lane *l, uint64_t n)
 {
@@ -192,8 +181,7 @@ static int lane_post(void *p, int op, const struct xb_piece *pieces, uint64_t in
 		const struct xb_piece *q = &pieces[i];
 		int rc;
 
-		if (l->failed || outside(l, q->local, q->len, l->len, "local") ||
-		    (op != XB_SEND && outside(l, q->remote, q->len, l->remote_len, "remote")))
+		if (l->failed)
 			return XB_FAIL;
 		rc = started(l, start(l, op, q, index + i), calls[op]);
 		if (rc != XB_OK)
@@ -274,8 +262,6 @@ static int post_receives(struct xb_ucx_lane *l, struct xb_ucx_armed *a, const st
 		ucp_request_param_t param = l->recv;
 		ucs_status_ptr_t req;
 
-		if (outside(l, q->remote, q->len, l->len, "target's"))
-			return XB_FAIL;
 		*r = (struct xb_ucx_recv){ .armed = a };
 		param.user_data = r;
 		req = l->u->tag_recv_nbx(l->worker, l->base + q->remote, q->len, TAG(l->label, a->seq, a->posted), UINT64_MAX,

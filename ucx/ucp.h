@@ -130,7 +130,7 @@ struct xb_ucx_lane {
 	ucp_ep_h ep;
 	ucp_rkey_h rkey;
 	unsigned char *base;
-	uint64_t len, remote_base, remote_len;
+	uint64_t remote_base;
 	uint32_t label, remote_label; /* of what this side, and the peer, receives */
 	ucp_request_param_t rma, send, recv, ack_send, ack_recv, flush_param;
 
@@ -160,13 +160,13 @@ extern const struct xb_ops xb_ucx_ops;
 struct xb_ucx_lane *xb_ucx_lane_new(const struct xb_ucp *u, ucp_context_h context, ucs_status_t *status);
 ucs_status_t xb_ucx_lane_address(struct xb_ucx_lane *l, ucp_address_t **address, size_t *n);
 void xb_ucx_release_address(struct xb_ucx_lane *l, ucp_address_t *address);
-void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, uint64_t len, int memory_type,
+void xb_ucx_lane_memory(struct xb_ucx_lane *l, ucp_mem_h memh, uint64_t base, int memory_type,
 			const struct xb_ucx_cuda *cuda);
 /* The random part of the tags of what this side, and the peer, receives. */
 void xb_ucx_lane_labels(struct xb_ucx_lane *l, uint32_t label, uint32_t remote_label);
 /* Makes the endpoint and unpacks the peer's key; *what names the call that failed. */
 ucs_status_t xb_ucx_lane_connect(struct xb_ucx_lane *l, const void *address, const void *rkey, uint64_t remote_base,
-				 uint64_t remote_len, int peer_errors, const char **what);
+				 int peer_errors, const char **what);
 /* What UCX says of the endpoint; the caller frees it. For the lane's owner. */
 char *xb_ucx_lane_print(struct xb_ucx_lane *l);
 /* The same, asked of the thread that progresses the lane; NULL after wait_ns. */

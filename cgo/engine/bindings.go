@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -107,26 +108,32 @@ func (s Sample) Total() time.Duration { return time.Duration(s.DoneNs - s.BeginN
 
 // Plan is a list of pieces in C memory, read by a lane's thread.
 type Plan struct {
-	pieces *C.struct_xb_piece
-	n      int
-	bytes  uint64
+	pieces        *C.struct_xb_piece
+	n             int
+	bytes         uint64
+	local, remote uint64 // where the furthest pieces end
 }
 
 // NewPlan copies pieces to C memory; the caller frees it with [Plan.Free] once
-// no group uses it.
+// no group uses it. Its error matches [ErrOutside] where a piece goes beyond what
+// 64 bits can count.
 func NewPlan(pieces []Piece) (*Plan, error) {
 	p := &Plan{n: len(pieces)}
 	if len(pieces) == 0 {
 		return p, nil
+	}
+	for i, q := range pieces {
+		if q.Local+q.Len < q.Local || q.Remote+q.Len < q.Remote {
+			return nil, fmt.Errorf("piece %d (local offset %d, remote offset %d, %d bytes): %w", i, q.Local, q.Remote, q.Len, ErrOutside)
+		}
+		p.bytes += q.Len
+		p.local, p.remote = max(p.local, q.Local+q.Len), max(p.remote, q.Remote+q.Len)
 	}
 	p.pieces = (*C.struct_xb_piece)(C.malloc(C.size_t(len(pieces)) * C.sizeof_struct_xb_piece))
 	if p.pieces == nil {
 		return nil, fmt.Errorf("a plan of %d pieces: %w", len(pieces), syscall.ENOMEM)
 	}
 	copy(unsafe.Slice((*Piece)(unsafe.Pointer(p.pieces)), len(pieces)), pieces)
-	for _, q := range pieces {
-		p.bytes += q.Len
-	}
 	return p, nil
 }
 
@@ -136,8 +143,7 @@ func (p *Plan) Len() int { return p.n }
 // Bytes is the sum of the pieces' lengths.
 func (p *Plan) Bytes() uint64 { return p.bytes }
 
-// Pieces is a view of the plan's memory, valid until Free; it must not be
-// written while a group runs the plan.
+// Pieces is a view of the plan's memory to read, valid until Free.
 func (p *Plan) Pieces() []Piece {
 	return unsafe.Slice((*Piece)(unsafe.Pointer(p.pieces)), p.n)
 }
@@ -149,7 +155,12 @@ func (p *Plan) Free() {
 }
 
 // Lane is a transport's endpoint object and its table, a struct xb_ops.
-type Lane struct{ Impl, Ops unsafe.Pointer }
+type Lane struct {
+	Impl, Ops unsafe.Pointer
+	// Own and Peer are the bytes of this side's and of the peer's region. No
+	// operation goes beyond them: see [ErrOutside].
+	Own, Peer uint64
+}
 
 // Config sets how a group waits.
 type Config struct {
@@ -168,6 +179,8 @@ var (
 	ErrStopped = errors.New("stopped")
 	// ErrStuck: a lane's thread does not return from a call of its library.
 	ErrStuck = errors.New("the library does not return from a call")
+	// ErrOutside: a piece is not within its region. Nothing was posted.
+	ErrOutside = errors.New("a piece is outside its region")
 	// ErrClosed: the group is closed, or was never started.
 	ErrClosed = errors.New("the group's lanes do not run")
 )
@@ -197,7 +210,7 @@ func (e *Error) Is(target error) bool {
 // Group is a set of lanes that transfer together. Its methods are for one
 // goroutine at a time, except Stop and Fault.
 type Group struct {
-	lanes   int
+	lanes   []Lane
 	results *C.struct_xb_sample
 	room    int
 	running bool // from Start to Close
@@ -227,11 +240,11 @@ func NewGroup(lanes []Lane, cfg Config) (*Group, error) {
 	for i, l := range lanes {
 		C.xb_group_set(g, C.int(i), l.Impl, l.Ops)
 	}
-	return &Group{lanes: len(lanes), g: g}, nil
+	return &Group{lanes: slices.Clone(lanes), g: g}, nil
 }
 
 // Lanes is how many lanes the group has.
-func (g *Group) Lanes() int { return g.lanes }
+func (g *Group) Lanes() int { return len(g.lanes) }
 
 // Start begins one thread a lane, which progresses its queues until Close.
 func (g *Group) Start() error {
@@ -297,7 +310,10 @@ func (g *Group) Hot(hot bool) {
 // most depth operations in flight, and returns the samples of those that were
 // completed; with an error these may be fewer. Cancelling ctx stops it.
 func (g *Group) Transfer(ctx context.Context, op Op, plans []*Plan, iters, depth int) ([]Sample, error) {
-	if err := g.plan(plans); err != nil {
+	within := func(l Lane, p Piece) bool {
+		return p.Local+p.Len <= l.Own && (op == Send || p.Remote+p.Len <= l.Peer)
+	}
+	if err := g.plan(plans, within); err != nil {
 		return nil, err
 	}
 	if depth < 1 || depth > math.MaxUint32 {
@@ -306,7 +322,7 @@ func (g *Group) Transfer(ctx context.Context, op Op, plans []*Plan, iters, depth
 	if err := g.iterations(iters); err != nil {
 		return nil, err
 	}
-	if need := g.lanes * iters; g.room < need {
+	if need := len(g.lanes) * iters; g.room < need {
 		C.free(unsafe.Pointer(g.results))
 		g.results = (*C.struct_xb_sample)(C.calloc(C.size_t(need), C.sizeof_struct_xb_sample))
 		if g.results == nil {
@@ -320,14 +336,14 @@ func (g *Group) Transfer(ctx context.Context, op Op, plans []*Plan, iters, depth
 	var complete C.uint32_t
 	rc := C.xb_group_transfer(g.g, C.int(op), C.uint32_t(iters), C.uint32_t(depth),
 		g.results, &complete, &words[0], errLen)
-	return merge(unsafe.Slice((*laneSample)(unsafe.Pointer(g.results)), g.lanes*iters),
-		g.lanes, iters, int(complete)), cause(ctx, batchError(rc, &words))
+	return merge(unsafe.Slice((*laneSample)(unsafe.Pointer(g.results)), len(g.lanes)*iters),
+		len(g.lanes), iters, int(complete)), cause(ctx, batchError(rc, &words))
 }
 
 // Arm makes a target ready for iters transfers of its plans: receives are
 // posted, counted writes expected. It returns once the first can begin.
 func (g *Group) Arm(ctx context.Context, op Op, plans []*Plan, iters int) error {
-	if err := g.plan(plans); err != nil {
+	if err := g.plan(plans, func(l Lane, p Piece) bool { return p.Remote+p.Len <= l.Own }); err != nil {
 		return err
 	}
 	if err := g.iterations(iters); err != nil {
@@ -354,25 +370,33 @@ func (g *Group) Settle(ctx context.Context) (arrived int, err error) {
 
 // iterations holds iters within what the loop counts and memory can hold.
 func (g *Group) iterations(iters int) error {
-	if iters < 1 || iters > math.MaxInt32/g.lanes {
-		return fmt.Errorf("iters %d on %d lanes: want 1 to %d", iters, g.lanes, math.MaxInt32/g.lanes)
+	if most := math.MaxInt32 / len(g.lanes); iters < 1 || iters > most {
+		return fmt.Errorf("iters %d on %d lanes: want 1 to %d", iters, len(g.lanes), most)
 	}
 	return nil
 }
 
-func (g *Group) plan(plans []*Plan) error {
+// plan gives each lane its plan, which is within the lane's regions.
+func (g *Group) plan(plans []*Plan, within func(Lane, Piece) bool) error {
 	if !g.running {
 		return ErrClosed
 	}
 	if C.xb_group_stuck(g.g) != 0 {
 		return ErrStuck // that lane may still use its plan and its samples
 	}
-	if len(plans) != g.lanes {
-		return fmt.Errorf("%d plans for %d lanes", len(plans), g.lanes)
+	if len(plans) != len(g.lanes) {
+		return fmt.Errorf("%d plans for %d lanes", len(plans), len(g.lanes))
 	}
 	for i, p := range plans {
 		if p == nil {
 			return fmt.Errorf("lane %d has no plan", i)
+		}
+		l := g.lanes[i]
+		if !within(l, Piece{Local: p.local, Remote: p.remote}) {
+			j := slices.IndexFunc(p.Pieces(), func(q Piece) bool { return !within(l, q) })
+			q := p.Pieces()[j]
+			return fmt.Errorf("piece %d of lane %d (local offset %d, remote offset %d, %d bytes), regions of %d bytes here and %d at the peer: %w",
+				j, i, q.Local, q.Remote, q.Len, l.Own, l.Peer, ErrOutside)
 		}
 		C.xb_group_plan(g.g, C.int(i), p.pieces, C.uint64_t(p.n))
 	}

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -361,5 +362,66 @@ func TestPlan(t *testing.T) {
 	p.Free()
 	if empty, err := engine.NewPlan(nil); err != nil || empty.Len() != 0 {
 		t.Errorf("an empty plan: %v", err)
+	}
+}
+
+// No operation goes beyond a region: the batch is refused before anything is
+// posted, and what ends with the region is not.
+func TestOutside(t *testing.T) {
+	f := enginetest.New(enginetest.Behaviour{})
+	defer f.Free()
+	lane := f.Lane()
+	lane.Own, lane.Peer = 100, 50
+	g, err := engine.NewGroup([]engine.Lane{lane}, engine.Config{Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const transfer, arm = "transfer", "arm"
+	for _, tt := range []struct {
+		what string
+		op   engine.Op
+		p    engine.Piece
+		in   bool
+	}{
+		{transfer, engine.Read, engine.Piece{Local: 90, Remote: 40, Len: 10}, true},
+		{transfer, engine.Read, engine.Piece{Local: 91, Remote: 0, Len: 10}, false},
+		{transfer, engine.Read, engine.Piece{Local: 0, Remote: 41, Len: 10}, false},
+		{transfer, engine.Write, engine.Piece{Local: 0, Remote: 1 << 62, Len: 1}, false},
+		{transfer, engine.Write, engine.Piece{Local: 1 << 62, Remote: 0, Len: 0}, false},
+		{transfer, engine.Send, engine.Piece{Local: 90, Remote: 1 << 20, Len: 10}, true}, // the target looks
+		{transfer, engine.Send, engine.Piece{Local: 101, Remote: 0, Len: 0}, false},
+		{arm, engine.Send, engine.Piece{Local: 1 << 20, Remote: 90, Len: 10}, true},
+		{arm, engine.Send, engine.Piece{Local: 0, Remote: 91, Len: 10}, false},
+		{arm, engine.Write, engine.Piece{Local: 0, Remote: 91, Len: 10}, false},
+	} {
+		// The others are within.
+		p, err := engine.NewPlan([]engine.Piece{{Len: 1}, tt.p, {Len: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.what == transfer {
+			_, err = g.Transfer(t.Context(), tt.op, []*engine.Plan{p}, 1, 1)
+		} else if err = g.Arm(t.Context(), tt.op, []*engine.Plan{p}, 1); err == nil {
+			_, err = g.Settle(t.Context())
+		}
+		if (err == nil) != tt.in || !tt.in && (!errors.Is(err, engine.ErrOutside) || !strings.Contains(err.Error(), "piece 1 of lane 0")) {
+			t.Errorf("%s %v %+v: %v", tt.what, tt.op, tt.p, err)
+		}
+		p.Free()
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if posts := f.Counts().Posts; posts != 2*3 {
+		t.Errorf("%d posts, want those of the two transfers within", posts)
+	}
+	for _, p := range []engine.Piece{{Local: math.MaxUint64, Len: 1}, {Remote: math.MaxUint64 - 1, Len: 2}} {
+		if _, err := engine.NewPlan([]engine.Piece{p}); !errors.Is(err, engine.ErrOutside) {
+			t.Errorf("%+v: %v", p, err)
+		}
 	}
 }

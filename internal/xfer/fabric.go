@@ -44,7 +44,6 @@ type fabricEndpoint struct {
 	lanes  []*fabric.Endpoint
 	buf    *mem.Buffer
 	group  *engine.Group
-	peer   fabricAddress
 	notes  []string
 	armed  engine.Op
 	limits fabric.Limits // the least of all lanes
@@ -361,12 +360,11 @@ func (e *fabricEndpoint) Connect(ctx context.Context, peer []byte) error {
 	if err != nil {
 		return err
 	}
-	e.peer, e.group = a, g
+	e.group = g
 	return g.Start()
 }
 
-// checkPlans holds pieces within both regions and the provider's limits, since
-// the loop does not look.
+// checkPlans holds pieces within the provider's limits.
 func (e *fabricEndpoint) checkPlans(op engine.Op, plans []*engine.Plan) error {
 	if e.group == nil {
 		return errNotConnected
@@ -379,17 +377,9 @@ func (e *fabricEndpoint) checkPlans(op engine.Op, plans []*engine.Plan) error {
 		if i >= len(e.lanes) {
 			return fmt.Errorf("%d plans for %d lanes", len(plans), len(e.lanes))
 		}
-		local, remote := uint64(e.buf.Len()), e.peer.Lanes[i].Len
-		if e.cfg.Role == Target {
-			local, remote = remote, local
-		}
 		for j, q := range p.Pieces() {
 			if q.Len > most {
 				return fmt.Errorf("%w: piece %d has %d bytes, %s takes %d at most: use --chunk", ErrUnsupported, j, q.Len, e.cfg.Provider, most)
-			}
-			if q.Local > local || q.Len > local-q.Local || q.Remote > remote || q.Len > remote-q.Remote {
-				return fmt.Errorf("piece %d (local offset %d, remote offset %d, %d bytes) is outside the regions of %d and %d bytes",
-					j, q.Local, q.Remote, q.Len, local, remote)
 			}
 		}
 	}

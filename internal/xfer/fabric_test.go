@@ -378,7 +378,7 @@ func TestFabricUnavailable(t *testing.T) {
 	})
 }
 
-// What the loop does not look at is refused before it.
+// A plan that the endpoint cannot run is refused before anything is posted.
 func TestFabricPlansAreChecked(t *testing.T) {
 	needFabric(t)
 	p, err := startPair(t, fabricConfig("tcp", engine.Read), pairBytes)
@@ -390,10 +390,10 @@ func TestFabricPlansAreChecked(t *testing.T) {
 		piece engine.Piece
 		want  string
 	}{
-		"local":    {engine.Read, engine.Piece{Local: pairBytes, Len: 1}, "outside"},
-		"remote":   {engine.Read, engine.Piece{Remote: pairBytes - 1, Len: 2}, "outside"},
-		"overflow": {engine.Read, engine.Piece{Local: ^uint64(0), Len: 2}, "outside"},
-		"op":       {engine.Write, engine.Piece{Len: 1}, "opened for"},
+		"local":  {engine.Read, engine.Piece{Local: pairBytes, Len: 1}, "outside"},
+		"remote": {engine.Read, engine.Piece{Remote: pairBytes - 1, Len: 2}, "outside"},
+		"far":    {engine.Read, engine.Piece{Local: 1 << 63, Len: 2}, "outside"},
+		"op":     {engine.Write, engine.Piece{Len: 1}, "opened for"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			plans, err := newPlans([][]engine.Piece{{c.piece}})

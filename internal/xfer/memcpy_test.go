@@ -81,7 +81,7 @@ func TestMemcpyRefusesAPieceOutside(t *testing.T) {
 	if err := errors.Join(ep.Register(buf), ep.Connect(t.Context(), nil)); err != nil {
 		t.Fatal(err)
 	}
-	for _, q := range []engine.Piece{{Remote: 4000, Len: 97}, {Local: 4000, Len: 97}, {Local: 1, Len: ^uint64(0)}} {
+	for _, q := range []engine.Piece{{Remote: 4000, Len: 97}, {Local: 4000, Len: 97}, {Local: 1, Len: 1 << 62}} {
 		if _, err := ep.Transfer(context.Background(), engine.Write, []*engine.Plan{mustPlan(t, q)}, 1); err == nil {
 			t.Errorf("a copy of %+v in a buffer of 4096 succeeded", q)
 		}

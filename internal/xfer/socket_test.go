@@ -250,7 +250,7 @@ func TestVectors(t *testing.T) {
 	if v.at != 0 || v.iov[0].Len != 15 || v.iov[0].Base != &buf[0] || v.iov[1].Len != 10 || v.iov[1].Base != &buf[90] {
 		t.Errorf("after rewind: %+v", v.iov)
 	}
-	for _, bad := range []engine.Piece{{Local: 91, Len: 10}, {Local: 101, Len: 0}, {Local: 1, Len: ^uint64(0)}} {
+	for _, bad := range []engine.Piece{{Local: 91, Len: 10}, {Local: 101, Len: 0}, {Local: 1, Len: 1 << 63}} {
 		if err := (&vectors{}).addPieces(buf, mustPlan(t, bad), true); err == nil {
 			t.Errorf("piece %+v in a buffer of 100 was taken", bad)
 		}

@@ -1,0 +1,53 @@
+package fabric
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/engine"
+)
+
+// A user of this package alone cannot write beyond what was registered, here or at
+// the peer.
+func TestBounds(t *testing.T) {
+	from, to := local(t, "tcp", 256)
+	var groups [2]*engine.Group
+	for i, e := range []*Endpoint{from, to} {
+		g, err := engine.NewGroup([]engine.Lane{e.Lane()}, engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if err := g.Start(); err != nil {
+			t.Fatal(err)
+		}
+		groups[i] = g
+	}
+	const region = 1 << 20
+	for p, in := range map[engine.Piece]bool{
+		{Local: region - 8, Remote: region - 8, Len: 8}: true,
+		{Local: 0, Remote: region - 7, Len: 8}:          false,
+		{Local: region - 7, Remote: 0, Len: 8}:          false,
+	} {
+		plan, err := engine.NewPlan([]engine.Piece{p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer plan.Free()
+		plans := []*engine.Plan{plan}
+		if in {
+			if err := groups[1].Arm(t.Context(), engine.Write, plans, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := groups[0].Transfer(t.Context(), engine.Write, plans, 1, 1); (err == nil) != in || !in && !errors.Is(err, engine.ErrOutside) {
+			t.Errorf("%+v: %v", p, err)
+		}
+		if in {
+			if _, err := groups[1].Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
