@@ -18,6 +18,7 @@ func newReportCommand() *cobra.Command {
 		out    string
 		force  bool
 		wide   bool
+		run    string
 	)
 	cmd := &cobra.Command{
 		Use:   "report RECORD…",
@@ -45,7 +46,7 @@ without references to the network.`,
 			if slices.Contains(args, "last") {
 				warnState(cmd)
 			}
-			docs, err := report.Load(args...)
+			docs, err := report.Load(run, args...)
 			if err != nil {
 				return usagef("%w", err)
 			}
@@ -67,6 +68,7 @@ without references to the network.`,
 	f.StringVar(&format, "format", format, "`format` of the output: "+strings.Join(report.Formats(), ", "))
 	f.StringVarP(&out, "output", "o", "", "write to `FILE` instead of the terminal; one that exists is refused")
 	f.BoolVar(&force, "force", false, "replace the file of --output if it exists")
+	f.StringVar(&run, "run", "", "take the record of that run (`ID`) from a file that holds several, as after cat or >>")
 	f.BoolVar(&wide, "wide", false, "all columns, however long the lines")
 	return cmd
 }

@@ -283,7 +283,7 @@ func (f *rawFlags) measure(cmd *cobra.Command, w *record.Writer) error {
 	if w != nil {
 		err = errors.Join(err, w.Close())
 	}
-	if f.json == "" && len(rec.Samples) > 0 {
+	if f.json == "" && rec != nil && len(rec.Samples) > 0 {
 		a, aerr := analysis.Of(rec)
 		if aerr != nil {
 			return errors.Join(err, aerr)

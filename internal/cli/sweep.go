@@ -50,7 +50,7 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
 					return err
 				}
 			}
-			w, err := f.sweepRecord(plan)
+			w, err := f.sweepRecord(plan, cmd.Flags().Changed("seed"))
 			if err != nil {
 				return err
 			}
@@ -78,8 +78,8 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
 }
 
 // sweepRecord opens the record of a sweep that goes on, and takes its seed and
-// what it has measured; nil for a new one.
-func (f *rawFlags) sweepRecord(plan bool) (*record.Writer, error) {
+// what it has measured; nil for a new one. seeded: the seed was given.
+func (f *rawFlags) sweepRecord(plan, seeded bool) (*record.Writer, error) {
 	if !f.resume {
 		return nil, nil
 	}
@@ -92,6 +92,9 @@ func (f *rawFlags) sweepRecord(plan bool) (*record.Writer, error) {
 	r, err := record.Open(f.recordFile)
 	if err != nil {
 		return nil, usagef("%w", err)
+	}
+	if seeded && f.o.Seed != r.Run.Seed {
+		return nil, usagef("--seed %d, but %s has seed %d: leave --seed out", f.o.Seed, f.recordFile, r.Run.Seed)
 	}
 	if err := f.o.Resume(r); err != nil || plan {
 		return nil, err

@@ -36,7 +36,7 @@ type Output struct {
 var ErrInterrupted = errors.New("interrupted")
 
 // Run measures what o asks for. The record in memory has every line that was
-// written, also with an error; its last line is the End.
+// written, also with an error; its last line is the End. It is nil when nothing was.
 func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
 	p, err := o.plan()
 	if err != nil {
@@ -50,12 +50,16 @@ func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
 		// Append keeps the first run line; the rest continues it.
 		*s.rec = *o.resumed
 		s.rec.End = nil
+		s.going = &going{r: o.resumed}
 		s.start -= time.Now().UnixNano() - s.rec.Run.StartUnixNs
 	}
 	if o.Launches > 1 && o.Launch < 0 {
 		err = s.launches(ctx)
 	} else {
 		err = s.run(ctx)
+	}
+	if errors.Is(err, errOther) {
+		return nil, err
 	}
 	err = errors.Join(err, s.sumUp())
 	if cause := context.Cause(ctx); ctx.Err() != nil && errors.Is(cause, ErrInterrupted) {
@@ -103,15 +107,35 @@ type session struct {
 	out   Output
 	rec   *record.Record
 	start int64
+	going *going // nil: the record is a new one, or known to be of this experiment
 }
 
 // write appends a line to the record in memory, on disk and on stdout.
 func (s *session) write(l record.Line) error {
+	if s.going != nil {
+		lines, err := s.going.take(l)
+		if err != nil {
+			return err
+		}
+		if s.going.known() {
+			s.going = nil
+		}
+		for _, l := range lines {
+			if err := s.append(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	if c, ok := l.(record.Condition); ok && s.o.resumed != nil {
 		if _, there := s.rec.Condition(c.ID); there {
 			return nil
 		}
 	}
+	return s.append(l)
+}
+
+func (s *session) append(l record.Line) error {
 	if err := s.rec.Add(l); err != nil {
 		return err
 	}
@@ -133,8 +157,17 @@ func (s *session) write(l record.Line) error {
 
 // close writes the End, even after a run that failed before its first line.
 func (s *session) close(cause error) error {
-	if s.rec.Run.Schema == 0 {
+	if s.rec.Run.Schema == 0 || errors.Is(cause, errOther) {
 		return nil
+	}
+	if s.going != nil {
+		lines := s.going.held
+		s.going = nil
+		for _, l := range lines {
+			if err := s.append(l); err != nil {
+				return err
+			}
+		}
 	}
 	e := record.End{Status: record.StatusOK, EndUnixNs: time.Now().UnixNano(), ExitCode: ExitCode(cause)}
 	if cause != nil {
@@ -169,7 +202,7 @@ func ExitCode(err error) int {
 
 func (s *session) run(ctx context.Context) (err error) {
 	h := s.inventory()
-	line := record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: s.o.Kind, StartUnixNs: time.Now().UnixNano(),
+	line := record.Run{Schema: record.Schema, ID: s.id(), Kind: s.o.Kind, StartUnixNs: time.Now().UnixNano(),
 		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.o.Argv), Seed: s.o.Seed,
 		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches, Isolation: s.o.Isolation}
 	if err := s.fits(); err != nil {
@@ -205,6 +238,14 @@ func (s *session) run(ctx context.Context) (err error) {
 		}
 	}
 	return s.measure(ctx, side, client)
+}
+
+// id is a new run's, or that of the run that this one goes on with.
+func (s *session) id() string {
+	if s.o.resumed != nil {
+		return s.o.resumed.Run.ID
+	}
+	return rand.Text()[:12]
 }
 
 // fits refuses what this host's memory cannot hold before anything is started;
@@ -248,7 +289,7 @@ func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer
 
 func (s *session) design() *record.Design {
 	d := &record.Design{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, BudgetNs: int64(s.o.Budget), Order: "random",
-		UntilCIPpm: int64(s.o.UntilCI * 1e6)}
+		UntilCIPpm: int64(s.o.UntilCI * 1e6), Iterations: s.o.Iterations, Reuse: s.o.Reuse, Unchecked: s.o.NoVerify}
 	if s.o.RoundRobin {
 		d.Order = "round-robin"
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Record is a whole file in memory.
@@ -46,8 +47,36 @@ const maxLine = 16 << 20
 // Read reads a record. It takes what other programs do to such a file: a byte
 // order mark, CRLF, blank lines, and a last line without its newline. A last
 // line that is not whole was cut off by a crash and is left out; any other bad
-// line is an error that names it.
-func Read(r io.Reader) (*Record, error) {
+// line is an error that names it. Several records one after another (cat, >>) are
+// an error that matches [ErrSeveral] and names them: see [ReadRun].
+func Read(r io.Reader) (*Record, error) { return ReadRun(r, "") }
+
+// ErrSeveral is matched by the error of a file that holds several records.
+var ErrSeveral = errors.New("several records in one file")
+
+// ReadRun is Read for one of the records in a file that holds several: the one
+// whose run has the ID id.
+func ReadRun(r io.Reader, id string) (*Record, error) {
+	records, err := readAll(r)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, rec := range records {
+		if rec.Run.ID == id || id == "" && len(records) == 1 {
+			return rec, nil
+		}
+		names = append(names, fmt.Sprintf("%s (%s of %s)", rec.Run.ID, rec.Run.Kind, time.Unix(0, rec.Run.StartUnixNs).UTC().Format(time.DateTime)))
+	}
+	if id != "" {
+		return nil, fmt.Errorf("no run %q, but %s", id, strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("%w: %d runs, %s; `xferbench report --run ID` takes one", ErrSeveral, len(records), strings.Join(names, ", "))
+}
+
+// readAll reads the records of a file, in the order in which they begin.
+func readAll(r io.Reader) ([]*Record, error) {
+	var all []*Record
 	rec := &Record{}
 	br := bufio.NewReaderSize(r, 1<<16)
 	for n := 1; ; n++ {
@@ -61,18 +90,46 @@ func Read(r io.Reader) (*Record, error) {
 		}
 		line = bytes.TrimSpace(line)
 		if len(line) > 0 && (!last || json.Valid(line)) {
+			if other := another(line, all); other != nil {
+				rec = other
+			}
 			if err := rec.add(line); err != nil {
 				return nil, fmt.Errorf("line %d: %w", n, err)
+			}
+			if !slices.Contains(all, rec) {
+				all = append(all, rec)
 			}
 		}
 		if last {
 			break
 		}
 	}
-	if rec.Run.Schema == 0 {
+	if len(all) == 0 {
 		return nil, errors.New("no run line: this is not a record of xferbench")
 	}
-	return rec, nil
+	return all, nil
+}
+
+// another is the record that a run line goes on with, a new one for a run that is
+// none of all, and nil for any other line.
+func another(line []byte, all []*Record) *Record {
+	var run struct {
+		Type string   `json:"type"`
+		ID   string   `json:"id"`
+		Argv []string `json:"argv"`
+	}
+	if len(all) == 0 || !bytes.Contains(line, []byte(`"run"`)) || json.Unmarshal(line, &run) != nil || run.Type != "run" {
+		return nil
+	}
+	for _, rec := range all {
+		if rec.Run.ID == run.ID {
+			return rec
+		}
+	}
+	if slices.Contains(run.Argv, "--resume") {
+		return all[len(all)-1] // builds before 2026-12 gave each start an ID of its own
+	}
+	return &Record{}
 }
 
 // readLine reads up to a newline. With [io.EOF] it is what the file ends with
@@ -155,7 +212,10 @@ func into[T any](line []byte, list *[]T) error {
 }
 
 // Open reads the record file path; "last" is the newest in [Dir].
-func Open(path string) (*Record, error) {
+func Open(path string) (*Record, error) { return OpenRun(path, "") }
+
+// OpenRun is Open for the record of the run id; see [ReadRun].
+func OpenRun(path, id string) (*Record, error) {
 	if path == "last" {
 		var err error
 		if path, err = Last(); err != nil {
@@ -167,7 +227,7 @@ func Open(path string) (*Record, error) {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	defer f.Close()
-	r, err := Read(f)
+	r, err := ReadRun(f, id)
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", path, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -298,4 +299,52 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("record %v with error %v", r, err)
 		}
 	})
+}
+
+// Records one after another are told apart by the IDs of their runs; a resumed
+// run has one record.
+func TestSeveral(t *testing.T) {
+	run := func(id string, argv ...string) string {
+		b, err := Marshal(Run{Schema: Schema, ID: id, Kind: "sweep", Argv: argv, StartUnixNs: 1e18})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	const a, b = `{"type":"sample","total_ns":1}` + "\n", `{"type":"sample","total_ns":2}` + "\n"
+	for name, tt := range map[string]struct {
+		file, id string
+		want     []int64 // times of the samples; nil: an error
+		says     string
+	}{
+		"one":                      {run("x") + a, "", []int64{1}, ""},
+		"one by name":              {run("x") + a, "x", []int64{1}, ""},
+		"another name":             {run("x") + a, "y", nil, `no run "y", but x (sweep of 2001-09-09 01:46:40)`},
+		"resumed":                  {run("x") + a + run("x", "--resume") + b, "", []int64{1, 2}, ""},
+		"resumed, of an old build": {run("x") + a + run("y", "sweep", "--resume") + b, "", []int64{1, 2}, ""},
+		"two":                      {run("x") + a + run("y") + b, "", nil, "2 runs, x (sweep of"},
+		"the first of two":         {run("x") + a + run("y") + b, "x", []int64{1}, ""},
+		"the second of two":        {run("x") + a + run("y") + b, "y", []int64{2}, ""},
+		"two, one resumed":         {run("x") + a + run("y") + b + run("x") + a, "x", []int64{1, 1}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := ReadRun(strings.NewReader(tt.file), tt.id)
+			if tt.want == nil {
+				if err == nil || !strings.Contains(err.Error(), tt.says) || tt.id == "" != errors.Is(err, ErrSeveral) {
+					t.Fatalf("%v, want %q", err, tt.says)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []int64
+			for _, s := range r.Samples {
+				got = append(got, s.TotalNs)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("samples %v, want %v", got, tt.want)
+			}
+		})
+	}
 }

@@ -50,6 +50,9 @@ type Design struct {
 	UntilCIPpm  int64  `json:"until_ci_ppm,omitempty"` // stop at this relative half-width, in 1e-6
 	Order       string `json:"order"`                  // "random" or "round-robin"
 	Concurrency []int  `json:"concurrency,omitempty"`
+	Iterations  int    `json:"iterations,omitempty"` // asked for, in each batch; 0: the tool's choice
+	Reuse       bool   `json:"reuse,omitempty"`      // the same bytes in each transfer
+	Unchecked   bool   `json:"unchecked,omitempty"`  // no data checks
 }
 
 // Host is the inventory of one side.

@@ -24,11 +24,12 @@ type Document struct {
 	TTFT   *TTFTDocument      // nil for raw transfers
 }
 
-// Load opens records by path ("last" is the newest) and analyses each.
-func Load(paths ...string) ([]Document, error) {
+// Load opens records by path ("last" is the newest) and analyses each. run is the
+// ID of the one to take from files that hold several, "" where each holds one.
+func Load(run string, paths ...string) ([]Document, error) {
 	var out []Document
 	for _, p := range paths {
-		rec, err := record.Open(p)
+		rec, err := record.OpenRun(p, run)
 		if err != nil {
 			return nil, err
 		}
