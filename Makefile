@@ -18,7 +18,7 @@ EFA_INCLUDE := $(wildcard /opt/amazon/efa/include)
 export CGO_ENABLED := 1
 export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) $(addprefix -I,$(EFA_INCLUDE))
 
-.PHONY: help deps build demo test check fuzz bench verify-stats e2e test-rdma soak dist archives clean
+.PHONY: help deps build demo test conformance check fuzz bench verify-stats e2e test-rdma soak dist archives clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -33,9 +33,13 @@ build: deps ## build bin/xferbench
 demo: build ## install, build and measure a KV cache of 438 MB over libfabric's tcp
 	$(BIN) --provider tcp --size 438MB
 
-test: archives ## install what the tests need and run all of them; prints what was skipped
+test: archives ## install what the tests need and run them; prints what was skipped
 	@scripts/deps.sh test
-	XFERBENCH_DIST=$(CURDIR)/dist scripts/test.sh
+	XFERBENCH_DIST=$(CURDIR)/dist scripts/test.sh -but /internal/conformance
+
+conformance: deps ## every provider, operation, shape and library over loopback: one matrix (3 minutes)
+	@scripts/deps.sh test
+	scripts/test.sh -pass all ./internal/conformance
 
 check: ## gofmt, go vet, staticcheck, shellcheck, and every C file under -Wall -Wextra -Werror
 	@scripts/deps.sh build test

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What `make test` runs: every test, then the race detector, then the address
-# sanitizer (scripts/gotest), with the list of skipped tests at the end.
+# What `make test` and `make conformance` run: the tests, then those under the race
+# detector and the address sanitizer (scripts/gotest), with the list of skipped tests
+# at the end.
 #
 # A test that needs what this host lacks is skipped with its reason, unless its
 # need is named in XFERBENCH_REQUIRE (internal/testenv): then it fails. Unset,

@@ -12,7 +12,7 @@
 // that failed; the last thing it prints is the list of the tests that were
 // skipped, with their reasons, so that no skip goes unseen.
 //
-// Usage: gotest [-p N] [-timeout D] [-pass all,race,asan] [-slow D] [PACKAGE...]
+// Usage: gotest [-p N] [-timeout D] [-pass all,race,asan] [-slow D] [-but SUFFIX] [PACKAGE...]
 package main
 
 import (
@@ -35,6 +35,7 @@ func main() {
 	parallel := flag.Int("p", 2, "packages tested at a time")
 	timeout := flag.Duration("timeout", 10*time.Minute, "limit for one package in one pass")
 	passes := flag.String("pass", "all,race,asan", "comma-separated passes to run")
+	but := flag.String("but", "", "leave out the package whose path ends so")
 	slow := flag.Duration("slow", 30*time.Second, "name packages that take longer than this")
 	flag.Parse()
 	patterns := flag.Args()
@@ -42,7 +43,7 @@ func main() {
 		patterns = []string{"./..."}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ok, err := runPasses(ctx, strings.Split(*passes, ","), patterns, *parallel, *timeout, *slow)
+	ok, err := runPasses(ctx, strings.Split(*passes, ","), patterns, *but, *parallel, *timeout, *slow)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
@@ -53,12 +54,15 @@ func main() {
 	}
 }
 
-// runPasses runs the named passes over the packages that patterns match and
+// runPasses runs the named passes over the packages that patterns match, less but, and
 // prints the summary. ok tells that no test failed.
-func runPasses(ctx context.Context, passes, patterns []string, parallel int, timeout, slow time.Duration) (ok bool, err error) {
+func runPasses(ctx context.Context, passes, patterns []string, but string, parallel int, timeout, slow time.Duration) (ok bool, err error) {
 	pkgs, err := list(ctx, patterns)
 	if err != nil {
 		return false, err
+	}
+	if but != "" {
+		pkgs = slices.DeleteFunc(pkgs, func(p pkg) bool { return strings.HasSuffix(p.ImportPath, but) })
 	}
 	var skips, slowest, failures []string
 	for _, pass := range passes {
