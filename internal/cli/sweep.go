@@ -89,6 +89,9 @@ func (f *rawFlags) sweepRecord(plan, seeded bool) (*record.Writer, error) {
 	if _, err := os.Stat(f.recordFile); errors.Is(err, os.ErrNotExist) {
 		return nil, nil // nothing yet: the same command starts and resumes
 	}
+	if f.o.Launches > 1 {
+		return nil, usagef("--resume: %s is there, and a sweep of several launches cannot go on with a record yet: give another --record", f.recordFile)
+	}
 	r, err := record.Open(f.recordFile)
 	if err != nil {
 		return nil, usagef("%w", err)

@@ -36,6 +36,9 @@ func (s *session) launches(ctx context.Context) error {
 	}
 	// Every launch gets the seed that was printed; its blocks differ by launch.
 	args := slices.Clone(s.o.Argv[1:])
+	if s.o.Kind == "sweep" {
+		args = append(args, "--resume=false") // there was no record to go on with
+	}
 	args = append(args, "--no-record=true", "--record=", "--json=-", "--seed="+strconv.FormatUint(s.o.Seed, 10))
 	var worst error
 	for i := range s.o.Launches {
