@@ -100,7 +100,7 @@ PY
 
 mkdir -p "$root"
 root=$(cd "$root" && pwd)
-cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$root/yield.so" "$here/yield.c"
+cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$root/preload.so" "$here/preload.c"
 case ${1:-all} in
 all) make_env newest && make_env 0.15 ;;
 newest | 0.15) make_env "$1" ;;

@@ -108,7 +108,7 @@ func (v *version) write(x *tool, roles ...string) string {
 		x.t.Fatal(err)
 	}
 	variables := spec["variables"].(map[string]any)
-	variables["venv"], variables["yield"] = v.venv, filepath.Join(v.envs, "yield.so")
+	variables["venv"], variables["preload"] = v.venv, filepath.Join(v.envs, "preload.so")
 	engines := spec["engines"].(map[string]any)
 	for role := range engines {
 		if !slices.Contains(roles, role) {
