@@ -136,6 +136,7 @@ type going struct {
 // take is the lines that may be written now, l the last of them.
 func (g *going) take(l record.Line) ([]record.Line, error) {
 	var what, diff string
+	hold := true
 	switch l := l.(type) {
 	case record.Run:
 		what, diff = "the run", difference("", experiment(g.r.Run), experiment(l))
@@ -145,6 +146,7 @@ func (g *going) take(l record.Line) ([]record.Line, error) {
 		if !there {
 			break
 		}
+		hold = false // the record has it
 		what = fmt.Sprintf("condition %d (%s)", l.ID, l.Name)
 		// What follows from a transport's settings, such as operations, comes after them.
 		diff = cmp.Or(difference("transport", values(old)["transport"], values(l)["transport"]), difference("", values(old), values(l)))
@@ -153,7 +155,7 @@ func (g *going) take(l record.Line) ([]record.Line, error) {
 		return nil, fmt.Errorf("%w: %w: %s of %s: %s: its samples would be pooled; resume with the command that made the record, or give another --record",
 			ErrUsage, errOther, what, g.r.Path, diff)
 	}
-	if _, is := l.(record.Condition); !is {
+	if hold {
 		g.held = append(g.held, l)
 	}
 	if !g.known() {
