@@ -3,7 +3,6 @@ package fabric
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/xferbench/xferbench/cgo/engine"
 )
@@ -11,19 +10,7 @@ import (
 // A user of this package alone cannot write beyond what was registered, here or at
 // the peer.
 func TestBounds(t *testing.T) {
-	from, to := local(t, "tcp", 256)
-	var groups [2]*engine.Group
-	for i, e := range []*Endpoint{from, to} {
-		g, err := engine.NewGroup([]engine.Lane{e.Lane()}, engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer g.Close()
-		if err := g.Start(); err != nil {
-			t.Fatal(err)
-		}
-		groups[i] = g
-	}
+	groups := started(t)
 	const region = 1 << 20
 	for p, in := range map[engine.Piece]bool{
 		{Local: region - 8, Remote: region - 8, Len: 8}: true,
