@@ -37,7 +37,7 @@ test: archives ## install what the tests need and run them; prints what was skip
 	@scripts/deps.sh test
 	XFERBENCH_DIST=$(CURDIR)/dist scripts/test.sh -but /internal/conformance
 
-conformance: deps ## every provider, operation, shape and library over loopback: one matrix (3 minutes)
+conformance: deps ## every provider, operation, shape and library over loopback: one matrix (2 minutes)
 	@scripts/deps.sh test
 	scripts/test.sh -pass all ./internal/conformance
 

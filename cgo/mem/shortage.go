@@ -45,13 +45,17 @@ func Shortage(errno syscall.Errno, shared uint64) (what, next string) {
 	return "", ""
 }
 
-// moreFiles is the next step where descriptors are short.
-const moreFiles = "raise ulimit -n (LimitNOFILE= of a systemd unit, docker --ulimit nofile=N), or use fewer --streams"
+// The next steps where descriptors are short: for every command, and for one with
+// transports.
+const (
+	raiseFiles = "raise ulimit -n (LimitNOFILE= of a systemd unit, docker --ulimit nofile=N)"
+	moreFiles  = raiseFiles + ", or use fewer --streams"
+)
 
 // MoreFiles is the next step where err is for want of descriptors, "" else.
 func MoreFiles(err error) string {
 	if errors.Is(err, syscall.EMFILE) {
-		return moreFiles
+		return raiseFiles
 	}
 	return ""
 }

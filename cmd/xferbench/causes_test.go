@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
@@ -74,6 +76,24 @@ func TestFewFiles(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The same holds for commands without transports, and their record ends with the
+// code that the process ends with.
+func TestFewFilesElsewhere(t *testing.T) {
+	for _, files := range []int{8, 10, 13} {
+		rec := filepath.Join(t.TempDir(), "r.jsonl")
+		p := after(t, fmt.Sprintf("ulimit -n %d", files), "ttft", "--sim", "--iterations", "2", "--record", rec)
+		p.exits(3)
+		p.says("open files", "ulimit -n")
+		if strings.Contains(p.errs.String(), "--streams") {
+			t.Errorf("%d files: ttft has no --streams: %s", files, p.errs.String())
+		}
+		p.record = rec
+		p.closed(record.StatusFailed, 3)
+	}
+	p := after(t, "ulimit -n 8", "sweep", "--size", "1MB", "--record", "/dev/null/x")
+	p.exits(2) // no folder is no lack of descriptors
 }
 
 // A variable that keeps a provider from being seen is named with its value, for

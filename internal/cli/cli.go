@@ -114,23 +114,18 @@ func interruptible(kept *remote.Kept) (context.Context, func()) {
 // exitCode is the code of an error from any command.
 func exitCode(err error) int {
 	var e *exitError
-	found := errors.As(err, &e)
-	if errors.Is(err, syscall.EMFILE) && (!found || e.code < 3) {
-		return 3 // whatever the descriptor was for
-	}
-	if found {
+	if errors.As(err, &e) {
 		return e.code
 	}
 	return raw.ExitCode(err)
 }
 
 // tidy puts joined errors on one line, the first cause first, and leaves out
-// the word that only decides the exit code, wherever an error wraps it.
+// the word that only decides the exit code.
 func tidy(err error) string {
 	var lines []string
 	for l := range strings.SplitSeq(err.Error(), "\n") {
-		l = strings.ReplaceAll(" "+strings.TrimSpace(l), " "+raw.ErrUsage.Error()+": ", " ")
-		if l = strings.TrimSpace(l); l != "" {
+		if l = strings.TrimPrefix(strings.TrimSpace(l), raw.ErrUsage.Error()+": "); l != "" {
 			lines = append(lines, l)
 		}
 	}

@@ -189,6 +189,8 @@ func ExitCode(err error) int {
 		return 0
 	case errors.Is(err, ErrInterrupted):
 		return 130
+	case mem.MoreFiles(err) != "":
+		return 3 // whatever the descriptor was for
 	case errors.Is(err, ErrUsage), errors.Is(err, xfer.ErrTooLarge), errors.Is(err, xfer.ErrRefused):
 		return 2
 	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, xfer.ErrStranger),

@@ -19,9 +19,9 @@ int sched_yield(void)
 
 #ifdef __x86_64__
 /* Its attention uses the CPU's AMX tiles where there are any, without asking the
- * kernel for them. Other code of a process asks when it multiplies large matrices;
- * a decode engine whose KV cache comes from elsewhere has not by then, and dies by
- * SIGILL. Where the kernel or the CPU has none, the request fails and changes
+ * kernel for them: the worker of a decode engine died by SIGILL at its first
+ * transferred cache. Prefill engines ran, perhaps since something else in them had
+ * asked. Where the kernel or the CPU has none, the request fails and changes
  * nothing. Wraps: arch_prctl(2), ARCH_REQ_XCOMP_PERM. */
 enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
 

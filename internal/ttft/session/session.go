@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/pdsim"
@@ -344,6 +345,8 @@ func ExitCode(err error) int {
 		return 0
 	case errors.Is(err, context.Canceled):
 		return 130
+	case mem.MoreFiles(err) != "":
+		return 3 // whatever the descriptor was for
 	case errors.Is(err, ErrUsage):
 		return 2
 	case errors.Is(err, ErrUnavailable):
