@@ -50,7 +50,7 @@ fuzz: deps ## each fuzz target by itself for FUZZTIME (60s), with a table of wha
 
 bench: build ## this tool against its peers, interleaved, on the same work
 	@scripts/deps.sh test
-	$(GO) run ./bench $(BENCH_ARGS)
+	$(GO) run ./tools/bench $(BENCH_ARGS)
 
 verify-stats: deps ## the simulations that check the statistics' stated error rates
 	$(GO) test -count=1 -tags verifystats -timeout 60m ./internal/stats/...
@@ -60,7 +60,7 @@ e2e: build ## real vLLM engines of two releases over loopback, their KV transfer
 
 soak: build ## end, flood and abuse it at many moments, and count what goes wrong (SOAK_ARGS=-short: 3 minutes)
 	@scripts/deps.sh test
-	$(GO) run ./scripts/soak $(SOAK_ARGS)
+	$(GO) run ./tools/soak $(SOAK_ARGS)
 
 test-rdma: build ## verbs and UCX rc over Soft-RoCE in a virtual machine
 	@scripts/deps.sh rdma

@@ -5,14 +5,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 )
 
-// BenchmarkPost holds the time to post a descriptor through package engine
+// BenchmarkPost holds the time to post a descriptor through package loop
 // against the same loop written in C alone, in turn on the same endpoints: over
 // tcp, and over shm, where posting is cheapest (it takes no system call) and so
-// the engine's share largest. ratio is the median of the rounds' ratios of
+// the loop's share largest. ratio is the median of the rounds' ratios of
 // medians.
 func BenchmarkPost(b *testing.B) {
 	for _, provider := range []string{"tcp", "shm"} {
@@ -23,7 +23,7 @@ func BenchmarkPost(b *testing.B) {
 func benchmarkPost(b *testing.B, provider string) {
 	const n, iters = 256, 40
 	from, to := local(b, provider, n)
-	target, err := engine.NewGroup([]engine.Lane{to.Lane()}, engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second})
+	target, err := loop.NewGroup([]loop.Lane{to.Lane()}, loop.Config{Poll: loop.Yield, Timeout: 10 * time.Second})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -31,18 +31,18 @@ func benchmarkPost(b *testing.B, provider string) {
 	if err := target.Start(); err != nil {
 		b.Fatal(err)
 	}
-	pieces := make([]engine.Piece, n)
+	pieces := make([]loop.Piece, n)
 	for i := range pieces {
-		pieces[i] = engine.Piece{Local: uint64(i) * 64, Remote: uint64(i) * 64, Len: 64}
+		pieces[i] = loop.Piece{Local: uint64(i) * 64, Remote: uint64(i) * 64, Len: 64}
 	}
-	plan, err := engine.NewPlan(pieces)
+	plan, err := loop.NewPlan(pieces)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer plan.Free()
-	plans := []*engine.Plan{plan}
+	plans := []*loop.Plan{plan}
 	arm := func() {
-		if err := target.Arm(b.Context(), engine.Write, plans, iters); err != nil {
+		if err := target.Arm(b.Context(), loop.Write, plans, iters); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -72,11 +72,11 @@ func benchmarkPost(b *testing.B, provider string) {
 	}
 	b.ReportMetric(median(ratios), "ratio")
 	b.ReportMetric(median(alone), "C-ns/op")
-	b.ReportMetric(median(through), "engine-ns/op")
+	b.ReportMetric(median(through), "loop-ns/op")
 }
 
-func transfer(b *testing.B, from *Endpoint, plans []*engine.Plan, iters int) []engine.Sample {
-	g, err := engine.NewGroup([]engine.Lane{from.Lane()}, engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second})
+func transfer(b *testing.B, from *Endpoint, plans []*loop.Plan, iters int) []loop.Sample {
+	g, err := loop.NewGroup([]loop.Lane{from.Lane()}, loop.Config{Poll: loop.Yield, Timeout: 10 * time.Second})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func transfer(b *testing.B, from *Endpoint, plans []*engine.Plan, iters int) []e
 	if err := g.Start(); err != nil {
 		b.Fatal(err)
 	}
-	ss, err := g.Transfer(b.Context(), engine.Write, plans, iters, plans[0].Len())
+	ss, err := g.Transfer(b.Context(), loop.Write, plans, iters, plans[0].Len())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func median[T int64 | float64](in []T) float64 {
 func local(t testing.TB, provider string, depth int) (from, to *Endpoint) {
 	t.Helper()
 	lib := need(t)
-	found, err := lib.Find(Want{Provider: provider, Ops: []engine.Op{engine.Write}, Bind: "127.0.0.1", Landing: RemoteCount})
+	found, err := lib.Find(Want{Provider: provider, Ops: []loop.Op{loop.Write}, Bind: "127.0.0.1", Landing: RemoteCount})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/xferbench/xferbench/cgo/dl"
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // Bits of fi_getinfo(3) and codes of fi_errno(3).
@@ -303,18 +303,18 @@ func (l *Library) find(p Provider, c candidate, w Want) (*Found, *Error) {
 			landings = []Landing{RemoteCount, DeliveryComplete}
 		}
 	}
-	if !w.does(engine.Write) {
+	if !w.does(loop.Write) {
 		landings = landings[:1]
 	}
 	sends := []Sends{NoSends}
-	if w.does(engine.Send) {
+	if w.does(loop.Send) {
 		sends = []Sends{Tagged, Slots}
 	}
 	var last *Error
 	for _, landing := range landings {
 		for _, s := range sends {
 			q := c.query(w)
-			if w.does(engine.Write) && landing == DeliveryComplete {
+			if w.does(loop.Write) && landing == DeliveryComplete {
 				q.opFlags = opDeliveryComplete
 			}
 			if s == Tagged {
@@ -364,7 +364,7 @@ func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing,
 		return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Errno: errNoData,
 			Detail: fmt.Sprintf("offers only %s", strings.Join(slices.Compact(others), ", "))}
 	}
-	if w.does(engine.Write) && landing == RemoteCount {
+	if w.does(loop.Write) && landing == RemoteCount {
 		if i := f.Interfaces[0]; i.CQDataSize < 4 || C.uint64_t(i.info.mode)&modeRxCQData != 0 {
 			f.Free()
 			return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Kind: ErrUnsupported,

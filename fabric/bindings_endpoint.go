@@ -19,7 +19,7 @@ import (
 	"unsafe"
 
 	"github.com/xferbench/xferbench/cgo/dl"
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 )
 
@@ -82,7 +82,7 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 	w := f.want
 	how := C.struct_xb_ofi_open{
 		depth: C.uint32_t(cfg.Depth), initiator: flag(cfg.Initiator),
-		acked:   flag(w.does(engine.Send) || w.does(engine.Write) && f.Landing == RemoteCount),
+		acked:   flag(w.does(loop.Send) || w.does(loop.Write) && f.Landing == RemoteCount),
 		landing: C.int(f.Landing), sends: C.int(f.Sends), rma: flag(w.rma()), efa: flag(f.efa), no_shm: flag(w.NoShared),
 	}
 	var limits C.struct_xb_ofi_limits
@@ -249,17 +249,17 @@ func (e *Endpoint) Connect(peer Address) error {
 	return nil
 }
 
-// Lane hands the connected endpoint to a measuring loop; see [engine.NewGroup]. It is used
+// Lane hands the connected endpoint to a measuring loop; see [loop.NewGroup]. It is used
 // through: fi_read, fi_writemsg, fi_writedata (fi_rma(3)), fi_tsend, fi_tinject,
 // fi_trecv (fi_tagged(3)), fi_send, fi_inject, fi_senddata, fi_recv (fi_msg(3)),
 // fi_cq_read, fi_cq_readerr, fi_cq_strerror (fi_cq(3)), fi_eq_read, fi_eq_readerr
 // (fi_eq(3)).
-func (e *Endpoint) Lane() engine.Lane {
+func (e *Endpoint) Lane() loop.Lane {
 	var own uint64
 	if e.region != nil {
 		own = uint64(e.region.Len())
 	}
-	return engine.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: own, Peer: e.peer.Len}
+	return loop.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: own, Peer: e.peer.Len}
 }
 
 // Drain waits until no operation that this side posted is in flight, for d at

@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // started is the groups of an initiator and a target of one lane each, over tcp.
-func started(t *testing.T) (groups [2]*engine.Group) {
+func started(t *testing.T) (groups [2]*loop.Group) {
 	t.Helper()
 	from, to := local(t, "tcp", 256)
 	for i, e := range []*Endpoint{from, to} {
-		g, err := engine.NewGroup([]engine.Lane{e.Lane()}, engine.Config{Poll: engine.Yield, Timeout: 10 * time.Second})
+		g, err := loop.NewGroup([]loop.Lane{e.Lane()}, loop.Config{Poll: loop.Yield, Timeout: 10 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,17 +35,17 @@ func started(t *testing.T) (groups [2]*engine.Group) {
 func TestCrossingsDoNotGrowWithDescriptors(t *testing.T) {
 	groups := started(t)
 	crossings := func(n int) int64 {
-		plan, err := engine.NewPlan(slices.Repeat([]engine.Piece{{Len: 8}}, n))
+		plan, err := loop.NewPlan(slices.Repeat([]loop.Piece{{Len: 8}}, n))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer plan.Free()
-		plans := []*engine.Plan{plan}
-		if err := groups[1].Arm(t.Context(), engine.Write, plans, 1); err != nil {
+		plans := []*loop.Plan{plan}
+		if err := groups[1].Arm(t.Context(), loop.Write, plans, 1); err != nil {
 			t.Fatal(err)
 		}
 		before := runtime.NumCgoCall()
-		ss, err := groups[0].Transfer(t.Context(), engine.Write, plans, 1, 256)
+		ss, err := groups[0].Transfer(t.Context(), loop.Write, plans, 1, 256)
 		after := runtime.NumCgoCall()
 		if err != nil || len(ss) != 1 || ss[0].Ops != uint64(n) {
 			t.Fatalf("%d pieces: %v, %v", n, ss, err)

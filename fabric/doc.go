@@ -8,20 +8,20 @@
 // this host, and [Found.Open] makes an [Endpoint] of one of the answers. Both
 // sides register their region, exchange [Endpoint.Address] over a channel of
 // their own, and [Endpoint.Connect]. From then on the endpoint is driven by the
-// measuring loop of package engine through [Endpoint.Lane]:
+// measuring loop of package loop through [Endpoint.Lane]:
 //
 //	lib, err := fabric.Load("")
-//	found, err := lib.Find(fabric.Want{Provider: "tcp", Bind: "127.0.0.1", Ops: []engine.Op{engine.Read}})
+//	found, err := lib.Find(fabric.Want{Provider: "tcp", Bind: "127.0.0.1", Ops: []loop.Op{loop.Read}})
 //	ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{…})
 //	err = ep.Register(buf)
 //	err = ep.Connect(peer)
-//	group, err := engine.NewGroup([]engine.Lane{ep.Lane()}, …)
+//	group, err := loop.NewGroup([]loop.Lane{ep.Lane()}, …)
 //
 // # Threads
 //
 // An Endpoint has a fabric, a domain, queues and an address vector of its own
 // and shares nothing with others, so it is opened with FI_THREAD_DOMAIN: one
-// thread at a time may use it. While an engine.Group that holds its lane runs,
+// thread at a time may use it. While an loop.Group that holds its lane runs,
 // that thread is the group's, and only Close after Group.Close may follow.
 //
 // # API version

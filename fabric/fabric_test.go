@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
@@ -63,7 +63,7 @@ func FuzzParseProvider(f *testing.F) {
 // The hints of NIXL's plugin for efa; research: nixl libfabric_common.cpp.
 func TestQuery(t *testing.T) {
 	efa, direct, tcp := providers["efa"][0], providers["efa-direct"][0], providers["tcp"][0]
-	want := Want{Ops: []engine.Op{engine.Read}, Bind: "127.0.0.1"}
+	want := Want{Ops: []loop.Op{loop.Read}, Bind: "127.0.0.1"}
 	q := efa.query(want)
 	if q.mode != modeContext || q.mrMode != mrLocal|mrVirtAddr|mrAllocated|mrProvKey|mrHMEM || q.node != "" || q.manual {
 		t.Errorf("efa: %+v", q)
@@ -75,7 +75,7 @@ func TestQuery(t *testing.T) {
 	if q := direct.query(want); q.mode != modeContext|modeContext2 || q.caps&capLocalComm != 0 || q.caps&capRemoteComm == 0 {
 		t.Errorf("efa-direct without shared memory: %+v", q)
 	}
-	want.Ops = []engine.Op{engine.Send}
+	want.Ops = []loop.Op{loop.Send}
 	if q := tcp.query(want); q.node != "127.0.0.1" || q.caps&capRMA != 0 || q.caps&capHMEM != 0 || !q.manual {
 		t.Errorf("tcp for send: %+v", q)
 	}
@@ -339,7 +339,7 @@ func TestFindHidden(t *testing.T) {
 		}
 		return
 	}
-	_, err := need(t).Find(Want{Provider: "sockets", Ops: []engine.Op{engine.Read}, Bind: "127.0.0.1"})
+	_, err := need(t).Find(Want{Provider: "sockets", Ops: []loop.Op{loop.Read}, Bind: "127.0.0.1"})
 	if !errors.Is(err, ErrHidden) || !strings.Contains(err.Error(), "FI_PROVIDER=shm") || !strings.Contains(err.Error(), "unset it") {
 		t.Errorf("%v, want one that names FI_PROVIDER", err)
 	}

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // Version is a libfabric API version.
@@ -75,8 +75,8 @@ const (
 
 // Want says what an interface must be able to do.
 type Want struct {
-	Provider string      // a name that [ParseProvider] reads
-	Ops      []engine.Op // that will be run
+	Provider string    // a name that [ParseProvider] reads
+	Ops      []loop.Op // that will be run
 	// Bind is the local IP address whose interface IP-based providers use.
 	Bind string
 	// CUDA asks for FI_HMEM: the region is device memory.
@@ -88,7 +88,7 @@ type Want struct {
 }
 
 // does reports whether op will be run.
-func (w Want) does(op engine.Op) bool {
+func (w Want) does(op loop.Op) bool {
 	for _, o := range w.Ops {
 		if o == op {
 			return true
@@ -98,7 +98,7 @@ func (w Want) does(op engine.Op) bool {
 }
 
 // rma reports whether READ or WRITE will be run.
-func (w Want) rma() bool { return w.does(engine.Read) || w.does(engine.Write) }
+func (w Want) rma() bool { return w.does(loop.Read) || w.does(loop.Write) }
 
 // NIC is the device below an interface. Fields that the provider does not tell
 // are taken from sysfs where it knows the device, and are zero otherwise.

@@ -4,7 +4,7 @@ import (
 	"math/bits"
 	"testing"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
@@ -15,7 +15,7 @@ func TestRegionKeysAreRandom(t *testing.T) {
 	lib := need(t)
 	for _, name := range []string{"tcp", "tcp;ofi_rxm", "net", "sockets", "fabric:udp;ofi_rxd", "shm"} {
 		t.Run(name, func(t *testing.T) {
-			found, err := lib.Find(Want{Provider: name, Ops: []engine.Op{engine.Read}, Bind: "127.0.0.1"})
+			found, err := lib.Find(Want{Provider: name, Ops: []loop.Op{loop.Read}, Bind: "127.0.0.1"})
 			testenv.Need(t, name, err)
 			defer found.Free()
 			seen := map[uint64]bool{}

@@ -13,7 +13,7 @@
 #include <rdma/fi_domain.h>
 #include <rdma/fi_endpoint.h>
 
-#include "../cgo/engine/engine.h"
+#include "../cgo/loop/loop.h"
 
 /* Symbols of the loaded library, default versions. */
 struct xb_ofi_lib {

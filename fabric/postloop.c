@@ -1,5 +1,5 @@
-/* The posting loop without package engine: the same writes, polled as often,
- * straight from an array of contexts. A benchmark holds the engine's against it. */
+/* The posting loop without package loop: the same writes, polled as often,
+ * straight from an array of contexts. A benchmark holds the loop's against it. */
 #define _GNU_SOURCE
 #include "ep.h"
 #include "postloop.h"

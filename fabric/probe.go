@@ -3,7 +3,7 @@ package fabric
 import (
 	"slices"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // Inventory is what a libfabric offers on this host. It is plain data, so that a
@@ -65,8 +65,8 @@ func Probe(path string) (*Inventory, error) {
 // status tries each operation of a provider by itself.
 func (l *Library) status(name string) ProviderStatus {
 	s := ProviderStatus{Name: name}
-	for _, op := range []engine.Op{engine.Read, engine.Write, engine.Send} {
-		f, err := l.Find(Want{Provider: name, Ops: []engine.Op{op}})
+	for _, op := range []loop.Op{loop.Read, loop.Write, loop.Send} {
+		f, err := l.Find(Want{Provider: name, Ops: []loop.Op{op}})
 		if err != nil {
 			if s.Reason == "" {
 				s.Reason = err.Error()
@@ -86,7 +86,7 @@ func (l *Library) status(name string) ProviderStatus {
 		return s
 	}
 	s.Reason = ""
-	if f, err := l.Find(Want{Provider: name, Ops: []engine.Op{engine.Read}, CUDA: true}); err == nil {
+	if f, err := l.Find(Want{Provider: name, Ops: []loop.Op{loop.Read}, CUDA: true}); err == nil {
 		s.CUDA = true
 		f.Free()
 	}

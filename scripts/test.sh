@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `make test` and `make conformance` run: the tests, then those under the race
-# detector and the address sanitizer (scripts/gotest), with the list of skipped tests
+# detector and the address sanitizer (tools/gotest), with the list of skipped tests
 # at the end.
 #
 # A test that needs what this host lacks is skipped with its reason, unless its
@@ -25,5 +25,5 @@ export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/scripts/lsan.supp:print_su
 
 bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
-scripts/go build -o "$bin/gotest" ./scripts/gotest
+scripts/go build -o "$bin/gotest" ./tools/gotest
 PATH="$(dirname "$(scripts/go --find)"):$PATH" "$bin/gotest" "$@"

@@ -19,7 +19,7 @@ import (
 	"unsafe"
 
 	"github.com/xferbench/xferbench/cgo/dl"
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // MemoryType is where registered memory is.
@@ -462,8 +462,8 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 }
 
 // Lane is the connected worker for the measuring loop.
-func (w *Worker) Lane() engine.Lane {
-	return engine.Lane{Impl: unsafe.Pointer(w.lane), Ops: unsafe.Pointer(&C.xb_ucx_ops), Own: w.own, Peer: w.peer}
+func (w *Worker) Lane() loop.Lane {
+	return loop.Lane{Impl: unsafe.Pointer(w.lane), Ops: unsafe.Pointer(&C.xb_ucx_ops), Own: w.own, Peer: w.peer}
 }
 
 // describeWait bounds the wait for a lane's thread: an idle one polls every ms.

@@ -4,7 +4,7 @@
 // The library is loaded at run time ([Load]); its headers are needed only to
 // build. A [Context] holds the settings and one registered [Memory]; each
 // [Worker] with its endpoint is a lane of the measuring loop in package
-// engine. From Group.Start to Group.Close a worker belongs to its lane's
+// loop. From Group.Start to Group.Close a worker belongs to its lane's
 // thread: of its methods only Describe may be called then.
 //
 //	lib, err := ucx.Load("")
@@ -13,7 +13,7 @@
 //	w, err := ctx.NewWorker(m)
 //	addr, err := w.Address() // to the peer, with m.Key() and buf.Address()
 //	err = w.Connect(peerAddr, peerKey, peerBase, peerLen, peerLabel)
-//	group, err := engine.NewGroup([]engine.Lane{w.Lane()}, engine.Config{…})
+//	group, err := loop.NewGroup([]loop.Lane{w.Lane()}, loop.Config{…})
 //
 // Objects are closed children first: group, workers, memory, context.
 //

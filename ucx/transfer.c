@@ -190,7 +190,7 @@ static int lane_post(void *p, int op, const struct xb_piece *pieces, uint64_t in
 	return (int)n;
 }
 
-/* Progress that ends no operation is not idleness: the engine rests after a
+/* Progress that ends no operation is not idleness: the loop rests after a
  * poll without completions, so that one goes on while UCX has something to do. */
 #define PROGRESS_MOST 16
 

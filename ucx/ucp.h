@@ -12,7 +12,7 @@
 #include <uct/api/uct.h>
 #pragma GCC diagnostic pop
 
-#include "../cgo/engine/engine.h"
+#include "../cgo/loop/loop.h"
 
 /* libucs installs no header for these on all versions; their shape is the same
  * from 1.13 to 1.22, but for the filter that 1.19 added at the end. */
@@ -121,7 +121,7 @@ struct xb_ucx_armed {
 	uint32_t seq;
 };
 
-/* The engine arms one iteration ahead of the one that it waits for. */
+/* The loop arms one iteration ahead of the one that it waits for. */
 enum { XB_UCX_ARMED = 2 };
 
 struct xb_ucx_lane {

@@ -21,7 +21,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // Kind is where a buffer's memory is.
@@ -237,7 +237,7 @@ func (m *Mismatch) Error() string {
 // toLocal says that the pieces' Local side, in this buffer, is the destination
 // (READ); otherwise it is the Remote side. A wrong byte is a [*Mismatch]. It ends
 // with ctx.
-func (b *Buffer) Check(ctx context.Context, plan *engine.Plan, toLocal bool, key uint64) error {
+func (b *Buffer) Check(ctx context.Context, plan *loop.Plan, toLocal bool, key uint64) error {
 	pieces := plan.Pieces()
 	for i, p := range pieces {
 		if dst, _ := sides(p, toLocal); dst > uint64(b.len) || p.Len > uint64(b.len)-dst {
@@ -273,7 +273,7 @@ func (b *Buffer) Check(ctx context.Context, plan *engine.Plan, toLocal bool, key
 
 // checkPieces checks pieces, the first of which is the plan's piece first, in
 // one call.
-func (b *Buffer) checkPieces(first int, pieces []engine.Piece, toLocal bool, key uint64) error {
+func (b *Buffer) checkPieces(first int, pieces []loop.Piece, toLocal bool, key uint64) error {
 	var at C.uint64_t
 	to := 0
 	if toLocal {
@@ -289,7 +289,7 @@ func (b *Buffer) checkPieces(first int, pieces []engine.Piece, toLocal bool, key
 }
 
 // checkPiece checks piece i in parts.
-func (b *Buffer) checkPiece(ctx context.Context, i int, p engine.Piece, toLocal bool, key uint64) error {
+func (b *Buffer) checkPiece(ctx context.Context, i int, p loop.Piece, toLocal bool, key uint64) error {
 	dst, src := sides(p, toLocal)
 	return inParts(ctx, int(p.Len), Part, func(off, n int) error {
 		at := uint64(C.xb_pattern_check((*C.uchar)(unsafe.Add(b.host(), dst+uint64(off))), C.size_t(n),
@@ -302,14 +302,14 @@ func (b *Buffer) checkPiece(ctx context.Context, i int, p engine.Piece, toLocal 
 	})
 }
 
-func sides(p engine.Piece, toLocal bool) (dst, src uint64) {
+func sides(p loop.Piece, toLocal bool) (dst, src uint64) {
 	if toLocal {
 		return p.Local, p.Remote
 	}
 	return p.Remote, p.Local
 }
 
-func (b *Buffer) checkDevice(ctx context.Context, pieces []engine.Piece, toLocal bool, key uint64) error {
+func (b *Buffer) checkDevice(ctx context.Context, pieces []loop.Piece, toLocal bool, key uint64) error {
 	host := make([]byte, stage)
 	for i, p := range pieces {
 		dst, src := sides(p, toLocal)
@@ -335,7 +335,7 @@ func (b *Buffer) checkDevice(ctx context.Context, pieces []engine.Piece, toLocal
 // CopyPieces copies every piece from src's Remote side to b's Local side with
 // the host's memcpy, or the driver's copies where one is device memory. It is
 // the memory ceiling that transfers are compared to.
-func (b *Buffer) CopyPieces(src *Buffer, plan *engine.Plan) error {
+func (b *Buffer) CopyPieces(src *Buffer, plan *loop.Plan) error {
 	pieces := plan.Pieces()
 	if len(pieces) == 0 {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/xferbench/xferbench/cgo/dl"
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // driver is libcuda, loaded when CUDA memory is first asked for.
@@ -174,7 +174,7 @@ func (b *Buffer) set(value byte, n int) error {
 	return nil
 }
 
-func (b *Buffer) copyPiecesCUDA(src *Buffer, pieces []engine.Piece) error {
+func (b *Buffer) copyPiecesCUDA(src *Buffer, pieces []loop.Piece) error {
 	d, err := openDriver()
 	if err != nil {
 		return err

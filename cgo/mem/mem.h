@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../engine/engine.h"
+#include "../loop/loop.h"
 
 /* How much of a mapping one system call populates or unmaps. The call holds the
  * process's memory lock, for which the Go runtime's own mmap waits meanwhile, and

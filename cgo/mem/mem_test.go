@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
-func newPlan(t *testing.T, pieces ...engine.Piece) *engine.Plan {
+func newPlan(t *testing.T, pieces ...loop.Piece) *loop.Plan {
 	t.Helper()
-	p, err := engine.NewPlan(pieces)
+	p, err := loop.NewPlan(pieces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func newBuffer(t *testing.T, kind Kind, n int) *Buffer {
 // offsets and lengths exercise the payload's unaligned ends.
 func TestCheckFindsFaults(t *testing.T) {
 	const size = 1 << 16
-	pieces := []engine.Piece{{Local: 0, Remote: 40003, Len: 9001}, {Local: 9001, Remote: 5, Len: 20000}, {Local: 30001, Remote: 49004, Len: 7}}
+	pieces := []loop.Piece{{Local: 0, Remote: 40003, Len: 9001}, {Local: 9001, Remote: 5, Len: 20000}, {Local: 30001, Remote: 49004, Len: 7}}
 	for name, tt := range map[string]struct {
 		damage func(dst, src []byte)
 		piece  int // -1: none
@@ -93,7 +93,7 @@ func poison(b []byte) {
 
 func TestCheckRefusesPiecesOutside(t *testing.T) {
 	b := newBuffer(t, Host, 4096)
-	for _, p := range []engine.Piece{{Local: 4000, Len: 97}, {Local: 1 << 63, Len: 1}, {Local: 1, Len: 1 << 63}} {
+	for _, p := range []loop.Piece{{Local: 4000, Len: 97}, {Local: 1 << 63, Len: 1}, {Local: 1, Len: 1 << 63}} {
 		if err := b.Check(t.Context(), newPlan(t, p), true, 1); err == nil || !strings.Contains(err.Error(), "outside") {
 			t.Errorf("%+v: %v", p, err)
 		}
@@ -106,10 +106,10 @@ func TestCheckWritesFromRemote(t *testing.T) {
 	if err := b.Fill(t.Context(), 4096, key); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Check(t.Context(), newPlan(t, engine.Piece{Local: 64, Remote: 64, Len: 100}), false, key); err != nil {
+	if err := b.Check(t.Context(), newPlan(t, loop.Piece{Local: 64, Remote: 64, Len: 100}), false, key); err != nil {
 		t.Error(err)
 	}
-	if err := b.Check(t.Context(), newPlan(t, engine.Piece{Local: 72, Remote: 64, Len: 100}), false, key); err == nil {
+	if err := b.Check(t.Context(), newPlan(t, loop.Piece{Local: 72, Remote: 64, Len: 100}), false, key); err == nil {
 		t.Error("a payload of another offset passed")
 	}
 }
@@ -157,7 +157,7 @@ func TestDeviceMemory(t *testing.T) {
 	const size = 9 << 20
 	src := newBuffer(t, CUDA, size)
 	dst, host := newBuffer(t, CUDA, size), newBuffer(t, CUDAHost, size)
-	plan := newPlan(t, engine.Piece{Local: 16, Remote: 8, Len: 5 << 20}, engine.Piece{Local: 6 << 20, Remote: 6 << 20, Len: 4096})
+	plan := newPlan(t, loop.Piece{Local: 16, Remote: 8, Len: 5 << 20}, loop.Piece{Local: 6 << 20, Remote: 6 << 20, Len: 4096})
 	key := Key(2, 2)
 	for _, err := range []error{src.Fill(t.Context(), size, key), dst.Poison(t.Context(), size), host.Poison(t.Context(), size)} {
 		if err != nil {
@@ -179,19 +179,19 @@ func TestDeviceMemory(t *testing.T) {
 }
 
 func BenchmarkFill(b *testing.B) {
-	benchmark(b, func(m *Buffer, p *engine.Plan) error { return m.Fill(context.Background(), m.Len(), 1) })
+	benchmark(b, func(m *Buffer, p *loop.Plan) error { return m.Fill(context.Background(), m.Len(), 1) })
 }
 func BenchmarkCheck(b *testing.B) {
-	benchmark(b, func(m *Buffer, p *engine.Plan) error { return m.Check(context.Background(), p, true, 1) })
+	benchmark(b, func(m *Buffer, p *loop.Plan) error { return m.Check(context.Background(), p, true, 1) })
 }
 
-func benchmark(b *testing.B, f func(*Buffer, *engine.Plan) error) {
+func benchmark(b *testing.B, f func(*Buffer, *loop.Plan) error) {
 	m, err := New(Host, 0, 64<<20)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer m.Free()
-	p, err := engine.NewPlan([]engine.Piece{{Len: 64 << 20}})
+	p, err := loop.NewPlan([]loop.Piece{{Len: 64 << 20}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestLongCallsEndWithTheirContext(t *testing.T) {
 		t.Errorf("%d bytes accounted after an allocation that was given up", got)
 	}
 	b := newBuffer(t, Host, size)
-	one, many := newPlan(t, engine.Piece{Len: size}), newPlan(t, engine.Piece{Len: 1 << 20}, engine.Piece{Local: 1 << 20, Remote: 1 << 20, Len: Part})
+	one, many := newPlan(t, loop.Piece{Len: size}), newPlan(t, loop.Piece{Len: 1 << 20}, loop.Piece{Local: 1 << 20, Remote: 1 << 20, Len: Part})
 	for name, err := range map[string]error{"Fill": b.Fill(ctx, size, 1), "Poison": b.Poison(ctx, size),
 		"Check": b.Check(ctx, one, true, 1), "Check of pieces": b.Check(ctx, many, true, 1)} {
 		if !errors.Is(err, why) {

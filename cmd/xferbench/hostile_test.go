@@ -19,11 +19,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/peer"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // kilobytes is a figure of /proc/PID/status, such as VmHWM.
@@ -227,47 +227,47 @@ func absurd(t *testing.T, c *peer.Client) {
 			t.Errorf("%s: %v (session: %v)", what, err, context.Cause(c.Context()))
 		}
 	}
-	config := func() xfer.Config {
-		return xfer.Config{Provider: "tcp", Role: xfer.Target, Bind: []string{"127.0.0.1"}, Streams: 1, Timeout: 5 * time.Second, Device: -1,
-			Ops: []engine.Op{engine.Read}}
+	config := func() transport.Config {
+		return transport.Config{Provider: "tcp", Role: transport.Target, Bind: []string{"127.0.0.1"}, Streams: 1, Timeout: 5 * time.Second, Device: -1,
+			Ops: []loop.Op{loop.Read}}
 	}
-	for what, change := range map[string]func(*xfer.Config){
-		"streams 2^62":           func(c *xfer.Config) { c.Streams = 1 << 62 },
-		"streams × rails":        func(c *xfer.Config) { c.Streams, c.Rails = 1<<32, 1<<32 },
-		"socket streams × rails": func(c *xfer.Config) { c.Provider, c.Streams, c.Rails = "socket", 1<<62, 4 },
-		"ucx streams":            func(c *xfer.Config) { c.Provider, c.Streams = "ucx:tcp", 1<<62 },
-		"depth":                  func(c *xfer.Config) { c.Depth = math.MaxInt },
-		"timeout":                func(c *xfer.Config) { c.Timeout = 4 },
-		"device":                 func(c *xfer.Config) { c.Device = math.MaxInt },
-		"UCX_MODULE_DIR":         func(c *xfer.Config) { c.Provider, c.Options = "ucx", map[string]string{"UCX_MODULE_DIR": "/tmp"} },
-		"memcpy":                 func(c *xfer.Config) { c.Provider = "memcpy" },
+	for what, change := range map[string]func(*transport.Config){
+		"streams 2^62":           func(c *transport.Config) { c.Streams = 1 << 62 },
+		"streams × rails":        func(c *transport.Config) { c.Streams, c.Rails = 1<<32, 1<<32 },
+		"socket streams × rails": func(c *transport.Config) { c.Provider, c.Streams, c.Rails = "socket", 1<<62, 4 },
+		"ucx streams":            func(c *transport.Config) { c.Provider, c.Streams = "ucx:tcp", 1<<62 },
+		"depth":                  func(c *transport.Config) { c.Depth = math.MaxInt },
+		"timeout":                func(c *transport.Config) { c.Timeout = 4 },
+		"device":                 func(c *transport.Config) { c.Device = math.MaxInt },
+		"UCX_MODULE_DIR":         func(c *transport.Config) { c.Provider, c.Options = "ucx", map[string]string{"UCX_MODULE_DIR": "/tmp"} },
+		"memcpy":                 func(c *transport.Config) { c.Provider = "memcpy" },
 	} {
 		q := config()
 		change(&q)
-		_, err := c.Open(ctx, xfer.OpenRequest{Endpoint: 1, Config: q})
+		_, err := c.Open(ctx, transport.OpenRequest{Endpoint: 1, Config: q})
 		refused(what, err)
 	}
-	_, err := c.Open(ctx, xfer.OpenRequest{Endpoint: -1, Config: config()})
+	_, err := c.Open(ctx, transport.OpenRequest{Endpoint: -1, Config: config()})
 	refused("endpoint -1", err)
-	_, err = c.Memory(ctx, xfer.MemoryRequest{Kind: mem.Host, Bytes: math.MaxUint64})
+	_, err = c.Memory(ctx, transport.MemoryRequest{Kind: mem.Host, Bytes: math.MaxUint64})
 	refused("2^64-1 bytes", err)
-	if _, err := c.Memory(ctx, xfer.MemoryRequest{Kind: mem.Host, Bytes: 64 << 20}); err != nil {
+	if _, err := c.Memory(ctx, transport.MemoryRequest{Kind: mem.Host, Bytes: 64 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	// A library of its own choice, as initiator: neither is heard.
 	q := config()
-	q.Role, q.Library = xfer.Initiator, "/nonexistent/any.so"
-	if _, err := c.Open(ctx, xfer.OpenRequest{Endpoint: 1, Config: q}); err != nil {
+	q.Role, q.Library = transport.Initiator, "/nonexistent/any.so"
+	if _, err := c.Open(ctx, transport.OpenRequest{Endpoint: 1, Config: q}); err != nil {
 		t.Errorf("the initiator's library was looked for: %v", err)
 	}
-	_, err = c.Connect(ctx, xfer.ConnectRequest{Endpoint: 1, Address: make([]byte, 1<<20)})
+	_, err = c.Connect(ctx, transport.ConnectRequest{Endpoint: 1, Address: make([]byte, 1<<20)})
 	refused("connecting before registration", err)
-	if _, err := c.Register(ctx, xfer.EndpointRequest{Endpoint: 1}); err != nil {
+	if _, err := c.Register(ctx, transport.EndpointRequest{Endpoint: 1}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Connect(ctx, xfer.ConnectRequest{Endpoint: 1, Address: make([]byte, 1<<20)})
+	_, err = c.Connect(ctx, transport.ConnectRequest{Endpoint: 1, Address: make([]byte, 1<<20)})
 	refused("an address of 1 MiB of nothing", err)
-	for what, r := range map[string]xfer.PlanRequest{
+	for what, r := range map[string]transport.PlanRequest{
 		"chunk 1":  {Endpoint: 1, Lanes: 1, Chunk: 1, KV: kv.Request{Bytes: 64 << 20, Shape: kv.Contiguous}},
 		"plan -1":  {Plan: -1, Endpoint: 1, Lanes: 1, KV: kv.Request{Bytes: 1 << 20, Shape: kv.Contiguous}},
 		"lanes":    {Endpoint: 1, Lanes: 1 << 62, KV: kv.Request{Bytes: 1 << 20, Shape: kv.Contiguous}},
@@ -275,13 +275,13 @@ func absurd(t *testing.T, c *peer.Client) {
 		"layers": {Endpoint: 1, Lanes: 1, KV: kv.Request{Tokens: math.MaxInt64, MaxBytes: math.MaxInt64, MaxDescs: math.MaxInt, Shape: kv.Fragmented,
 			Model: kv.Model{Layers: 10000, Heads: 1, KVHeads: 1, HeadDim: 1, DType: "bf16"}}},
 	} {
-		r.Op = engine.Read
+		r.Op = loop.Read
 		_, err := c.Plan(ctx, r)
 		refused(what, err)
 	}
-	_, err = c.Arm(ctx, xfer.ArmRequest{Plan: 0, Iters: math.MaxInt})
+	_, err = c.Arm(ctx, transport.ArmRequest{Plan: 0, Iters: math.MaxInt})
 	refused("arming nothing", err)
-	_, err = c.Shut(ctx, xfer.EndpointRequest{Endpoint: math.MinInt})
+	_, err = c.Shut(ctx, transport.EndpointRequest{Endpoint: math.MinInt})
 	refused("shutting nothing", err)
 }
 
@@ -300,7 +300,7 @@ func TestAbsurdRequests(t *testing.T) {
 				return
 			}
 			c = session(t, address, secret)
-			if _, err := c.Memory(t.Context(), xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+			if _, err := c.Memory(t.Context(), transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
 				t.Errorf("the next session: %v", err)
 			}
 			if err := c.Close(); err != nil {
@@ -348,14 +348,14 @@ func TestSessionProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := session(t, address, secret)
-	if _, err := c.Memory(t.Context(), xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+	if _, err := c.Memory(t.Context(), transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	q := xfer.Config{Provider: "ucx", Role: xfer.Target, Streams: 2, Timeout: 20 * time.Second, Device: -1, Ops: []engine.Op{engine.Read}}
-	if _, err := c.Open(t.Context(), xfer.OpenRequest{Config: q}); err != nil {
+	q := transport.Config{Provider: "ucx", Role: transport.Target, Streams: 2, Timeout: 20 * time.Second, Device: -1, Ops: []loop.Op{loop.Read}}
+	if _, err := c.Open(t.Context(), transport.OpenRequest{Config: q}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Register(t.Context(), xfer.EndpointRequest{}); err != nil {
+	if _, err := c.Register(t.Context(), transport.EndpointRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	children := s.children()

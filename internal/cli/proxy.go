@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xferbench/xferbench/internal/serving/proxy"
 	"github.com/xferbench/xferbench/internal/ttft"
-	"github.com/xferbench/xferbench/internal/ttft/proxy"
 	"github.com/xferbench/xferbench/internal/units"
 )
 

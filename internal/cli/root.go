@@ -12,14 +12,14 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/report"
-	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/units"
-	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 func newRootCommand() *cobra.Command {
@@ -305,7 +305,7 @@ func newProgress(w io.Writer) *progress {
 	return &progress{w}
 }
 
-func (p *progress) raw(x xfer.Progress) {
+func (p *progress) raw(x transport.Progress) {
 	if p.w == nil {
 		return
 	}

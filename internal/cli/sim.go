@@ -12,15 +12,15 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/xferbench/xferbench/internal/kv"
-	"github.com/xferbench/xferbench/internal/pdsim"
 	"github.com/xferbench/xferbench/internal/remote"
-	"github.com/xferbench/xferbench/internal/ttft/poolsim"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/serving/pool"
+	"github.com/xferbench/xferbench/internal/serving/sim"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // simFlags describe simulated engines.
 type simFlags struct {
-	c           pdsim.Config
+	c           sim.Config
 	order       string
 	model       string
 	blockTokens int
@@ -34,7 +34,7 @@ func (f *simFlags) bind(fs *pflag.FlagSet, prefix string) {
 	fs.DurationVar(&f.c.MoverDelay, prefix+"transfer-delay", 0, "simulated engine: added to each transfer, a slow peer")
 	fs.DurationVar(&f.c.Lease, prefix+"lease", 30*time.Second, "simulated engine: how long the prefill engine keeps blocks")
 	fs.IntVar(&f.c.Blocks, prefix+"blocks", 200, "simulated engine: blocks in the pool")
-	fs.StringVar(&f.order, prefix+"pool-order", string(poolsim.FIFO), "simulated engine: free list, fifo (vLLM up to 0.23) or lifo")
+	fs.StringVar(&f.order, prefix+"pool-order", string(pool.FIFO), "simulated engine: free list, fifo (vLLM up to 0.23) or lifo")
 	fs.BoolVar(&f.c.Caching, prefix+"prefix-caching", false, "simulated engine: keep freed blocks as with prefix caching on")
 	fs.StringVar(&f.c.Transport, prefix+"transport", "socket", "simulated engine: `provider` over which the KV cache moves (xferbench providers)")
 	fs.StringVar(&f.model, prefix+"model", kv.DefaultModel, "simulated engine: `model` whose KV cache moves: preset or config.json")
@@ -49,22 +49,22 @@ func (f *simFlags) bind(fs *pflag.FlagSet, prefix string) {
 func (f *simFlags) loads() bool { return f.c.Transport != "socket" && f.c.Transport != "memcpy" }
 
 // config turns the flags into a configuration without a role.
-func (f *simFlags) config() (pdsim.Config, error) {
+func (f *simFlags) config() (sim.Config, error) {
 	c := f.c
 	var err error
-	if c.Order, err = poolsim.ParseOrder(f.order); err != nil {
+	if c.Order, err = pool.ParseOrder(f.order); err != nil {
 		return c, err
 	}
-	if err := xfer.CheckConfig(xfer.Config{Provider: c.Transport}); err != nil {
+	if err := transport.CheckConfig(transport.Config{Provider: c.Transport}); err != nil {
 		return c, fmt.Errorf("transport %w", err)
 	}
 	m, err := kv.Resolve(f.model, "auto")
 	if err != nil {
 		return c, err
 	}
-	c.Geometry = pdsim.Geometry{BlockTokens: f.blockTokens, Regions: m.Layers, BytesPerToken: int(m.BytesPerToken())}
+	c.Geometry = sim.Geometry{BlockTokens: f.blockTokens, Regions: m.Layers, BytesPerToken: int(m.BytesPerToken())}
 	for _, s := range f.faults {
-		in, err := pdsim.ParseInjection(s)
+		in, err := sim.ParseInjection(s)
 		if err != nil {
 			return c, err
 		}
@@ -108,9 +108,9 @@ what a fault looks like. What is measured on them says "simulated".`,
 					return err
 				}
 			}
-			roles := []pdsim.Role{pdsim.Role(role)}
+			roles := []sim.Role{sim.Role(role)}
 			if role == "all" {
-				roles = []pdsim.Role{pdsim.Prefill, pdsim.Decode, pdsim.Unified}
+				roles = []sim.Role{sim.Prefill, sim.Decode, sim.Unified}
 			}
 			return serveSim(cmd, c, roles, host, n)
 		},
@@ -124,7 +124,7 @@ what a fault looks like. What is measured on them says "simulated".`,
 }
 
 // serveSim runs engines until the context ends or one of them fails.
-func serveSim(cmd *cobra.Command, c pdsim.Config, roles []pdsim.Role, host string, port int) (err error) {
+func serveSim(cmd *cobra.Command, c sim.Config, roles []sim.Role, host string, port int) (err error) {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	ended := make(chan error, len(roles))
@@ -134,7 +134,7 @@ func serveSim(cmd *cobra.Command, c pdsim.Config, roles []pdsim.Role, host strin
 		if port != 0 {
 			at += i
 		}
-		s, err := pdsim.Listen(c, host, at)
+		s, err := sim.Listen(c, host, at)
 		if err != nil {
 			return &exitError{code: 3, err: err}
 		}

@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/xferbench/xferbench/fabric/efaemu"
 	"github.com/xferbench/xferbench/internal/testenv"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 )
 
 // asanLibrary is the address sanitizer's runtime, which must stand in front of

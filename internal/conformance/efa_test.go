@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xferbench/xferbench/fabric/efaemu"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 )
 
 // network is one emulated EFA network: the environment of its processes.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/fabric/efaemu"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 )
 
 // patience is the --timeout of runs that wait for it, long enough that a machine

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xferbench/xferbench/fabric/efaemu"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 )
 
 // notMeasured is what every figure of an emulated device is replaced by.

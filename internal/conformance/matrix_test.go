@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xferbench/xferbench/fabric/efaemu"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 )
 
 var (
@@ -318,7 +318,7 @@ func (r row) checkPath(t *testing.T, c record.Condition, p record.Path) {
 }
 
 // emulates reports whether libfabric makes op of something else on the device;
-// see the table of fabric/efaemu/README.md, which its own tests prove.
+// see the table of internal/testenv/efaemu/README.md, which its own tests prove.
 func (r row) emulates(op, version string) bool {
 	old := version == "1.17"
 	switch r.profile {

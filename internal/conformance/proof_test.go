@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xferbench/xferbench/fabric/efaemu"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 )
 
 // TestOtherProof forces the proof of a WRITE's landing that a provider does not

@@ -101,7 +101,7 @@ type EFADevice struct {
 	Verbs    string // its file under /dev/infiniband, "" for none: "uverbs0"
 }
 
-// EmulatedEFA is the firmware of the device that package fabric/efaemu
+// EmulatedEFA is the firmware of the device that package internal/testenv/efaemu
 // stands in for: no real one has it.
 const EmulatedEFA = "0.0.0.0"
 

@@ -17,14 +17,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // ErrPeer is matched by the errors of a peer that cannot be reached, refuses,
 // or is lost.
 var ErrPeer = errors.New("peer unavailable")
 
-// Client is the initiator's end of a session. It implements [xfer.Peer].
+// Client is the initiator's end of a session. It implements [transport.Peer].
 type Client struct {
 	conn   *grpc.ClientConn
 	stream grpc.ClientStream
@@ -266,47 +266,47 @@ func invoke[A any](c *Client, ctx context.Context, name string, q any) (a A, err
 	return a, fromStatus(err)
 }
 
-// The calls of xfer.Peer.
+// The calls of transport.Peer.
 
 func (c *Client) Inventory(ctx context.Context) (record.Host, error) {
-	return invoke[record.Host](c, ctx, "Inventory", xfer.Done{})
+	return invoke[record.Host](c, ctx, "Inventory", transport.Done{})
 }
-func (c *Client) Memory(ctx context.Context, r xfer.MemoryRequest) (xfer.MemoryReply, error) {
-	return invoke[xfer.MemoryReply](c, ctx, "Memory", r)
+func (c *Client) Memory(ctx context.Context, r transport.MemoryRequest) (transport.MemoryReply, error) {
+	return invoke[transport.MemoryReply](c, ctx, "Memory", r)
 }
-func (c *Client) Routes(ctx context.Context, r xfer.RoutesRequest) (xfer.RoutesReply, error) {
-	return invoke[xfer.RoutesReply](c, ctx, "Routes", r)
+func (c *Client) Routes(ctx context.Context, r transport.RoutesRequest) (transport.RoutesReply, error) {
+	return invoke[transport.RoutesReply](c, ctx, "Routes", r)
 }
-func (c *Client) Open(ctx context.Context, r xfer.OpenRequest) (xfer.OpenReply, error) {
-	return invoke[xfer.OpenReply](c, ctx, "Open", r)
+func (c *Client) Open(ctx context.Context, r transport.OpenRequest) (transport.OpenReply, error) {
+	return invoke[transport.OpenReply](c, ctx, "Open", r)
 }
-func (c *Client) Register(ctx context.Context, r xfer.EndpointRequest) (xfer.RegisterReply, error) {
-	return invoke[xfer.RegisterReply](c, ctx, "Register", r)
+func (c *Client) Register(ctx context.Context, r transport.EndpointRequest) (transport.RegisterReply, error) {
+	return invoke[transport.RegisterReply](c, ctx, "Register", r)
 }
-func (c *Client) Connect(ctx context.Context, r xfer.ConnectRequest) (xfer.ConnectReply, error) {
-	return invoke[xfer.ConnectReply](c, ctx, "Connect", r)
+func (c *Client) Connect(ctx context.Context, r transport.ConnectRequest) (transport.ConnectReply, error) {
+	return invoke[transport.ConnectReply](c, ctx, "Connect", r)
 }
-func (c *Client) Plan(ctx context.Context, r xfer.PlanRequest) (xfer.PlanReply, error) {
-	return invoke[xfer.PlanReply](c, ctx, "Plan", r)
+func (c *Client) Plan(ctx context.Context, r transport.PlanRequest) (transport.PlanReply, error) {
+	return invoke[transport.PlanReply](c, ctx, "Plan", r)
 }
-func (c *Client) Fill(ctx context.Context, r xfer.PayloadRequest) (xfer.Done, error) {
-	return invoke[xfer.Done](c, ctx, "Fill", r)
+func (c *Client) Fill(ctx context.Context, r transport.PayloadRequest) (transport.Done, error) {
+	return invoke[transport.Done](c, ctx, "Fill", r)
 }
-func (c *Client) Poison(ctx context.Context, r xfer.PayloadRequest) (xfer.Done, error) {
-	return invoke[xfer.Done](c, ctx, "Poison", r)
+func (c *Client) Poison(ctx context.Context, r transport.PayloadRequest) (transport.Done, error) {
+	return invoke[transport.Done](c, ctx, "Poison", r)
 }
-func (c *Client) Check(ctx context.Context, r xfer.PayloadRequest) (xfer.CheckReply, error) {
-	return invoke[xfer.CheckReply](c, ctx, "Check", r)
+func (c *Client) Check(ctx context.Context, r transport.PayloadRequest) (transport.CheckReply, error) {
+	return invoke[transport.CheckReply](c, ctx, "Check", r)
 }
-func (c *Client) Arm(ctx context.Context, r xfer.ArmRequest) (xfer.UsageReply, error) {
-	return invoke[xfer.UsageReply](c, ctx, "Arm", r)
+func (c *Client) Arm(ctx context.Context, r transport.ArmRequest) (transport.UsageReply, error) {
+	return invoke[transport.UsageReply](c, ctx, "Arm", r)
 }
-func (c *Client) Settle(ctx context.Context, r xfer.SettleRequest) (xfer.UsageReply, error) {
-	return invoke[xfer.UsageReply](c, ctx, "Settle", r)
+func (c *Client) Settle(ctx context.Context, r transport.SettleRequest) (transport.UsageReply, error) {
+	return invoke[transport.UsageReply](c, ctx, "Settle", r)
 }
-func (c *Client) Seal(ctx context.Context, r xfer.SealRequest) (xfer.SealReply, error) {
-	return invoke[xfer.SealReply](c, ctx, "Seal", r)
+func (c *Client) Seal(ctx context.Context, r transport.SealRequest) (transport.SealReply, error) {
+	return invoke[transport.SealReply](c, ctx, "Seal", r)
 }
-func (c *Client) Shut(ctx context.Context, r xfer.EndpointRequest) (xfer.Done, error) {
-	return invoke[xfer.Done](c, ctx, "Shut", r)
+func (c *Client) Shut(ctx context.Context, r transport.EndpointRequest) (transport.Done, error) {
+	return invoke[transport.Done](c, ctx, "Shut", r)
 }

@@ -22,8 +22,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/version"
-	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 func TestMain(m *testing.M) {
@@ -123,19 +123,19 @@ func TestSessionsOneAfterAnother(t *testing.T) {
 		if err != nil || h.CPUs < 1 {
 			t.Fatalf("inventory %+v, %v", h, err)
 		}
-		if _, err := c.Memory(ctx, xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 21}); !errors.Is(err, xfer.ErrTooLarge) || !strings.Contains(err.Error(), "--max-memory") {
+		if _, err := c.Memory(ctx, transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 21}); !errors.Is(err, transport.ErrTooLarge) || !strings.Contains(err.Error(), "--max-memory") {
 			t.Errorf("memory over the limit: %v", err)
 		}
-		if _, err := c.Memory(ctx, xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+		if _, err := c.Memory(ctx, transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
 			t.Fatal(err)
 		}
 		if got := mem.Allocated() - before; got != 1<<20 {
 			t.Errorf("%d bytes allocated", got)
 		}
-		if _, err := c.Open(ctx, xfer.OpenRequest{Config: xfer.Config{Provider: "ucx:no-such-transport"}}); err == nil {
+		if _, err := c.Open(ctx, transport.OpenRequest{Config: transport.Config{Provider: "ucx:no-such-transport"}}); err == nil {
 			t.Error("an unknown transport was opened")
 		}
-		if _, err := c.Arm(ctx, xfer.ArmRequest{Plan: 7}); err == nil || !strings.Contains(err.Error(), "plan 7") {
+		if _, err := c.Arm(ctx, transport.ArmRequest{Plan: 7}); err == nil || !strings.Contains(err.Error(), "plan 7") {
 			t.Errorf("arming a plan that is not there: %v", err)
 		}
 		if err := c.Close(); err != nil {
@@ -341,7 +341,7 @@ func TestClientGoneFreesTheServer(t *testing.T) {
 	s := serve(t, &Server{})
 	before := mem.Allocated()
 	c := dial(t, s, 5*time.Second)
-	if _, err := c.Memory(c.Context(), xfer.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
+	if _, err := c.Memory(c.Context(), transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.conn.Close(); err != nil { // as a process that dies does
@@ -369,10 +369,10 @@ func TestCallOvertakesTheEnd(t *testing.T) {
 	c.session = real
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(fmt.Errorf("%w: standard input ended", xfer.ErrTooLarge)) // its kind does not matter any more
+	cancel(fmt.Errorf("%w: standard input ended", transport.ErrTooLarge)) // its kind does not matter any more
 	ending := &Server{session: &session{id: "ending", ctx: ctx}}
 	err := ending.call(metadata.NewIncomingContext(t.Context(), metadata.Pairs(sessionKey, "ending")),
-		func(context.Context, xfer.Peer) error { t.Error("the call was made"); return nil })
+		func(context.Context, transport.Peer) error { t.Error("the call was made"); return nil })
 	if err = fromStatus(toStatus(err)); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "standard input ended") {
 		t.Errorf("a session that is being closed: %v", err)
 	}
@@ -550,7 +550,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 	s := serve(t, &Server{})
 	c := dial(t, s, 5*time.Second)
 	s.mu.Lock()
-	s.session.side.(*xfer.Served).Side = nil // any call on it panics
+	s.session.side.(*transport.Served).Side = nil // any call on it panics
 	s.mu.Unlock()
 	if _, err := c.Inventory(t.Context()); err == nil || !strings.Contains(err.Error(), "internal error of the peer") {
 		t.Errorf("a call that panics: %v", err)

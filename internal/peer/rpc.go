@@ -3,7 +3,7 @@
 //
 // A session begins with a stream, Attend, on which both sides send a beat
 // every few seconds for as long as they live; a side that hears nothing for the
-// timeout gives the other up. The calls of [xfer.Peer] run beside it. When the
+// timeout gives the other up. The calls of [transport.Peer] run beside it. When the
 // stream ends, for whatever reason, the server closes all that the session
 // opened.
 package peer
@@ -22,8 +22,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/version"
-	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 // protocol rises with each change that an older peer would misunderstand.
@@ -90,8 +90,8 @@ func (h *hello) check() error {
 	if err := h.mismatch(); err != nil {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	if t := time.Duration(h.TimeoutNs); t < xfer.MinTimeout || t > xfer.MaxTimeout {
-		return status.Errorf(codes.InvalidArgument, "a timeout of %v: want %v to %v", t, xfer.MinTimeout, xfer.MaxTimeout)
+	if t := time.Duration(h.TimeoutNs); t < transport.MinTimeout || t > transport.MaxTimeout {
+		return status.Errorf(codes.InvalidArgument, "a timeout of %v: want %v to %v", t, transport.MinTimeout, transport.MaxTimeout)
 	}
 	return nil
 }
@@ -128,15 +128,15 @@ const (
 // sessionKey is the metadata that names the session of a call.
 const sessionKey = "xferbench-session"
 
-// method makes the descriptor of one call of xfer.Peer.
-func method[Q, A any](name string, f func(xfer.Peer, context.Context, Q) (A, error)) grpc.MethodDesc {
+// method makes the descriptor of one call of transport.Peer.
+func method[Q, A any](name string, f func(transport.Peer, context.Context, Q) (A, error)) grpc.MethodDesc {
 	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		var q Q
 		if err := decode(&q); err != nil {
 			return nil, err
 		}
 		var a A
-		err := srv.(*Server).call(ctx, func(ctx context.Context, side xfer.Peer) (err error) {
+		err := srv.(*Server).call(ctx, func(ctx context.Context, side transport.Peer) (err error) {
 			a, err = f(side, ctx, q)
 			return err
 		})
@@ -154,20 +154,22 @@ var serviceDesc = grpc.ServiceDesc{
 	ServiceName: service,
 	HandlerType: (*any)(nil),
 	Methods: []grpc.MethodDesc{
-		method("Inventory", func(p xfer.Peer, ctx context.Context, _ xfer.Done) (record.Host, error) { return p.Inventory(ctx) }),
-		method("Memory", xfer.Peer.Memory),
-		method("Routes", xfer.Peer.Routes),
-		method("Open", xfer.Peer.Open),
-		method("Register", xfer.Peer.Register),
-		method("Connect", xfer.Peer.Connect),
-		method("Plan", xfer.Peer.Plan),
-		method("Fill", xfer.Peer.Fill),
-		method("Poison", xfer.Peer.Poison),
-		method("Check", xfer.Peer.Check),
-		method("Arm", xfer.Peer.Arm),
-		method("Settle", xfer.Peer.Settle),
-		method("Seal", xfer.Peer.Seal),
-		method("Shut", xfer.Peer.Shut),
+		method("Inventory", func(p transport.Peer, ctx context.Context, _ transport.Done) (record.Host, error) {
+			return p.Inventory(ctx)
+		}),
+		method("Memory", transport.Peer.Memory),
+		method("Routes", transport.Peer.Routes),
+		method("Open", transport.Peer.Open),
+		method("Register", transport.Peer.Register),
+		method("Connect", transport.Peer.Connect),
+		method("Plan", transport.Peer.Plan),
+		method("Fill", transport.Peer.Fill),
+		method("Poison", transport.Peer.Poison),
+		method("Check", transport.Peer.Check),
+		method("Arm", transport.Peer.Arm),
+		method("Settle", transport.Peer.Settle),
+		method("Seal", transport.Peer.Seal),
+		method("Shut", transport.Peer.Shut),
 	},
 	Streams: []grpc.StreamDesc{{
 		StreamName: attendDesc.StreamName, ServerStreams: true, ClientStreams: true,
@@ -182,11 +184,11 @@ var kinds = []struct {
 	err  error
 }{
 	{codes.Aborted, ErrPeer},
-	{codes.PermissionDenied, xfer.ErrStranger},
-	{codes.FailedPrecondition, xfer.ErrUnavailable},
-	{codes.Unimplemented, xfer.ErrUnsupported},
-	{codes.OutOfRange, xfer.ErrTooLarge},
-	{codes.InvalidArgument, xfer.ErrRefused},
+	{codes.PermissionDenied, transport.ErrStranger},
+	{codes.FailedPrecondition, transport.ErrUnavailable},
+	{codes.Unimplemented, transport.ErrUnsupported},
+	{codes.OutOfRange, transport.ErrTooLarge},
+	{codes.InvalidArgument, transport.ErrRefused},
 }
 
 func toStatus(err error) error {

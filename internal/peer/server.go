@@ -26,7 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // Server is the target's end: it hands memory and transports to one session at
@@ -47,7 +47,7 @@ type Server struct {
 	// Isolate gives each session a process of its own.
 	Isolate bool
 	// Trusted: whoever holds the secret is the user who started this process,
-	// and may set what that user could; see [xfer.Served].
+	// and may set what that user could; see [transport.Served].
 	Trusted bool
 	// Log is told when a session begins, ends or is refused.
 	Log func(format string, args ...any)
@@ -207,7 +207,7 @@ func (s *Server) open(ses *session, timeout time.Duration) error {
 	ses.call.Lock()
 	defer ses.call.Unlock()
 	if !s.Isolate {
-		ses.side = &xfer.Served{Trusted: s.Trusted, Side: &xfer.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
+		ses.side = &transport.Served{Trusted: s.Trusted, Side: &transport.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
 		return nil
 	}
 	var args []string
@@ -237,7 +237,7 @@ func (s *Server) end(ses *session, cause error) error {
 	ses.call.Lock()
 	var err error
 	if ses.side != nil {
-		err = guarded(ses.ctx, ses.side, func(context.Context, xfer.Peer) error { return ses.side.Close() })
+		err = guarded(ses.ctx, ses.side, func(context.Context, transport.Peer) error { return ses.side.Close() })
 	}
 	ses.call.Unlock()
 	s.mu.Lock()
@@ -333,7 +333,7 @@ func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received
 func errOver(cause error) error { return fmt.Errorf("%w: the session is over: %w", ErrPeer, cause) }
 
 // call runs f for the session that ctx names, one call at a time.
-func (s *Server) call(ctx context.Context, f func(context.Context, xfer.Peer) error) error {
+func (s *Server) call(ctx context.Context, f func(context.Context, transport.Peer) error) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	s.mu.Lock()
 	ses := s.session
@@ -366,7 +366,7 @@ var errPanic = errors.New("internal error of the peer")
 
 // guarded runs f. A panic is its error: what one session sets off must not end
 // the server.
-func guarded(ctx context.Context, side xfer.Peer, f func(context.Context, xfer.Peer) error) (err error) {
+func guarded(ctx context.Context, side transport.Peer, f func(context.Context, transport.Peer) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v at %s", errPanic, p, panicked())

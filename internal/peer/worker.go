@@ -7,12 +7,12 @@ import (
 	"os"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // side is what a session works on.
 type side interface {
-	xfer.Peer
+	transport.Peer
 	Close() error
 }
 

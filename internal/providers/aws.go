@@ -161,7 +161,7 @@ func attachedCheck(a *AWS, root host.Root) Check {
 		if d.Emulated {
 			c.State = Info
 			c.Value += ", emulated device"
-			c.Next = "firmware 0.0.0.0 is the stand-in of fabric/efaemu: nothing measured on it says anything about EFA"
+			c.Next = "firmware 0.0.0.0 is the stand-in of internal/testenv/efaemu: nothing measured on it says anything about EFA"
 		} else if a.Interfaces > len(a.Attached) {
 			c.State = Warn
 			c.Next = fmt.Sprintf("%s takes %d: attach the others for its full line rate", a.Instance, a.Interfaces)

@@ -11,12 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/nvml"
 	"github.com/xferbench/xferbench/ucx"
 )
@@ -51,7 +51,7 @@ func probe(ctx context.Context, name string, libs Libraries) (answer, error) {
 	if lib, ok := strings.CutPrefix(name, libraryPrefix); ok {
 		return probeLibrary(lib, libs)
 	}
-	if err := xfer.CheckConfig(xfer.Config{Provider: name}); err != nil {
+	if err := transport.CheckConfig(transport.Config{Provider: name}); err != nil {
 		return answer{}, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
 	row := Row{Provider: name, API: apiOf(name), Outcome: Absent}
@@ -88,8 +88,8 @@ func words(err error) (why, next string) {
 		c.Hint = ""
 		return c.Error(), u.Hint
 	}
-	why = strings.TrimPrefix(err.Error(), xfer.ErrUnavailable.Error()+": ")
-	return strings.TrimPrefix(why, xfer.ErrUnsupported.Error()+": "), ""
+	why = strings.TrimPrefix(err.Error(), transport.ErrUnavailable.Error()+": ")
+	return strings.TrimPrefix(why, transport.ErrUnsupported.Error()+": "), ""
 }
 
 // notEvery begins the note of a provider that does not take all operations.
@@ -97,17 +97,17 @@ const notEvery = "not every operation: "
 
 // tries are the sets of operations that a provider is opened with: the first
 // that it takes is the answer.
-var tries = [][]engine.Op{{engine.Read, engine.Write, engine.Send}, {engine.Read, engine.Write}, {engine.Send}}
+var tries = [][]loop.Op{{loop.Read, loop.Write, loop.Send}, {loop.Read, loop.Write}, {loop.Send}}
 
 // open opens the provider as a run would, with a small registered region, and
 // fills the row.
 func open(ctx context.Context, row *Row, libs Libraries) error {
-	cfg := xfer.Config{Provider: row.Provider, Role: xfer.Initiator, Bind: []string{host.Loopback()}, Rails: 1, Streams: 1, SameHost: true,
+	cfg := transport.Config{Provider: row.Provider, Role: transport.Initiator, Bind: []string{host.Loopback()}, Rails: 1, Streams: 1, SameHost: true,
 		Device: -1, Timeout: 5 * time.Second, Library: libs.Fabric, Options: map[string]string{}}
 	switch row.API {
 	case "libfabric":
 		// As the default of a raw run, so that an efa row says what that does.
-		cfg.Options[xfer.FabricShared] = "off"
+		cfg.Options[transport.FabricShared] = "off"
 	case "ucx":
 		cfg.Library = libs.UCP
 	}
@@ -125,7 +125,7 @@ func open(ctx context.Context, row *Row, libs Libraries) error {
 			return detail(row, libs)
 		}
 		first = cmp.Or(first, err)
-		if !errors.Is(err, xfer.ErrUnsupported) {
+		if !errors.Is(err, transport.ErrUnsupported) {
 			return first
 		}
 	}
@@ -134,8 +134,8 @@ func open(ctx context.Context, row *Row, libs Libraries) error {
 
 // openWith opens, registers and closes; what the endpoint said in between is
 // the answer.
-func openWith(ctx context.Context, cfg xfer.Config) (info xfer.Info, err error) {
-	ep, err := xfer.Open(ctx, cfg)
+func openWith(ctx context.Context, cfg transport.Config) (info transport.Info, err error) {
+	ep, err := transport.Open(ctx, cfg)
 	if err != nil {
 		return info, err
 	}
@@ -145,7 +145,7 @@ func openWith(ctx context.Context, cfg xfer.Config) (info xfer.Info, err error) 
 	}
 	defer func() {
 		closed := ep.Close()
-		if !errors.Is(closed, xfer.ErrNotClosed) { // it may still write to buf
+		if !errors.Is(closed, transport.ErrNotClosed) { // it may still write to buf
 			closed = errors.Join(closed, buf.Free())
 		}
 		err = errors.Join(err, closed)
@@ -166,7 +166,7 @@ func openWith(ctx context.Context, cfg xfer.Config) (info xfer.Info, err error) 
 	return ep.Info(), nil
 }
 
-func describe(row *Row, info xfer.Info, ops []engine.Op) {
+func describe(row *Row, info transport.Info, ops []loop.Op) {
 	row.Library, row.Version, row.Fabric, row.Carrier = info.Library, info.Version, info.Fabric, info.Provider
 	row.Landing, row.Emulated, row.Protocol = info.Landing, info.Simulated, info.Protocol
 	for _, n := range info.Notes {
@@ -188,7 +188,7 @@ func describe(row *Row, info xfer.Info, ops []engine.Op) {
 }
 
 // rma says what makes READ and WRITE.
-func rma(row *Row, info xfer.Info) string {
+func rma(row *Row, info transport.Info) string {
 	if !slices.Contains(row.Ops, "read") {
 		return "none"
 	}
@@ -215,7 +215,7 @@ func rma(row *Row, info xfer.Info) string {
 }
 
 // hardware tells RDMA devices from sockets and shared memory.
-func hardware(info xfer.Info) string {
+func hardware(info transport.Info) string {
 	if strings.HasPrefix(info.Provider, "verbs") {
 		return "device"
 	}
@@ -265,7 +265,7 @@ func fabricDetail(row *Row, libs Libraries, gpu bool) error {
 	}
 	want := fabric.Want{Provider: row.Provider, NoShared: true}
 	for _, o := range row.Ops {
-		op, err := engine.ParseOp(o)
+		op, err := loop.ParseOp(o)
 		if err != nil {
 			return err
 		}

@@ -17,10 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xferbench/xferbench/fabric"
-	"github.com/xferbench/xferbench/fabric/efaemu"
 	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
+	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 	"github.com/xferbench/xferbench/nvml"
 	"github.com/xferbench/xferbench/ucx"
 )

@@ -9,7 +9,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // Isolable says whether a run within this host can have a network of its own
@@ -45,7 +45,7 @@ var loopbackTransports = []string{"tcp", "self", "sm", "shm", "mm", "sysv", "pos
 
 // usesNIC says for what c may need more of this host's network than a loopback,
 // "" for nothing. A provider that is not known may.
-func usesNIC(c xfer.Config) string {
+func usesNIC(c transport.Config) string {
 	for _, b := range c.Bind {
 		if ip := net.ParseIP(b); ip == nil || !ip.IsLoopback() {
 			return c.Provider + " is bound to " + b

@@ -16,7 +16,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // LaunchFlag is the hidden flag by which a process knows that it is one launch
@@ -43,7 +43,7 @@ func (s *session) launches(ctx context.Context) error {
 	var worst error
 	for i := range s.o.Launches {
 		err := s.launch(ctx, exec.Command(exe, append(args, "--"+LaunchFlag+"="+strconv.Itoa(i))...), i)
-		if err != nil && !errors.Is(err, xfer.ErrData) {
+		if err != nil && !errors.Is(err, transport.ErrData) {
 			return fmt.Errorf("launch %d: %w", i, err)
 		}
 		worst = errors.Join(worst, err)
@@ -76,9 +76,9 @@ func (s *session) launch(ctx context.Context, cmd *exec.Cmd, i int) error {
 	case werr == nil:
 		return nil
 	case end != nil && end.ExitCode == 4:
-		return fmt.Errorf("%w: %s", xfer.ErrData, end.Error)
+		return fmt.Errorf("%w: %s", transport.ErrData, end.Error)
 	case end != nil && end.ExitCode == 3:
-		return fmt.Errorf("%w: %s", xfer.ErrUnavailable, strings.TrimPrefix(end.Error, xfer.ErrUnavailable.Error()+": "))
+		return fmt.Errorf("%w: %s", transport.ErrUnavailable, strings.TrimPrefix(end.Error, transport.ErrUnavailable.Error()+": "))
 	}
 	if end == nil || end.ExitCode == 0 {
 		said, _, _ := strings.Cut(words.String(), "\ngoroutine ")

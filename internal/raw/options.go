@@ -11,12 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/engine"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // Options are what a raw run is asked for.
@@ -51,7 +51,7 @@ type Options struct {
 	UntilCI      float64 // relative half-width; 0: not used
 	Launches     int
 	Tune         bool // search for Streams, Depth and Chunk where they are 0
-	Reuse        bool // see xfer.Run.Reuse
+	Reuse        bool // see transport.Run.Reuse
 	Seed         uint64
 	NoVerify     bool
 	NoCeiling    bool
@@ -86,11 +86,11 @@ func usage(format string, args ...any) error {
 
 // plan is what the options mean.
 type plan struct {
-	transports []xfer.Config
+	transports []transport.Config
 	labels     []string // of the transports, unique
-	specs      []xfer.Spec
-	memory     xfer.MemoryRequest
-	peerMemory xfer.MemoryRequest
+	specs      []transport.Spec
+	memory     transport.MemoryRequest
+	peerMemory transport.MemoryRequest
 	where      where
 }
 
@@ -144,22 +144,22 @@ var ceilings = []string{"memcpy", "socket"}
 
 // poll chooses how to wait: a spinning poller on each side needs cores of its
 // own, and one more for everything else.
-func poll(word string) (engine.Poll, error) {
+func poll(word string) (loop.Poll, error) {
 	switch word {
 	case "spin":
-		return engine.Spin, nil
+		return loop.Spin, nil
 	case "yield":
-		return engine.Yield, nil
+		return loop.Yield, nil
 	case "auto", "":
 		if runtime.NumCPU() >= 4 {
-			return engine.Spin, nil
+			return loop.Spin, nil
 		}
-		return engine.Yield, nil
+		return loop.Yield, nil
 	}
 	return 0, usage("--poll %q: want auto, spin or yield", word)
 }
 
-func memory(word string) (r xfer.MemoryRequest, err error) {
+func memory(word string) (r transport.MemoryRequest, err error) {
 	kind, dev, has := strings.Cut(word, ":")
 	r.Kind = mem.Kind(kind)
 	if !slices.Contains(mem.Kinds(), r.Kind) {
@@ -224,9 +224,9 @@ func (o *Options) plan() (*plan, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	var ops []engine.Op
+	var ops []loop.Op
 	for _, w := range o.Ops {
-		op, err := engine.ParseOp(w)
+		op, err := loop.ParseOp(w)
 		if err != nil {
 			return nil, usage("--op: %w", err)
 		}
@@ -243,7 +243,7 @@ func (o *Options) plan() (*plan, error) {
 	if p.memory.Kind.OnDevice() {
 		device = p.memory.Device
 	}
-	base := xfer.Config{Bind: o.Bind, Ops: ops, Rails: o.Rails,
+	base := transport.Config{Bind: o.Bind, Ops: ops, Rails: o.Rails,
 		Chunk: uint64(o.Chunk), Poll: pollMode, Timeout: o.Timeout, Device: device}
 	count := map[string]int{}
 	for _, name := range o.allProviders() {
@@ -264,12 +264,12 @@ func (o *Options) plan() (*plan, error) {
 		default:
 			c.Library, c.Options = o.Libfabric, set
 		}
-		if err := xfer.CheckConfig(c); err != nil {
+		if err := transport.CheckConfig(c); err != nil {
 			return nil, usage("--provider: %w", err)
 		}
 		added := !slices.Contains(o.Providers, name)
 		if added {
-			c.Ops, c.Rails = []engine.Op{engine.Read}, 0
+			c.Ops, c.Rails = []loop.Op{loop.Read}, 0
 		}
 		label := name
 		if count[name]++; count[name] > 1 {
@@ -278,7 +278,7 @@ func (o *Options) plan() (*plan, error) {
 		}
 		for _, w := range widths(o, added) {
 			c.Streams, c.Depth = w.streams, w.depth
-			if err := xfer.CheckConfig(c); err != nil {
+			if err := transport.CheckConfig(c); err != nil {
 				return nil, usage("%w", err)
 			}
 			if err := checkPieces(c, reqs); err != nil {
@@ -294,7 +294,7 @@ func (o *Options) plan() (*plan, error) {
 
 // checkPieces reports a --chunk or --descriptors that cuts a transfer into more
 // operations than a plan may have.
-func checkPieces(c xfer.Config, reqs []request) error {
+func checkPieces(c transport.Config, reqs []request) error {
 	for _, q := range reqs {
 		t, err := kv.New(q.kv)
 		if err != nil {
@@ -304,7 +304,7 @@ func checkPieces(c xfer.Config, reqs []request) error {
 		if n := uint64(max(q.pieces, 1)); chunk == 0 || uint64(t.Bytes)/n < chunk && n > 1 {
 			chunk = uint64(t.Bytes) / n
 		}
-		if _, err := xfer.CheckPlan(t, max(c.Streams, 1)*max(c.Rails, 1), chunk); err != nil {
+		if _, err := transport.CheckPlan(t, max(c.Streams, 1)*max(c.Rails, 1), chunk); err != nil {
 			return usage("%w", err)
 		}
 	}
@@ -366,8 +366,8 @@ type request struct {
 
 // specs are the conditions of one transport. A ceiling that nobody asked for
 // runs each size once, in its best shape.
-func specs(t int, ops []engine.Op, reqs []request, ceiling bool) []xfer.Spec {
-	var out []xfer.Spec
+func specs(t int, ops []loop.Op, reqs []request, ceiling bool) []transport.Spec {
+	var out []transport.Spec
 	seen := map[int64]bool{}
 	for _, op := range ops {
 		for _, q := range reqs {
@@ -379,7 +379,7 @@ func specs(t int, ops []engine.Op, reqs []request, ceiling bool) []xfer.Spec {
 				seen[k.Bytes] = true
 				q = request{kv: kv.Request{Model: q.kv.Model, Bytes: k.Bytes, Shape: kv.Contiguous, TensorParallel: q.kv.TensorParallel}}
 			}
-			out = append(out, xfer.Spec{Transport: t, Op: op, KV: q.kv, Pieces: q.pieces, Ceiling: ceiling})
+			out = append(out, transport.Spec{Transport: t, Op: op, KV: q.kv, Pieces: q.pieces, Ceiling: ceiling})
 		}
 	}
 	return out
@@ -491,7 +491,7 @@ func (o *Options) check() error {
 		return usage("--blocks %d: want 1 to %d", o.Blocks, maxBlocks)
 	case o.MinBlocks < 1 || o.MinBlocks > o.Blocks:
 		return usage("--min-blocks %d: want 1 to --blocks (%d)", o.MinBlocks, o.Blocks)
-	case o.Timeout < xfer.MinTimeout || o.Timeout > xfer.MaxTimeout:
+	case o.Timeout < transport.MinTimeout || o.Timeout > transport.MaxTimeout:
 		return usage("--timeout %v: want 100ms to 1h", o.Timeout)
 	case o.Budget < 0:
 		return usage("--budget %v: want 0 (no limit) or more", o.Budget)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/xfer"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // batchKey names a batch within a record.
@@ -73,7 +73,7 @@ func (o *Options) skip(condition, block int) bool { return o.done[batchKey{condi
 
 // enough is the declared sequential stop: every condition's interval is narrow
 // enough. It looks at widths alone.
-func (o *Options) enough(r *xfer.Run) func([]record.Sample) bool {
+func (o *Options) enough(r *transport.Run) func([]record.Sample) bool {
 	if o.UntilCI == 0 {
 		return nil
 	}

@@ -14,21 +14,21 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
-	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/version"
-	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 // Output is where a run goes besides its caller.
 type Output struct {
 	Record   *record.Writer // nil: none
 	JSON     io.Writer      // the record's lines as well; nil: none
-	Progress func(xfer.Progress)
+	Progress func(transport.Progress)
 	Tune     func(record.Tune) error // told each step of --tune; its error ends the run
 }
 
@@ -191,12 +191,12 @@ func ExitCode(err error) int {
 		return 130
 	case mem.MoreFiles(err) != "":
 		return 3 // whatever the descriptor was for
-	case errors.Is(err, ErrUsage), errors.Is(err, xfer.ErrTooLarge), errors.Is(err, xfer.ErrRefused):
+	case errors.Is(err, ErrUsage), errors.Is(err, transport.ErrTooLarge), errors.Is(err, transport.ErrRefused):
 		return 2
-	case errors.Is(err, xfer.ErrUnavailable), errors.Is(err, xfer.ErrUnsupported), errors.Is(err, xfer.ErrTransfer), errors.Is(err, xfer.ErrStranger),
+	case errors.Is(err, transport.ErrUnavailable), errors.Is(err, transport.ErrUnsupported), errors.Is(err, transport.ErrTransfer), errors.Is(err, transport.ErrStranger),
 		errors.Is(err, peer.ErrPeer), errors.Is(err, remote.ErrCrashed):
 		return 3
-	case errors.Is(err, xfer.ErrData):
+	case errors.Is(err, transport.ErrData):
 		return 4
 	}
 	return 1
@@ -214,7 +214,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(s.write(line), err)
 	}
-	side := &xfer.Side{}
+	side := &transport.Side{}
 	defer func() { err = errors.Join(err, side.Sweep()) }()
 	defer func() { err = s.end(client, child, err) }()
 	if l := client.Local; l.To4() == nil && l.IsLinkLocalUnicast() && s.unbound() {
@@ -254,22 +254,22 @@ func (s *session) id() string {
 // the peer of another host looks at its own.
 func (s *session) fits() error {
 	local := s.p.where.ssh == nil && s.p.where.address == ""
-	m, _, err := xfer.Requests(s.p.memory, s.p.peerMemory, s.p.specs, s.p.transports, local)
+	m, _, err := transport.Requests(s.p.memory, s.p.peerMemory, s.p.specs, s.p.transports, local)
 	if err != nil {
 		return err
 	}
-	return xfer.Fits("", m)
+	return transport.Fits("", m)
 }
 
 // unbound reports whether some transport takes the control channel's address.
 func (s *session) unbound() bool {
-	return slices.ContainsFunc(s.p.transports, func(c xfer.Config) bool { return len(c.Bind) == 0 })
+	return slices.ContainsFunc(s.p.transports, func(c transport.Config) bool { return len(c.Bind) == 0 })
 }
 
-func (s *session) measure(ctx context.Context, side *xfer.Side, client xfer.Peer) error {
-	r := &xfer.Run{
+func (s *session) measure(ctx context.Context, side *transport.Side, client transport.Peer) error {
+	r := &transport.Run{
 		Local: side, Peer: client, Transports: s.p.transports, Labels: s.p.labels, Specs: s.p.specs,
-		Schedule: xfer.Schedule{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, Budget: s.o.Budget,
+		Schedule: transport.Schedule{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, Budget: s.o.Budget,
 			Iterations: s.o.Iterations, RoundRobin: s.o.RoundRobin},
 		Memory: s.p.memory, PeerMemory: s.p.peerMemory, Seed: s.o.Seed, SkipVerify: s.o.NoVerify,
 		Reuse: s.o.Reuse, Start: s.start, Write: s.write, Progress: s.out.Progress,
@@ -357,7 +357,7 @@ const lostWait = time.Second
 
 // end closes the peer, and explains a failure by what became of it.
 func (s *session) end(c *peer.Client, child *peer.Child, cause error) error {
-	if errors.Is(cause, xfer.ErrTransfer) || errors.Is(cause, peer.ErrPeer) {
+	if errors.Is(cause, transport.ErrTransfer) || errors.Is(cause, peer.ErrPeer) {
 		t := time.NewTimer(lostWait)
 		select {
 		case <-c.Context().Done():

@@ -10,8 +10,8 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/units"
-	"github.com/xferbench/xferbench/internal/xfer"
 )
 
 // The search of --tune: from the provider's own setting, one factor after
@@ -137,23 +137,23 @@ func search(start setting, fr free, f field, try func(setting) (bool, error)) (s
 // tuner searches for one transport's setting.
 type tuner struct {
 	s        *session
-	r        *xfer.Run
-	cfg      xfer.Config
+	r        *transport.Run
+	cfg      transport.Config
 	label    string
-	specs    []xfer.Spec
+	specs    []transport.Spec
 	iters    []int // of each spec
 	bytes    uint64
 	deadline int64 // 0: none
 	step     int
-	best     *xfer.Probe
+	best     *transport.Probe
 }
 
-// tune is [xfer.Run.Prepare] of a run with --tune: it gives each transport that
+// tune is [transport.Run.Prepare] of a run with --tune: it gives each transport that
 // was asked for the best setting that it finds, within --budget for all.
-func (s *session) tune(ctx context.Context, r *xfer.Run) error {
+func (s *session) tune(ctx context.Context, r *transport.Run) error {
 	var wanted []int
 	for i := range r.Transports {
-		if !slices.ContainsFunc(r.Specs, func(sp xfer.Spec) bool { return sp.Transport == i && sp.Ceiling }) {
+		if !slices.ContainsFunc(r.Specs, func(sp transport.Spec) bool { return sp.Transport == i && sp.Ceiling }) {
 			wanted = append(wanted, i)
 		}
 	}
@@ -234,7 +234,7 @@ func (t *tuner) search(ctx context.Context) (setting, error) {
 
 // warm runs a condition twice on a probe, and says what the second took: the
 // first is cold.
-func (t *tuner) warm(ctx context.Context, p *xfer.Probe, sp xfer.Spec) (ns int64, err error) {
+func (t *tuner) warm(ctx context.Context, p *transport.Probe, sp transport.Spec) (ns int64, err error) {
 	ss, err := p.Transfer(ctx, sp, 2)
 	if err != nil {
 		return 0, err
@@ -244,7 +244,7 @@ func (t *tuner) warm(ctx context.Context, p *xfer.Probe, sp xfer.Spec) (ns int64
 
 // block is the time of one transfer of each condition, each the mean of its
 // iterations.
-func (t *tuner) block(ctx context.Context, p *xfer.Probe) (ns int64, err error) {
+func (t *tuner) block(ctx context.Context, p *transport.Probe) (ns int64, err error) {
 	for i, sp := range t.specs {
 		ss, err := p.Transfer(ctx, sp, t.iters[i])
 		if err != nil {
@@ -300,7 +300,7 @@ func (t *tuner) try(ctx context.Context, c setting) (better bool, err error) {
 
 // against opens cfg and runs blocks of it and of the best so far, each pair in
 // the other order than the last.
-func (t *tuner) against(ctx context.Context, cfg xfer.Config) (p *xfer.Probe, mine, theirs []int64, err error) {
+func (t *tuner) against(ctx context.Context, cfg transport.Config) (p *transport.Probe, mine, theirs []int64, err error) {
 	if p, err = t.r.Probe(ctx, cfg); err != nil {
 		return nil, nil, nil, err
 	}
@@ -349,8 +349,8 @@ func (s *session) tuned(l record.Tune) error {
 }
 
 // sizes notes what the ladders need of a condition, and returns its bytes.
-func sizes(sp xfer.Spec, f *field) (uint64, error) {
-	bytes, count, longest, err := xfer.Extent(sp)
+func sizes(sp transport.Spec, f *field) (uint64, error) {
+	bytes, count, longest, err := transport.Extent(sp)
 	if err != nil {
 		return 0, err
 	}

@@ -7,7 +7,7 @@ import (
 	"math"
 	"strconv"
 
-	"github.com/xferbench/xferbench/internal/report/analysis"
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/units"
 )
 

@@ -8,9 +8,9 @@ import (
 	"io"
 	"strings"
 
+	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/analysis/endtoend"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/report/analysis"
-	"github.com/xferbench/xferbench/internal/report/endtoend"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xferbench/xferbench/internal/analysis/endtoend"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/report/endtoend"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/ttft"
 	"github.com/xferbench/xferbench/internal/units"

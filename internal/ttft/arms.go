@@ -37,12 +37,12 @@ type Arm struct {
 	// Found by Prepare.
 	blockTokens int
 	simulated   bool
-	versions    map[string]string // by engine
-	pools       map[string]pool   // by engine
+	versions    map[string]string    // by engine
+	pools       map[string]blockPool // by engine
 }
 
-// pool is an engine's block pool.
-type pool struct {
+// blockPool is an engine's block pool.
+type blockPool struct {
 	blocks, blockTokens int
 	caching             *bool
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/ttft/metrics"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
 )
 
 // batch is the requests between two readings of the engines' metrics.

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/ttft/metrics"
-	"github.com/xferbench/xferbench/internal/ttft/poolsim"
-	"github.com/xferbench/xferbench/internal/ttft/twoleg"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
+	"github.com/xferbench/xferbench/internal/serving/pool"
+	"github.com/xferbench/xferbench/internal/serving/twoleg"
 )
 
 // captured is where pages and streams of real engines are; its README says how
@@ -178,7 +178,7 @@ func TestCapturedParameters(t *testing.T) {
 // The predictor against a real engine: vLLM 0.32.0 with prefix caching off, the
 // first four requests after its start.
 func TestPredictorAgreesWithARealEngine(t *testing.T) {
-	p, err := poolsim.NewPredictor(poolsim.Config{PrefillBlocks: 585, DecodeBlocks: 585, Order: poolsim.LIFO, Regions: 28, BlockTokens: 32})
+	p, err := pool.NewPredictor(pool.Config{PrefillBlocks: 585, DecodeBlocks: 585, Order: pool.LIFO, Regions: 28, BlockTokens: 32})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/ttft/metrics"
-	"github.com/xferbench/xferbench/internal/ttft/sse"
-	"github.com/xferbench/xferbench/internal/ttft/twoleg"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
+	"github.com/xferbench/xferbench/internal/serving/sse"
+	"github.com/xferbench/xferbench/internal/serving/twoleg"
 )
 
 // Client speaks HTTP to engines and proxies. It uses no proxy of the

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/pdsim"
+	"github.com/xferbench/xferbench/internal/serving/sim"
 )
 
 // BenchmarkClientError measures how far the client's TTFT is from the engine's
@@ -37,7 +37,7 @@ func BenchmarkClientError(b *testing.B) {
 // request, sorted.
 func clientErrors(b *testing.B, first time.Duration, change func(*Config)) []int64 {
 	b.Helper()
-	set := simulate(b, pdsim.Config{PrefillTime: first, Parallel: 1024, Blocks: 16384}, true)
+	set := simulate(b, sim.Config{PrefillTime: first, Parallel: 1024, Blocks: 16384}, true)
 	rec := &recorder{}
 	cfg := quick(rec, 1, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
 	cfg.MaxTokens = 2

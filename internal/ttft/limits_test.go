@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/ttft/metrics"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
 )
 
 // Metrics that lose their end while a run is under way end it: each request

@@ -45,7 +45,7 @@ func (r *runner) sharedPools() {
 		}
 	}
 	for _, a := range r.cfg.Arms {
-		maps.DeleteFunc(a.pools, func(base string, _ pool) bool { return users[base] > 1 })
+		maps.DeleteFunc(a.pools, func(base string, _ blockPool) bool { return users[base] > 1 })
 	}
 }
 
@@ -57,7 +57,7 @@ func NixlBackendNote(where, value string) string {
 }
 
 func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
-	a.versions, a.pools = map[string]string{}, map[string]pool{}
+	a.versions, a.pools = map[string]string{}, map[string]blockPool{}
 	for _, base := range a.all() {
 		if base == a.Front && a.Path == PathProxy {
 			if err := r.awaitProxy(ctx, base); err != nil {
@@ -157,7 +157,7 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 		// The requests will say metrics-missing, each of them.
 		return r.event(record.Warning, fmt.Sprintf("arm %s: %v", a.Name, err))
 	}
-	a.pools[base] = pool{m.Cache.Blocks, m.Cache.BlockTokens, m.Cache.PrefixCaching}
+	a.pools[base] = blockPool{m.Cache.Blocks, m.Cache.BlockTokens, m.Cache.PrefixCaching}
 	if a.blockTokens == 0 {
 		a.blockTokens = m.Cache.BlockTokens
 	}

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/xferbench/xferbench/internal/pdsim"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/ttft/proxy"
+	"github.com/xferbench/xferbench/internal/serving/proxy"
+	"github.com/xferbench/xferbench/internal/serving/sim"
 )
 
 // inFront starts a P/D proxy with a hook on its /health.
@@ -41,7 +41,7 @@ func TestProxiesAreWaitedFor(t *testing.T) {
 			}
 		},
 	} {
-		set := simulate(t, pdsim.Config{}, false)
+		set := simulate(t, sim.Config{}, false)
 		rec := &recorder{}
 		a := twoLeg(set)
 		a.Path, a.Front = PathProxy, inFront(t, set.Prefill.URL, set.Decode.URL, health)
@@ -62,7 +62,7 @@ func TestProxiesAreWaitedFor(t *testing.T) {
 
 // A block pool that two arms draw from is none to predict from.
 func TestSharedPools(t *testing.T) {
-	set, other := simulate(t, pdsim.Config{Blocks: 100}, false), simulate(t, pdsim.Config{Blocks: 100}, false)
+	set, other := simulate(t, sim.Config{Blocks: 100}, false), simulate(t, sim.Config{Blocks: 100}, false)
 	for name, tt := range map[string]struct {
 		second Arm
 		want   int
@@ -80,7 +80,7 @@ func TestSharedPools(t *testing.T) {
 }
 
 func TestProxyThatIsNotThere(t *testing.T) {
-	set := simulate(t, pdsim.Config{}, false)
+	set := simulate(t, sim.Config{}, false)
 	a := twoLeg(set)
 	a.Path, a.Front = PathProxy, "http://127.0.0.1:1"
 	if _, err := Run(context.Background(), quick(&recorder{}, 2, a)); err == nil || !strings.Contains(err.Error(), "the proxy does not answer") {

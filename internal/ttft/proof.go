@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/xferbench/xferbench/internal/ttft/metrics"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
 )
 
 // evidence is what is known of the requests of one batch, one or several, that

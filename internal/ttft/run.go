@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/serving/wait"
 	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/ttft/wait"
 )
 
 // Kinds of load.

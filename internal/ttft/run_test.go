@@ -9,21 +9,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/pdsim"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/ttft/poolsim"
+	"github.com/xferbench/xferbench/internal/serving/pool"
+	"github.com/xferbench/xferbench/internal/serving/sim"
 )
 
 // small is a KV cache that takes no time to move: 4,096 bytes a block.
-var small = pdsim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
+var small = sim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
 
 // simulate starts engines that take next to no time.
-func simulate(t testing.TB, cfg pdsim.Config, unified bool) *pdsim.Set {
+func simulate(t testing.TB, cfg sim.Config, unified bool) *sim.Set {
 	t.Helper()
-	if cfg.Geometry == (pdsim.Geometry{}) {
+	if cfg.Geometry == (sim.Geometry{}) {
 		cfg.Geometry = small
 	}
-	set, err := pdsim.StartSet(cfg, "127.0.0.1", unified)
+	set, err := sim.StartSet(cfg, "127.0.0.1", unified)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func (r *recorder) measured() (out []Line) {
 }
 
 // twoLeg is the arm over a pair.
-func twoLeg(set *pdsim.Set) Arm {
+func twoLeg(set *sim.Set) Arm {
 	return Arm{Name: "sim", Mode: ModeDisaggregated, Path: PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL},
 		BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}
 }
@@ -85,7 +85,7 @@ func mustRun(t testing.TB, cfg Config) *Result {
 }
 
 func TestTwoLegIsValidAndExact(t *testing.T) {
-	set := simulate(t, pdsim.Config{PrefillTime: 4 * time.Millisecond, StepTime: 2 * time.Millisecond, Pings: true, Split: true}, false)
+	set := simulate(t, sim.Config{PrefillTime: 4 * time.Millisecond, StepTime: 2 * time.Millisecond, Pings: true, Split: true}, false)
 	rec := &recorder{}
 	res := mustRun(t, quick(rec, 5, twoLeg(set)))
 	if res.Invalid != 0 || res.Requests != 5 || !res.Simulated {
@@ -120,33 +120,33 @@ func TestTwoLegIsValidAndExact(t *testing.T) {
 // the sample) and among four at a time (the proof of the batch).
 func TestFaultsComeOutAsReasons(t *testing.T) {
 	tests := map[string]struct {
-		cfg     pdsim.Config
+		cfg     sim.Config
 		want    Reason
 		alone   int // invalid of 4, one at a time; the fault hits every second request
 		batched int // invalid of 4 in one batch
 	}{
-		"null-params":      {pdsim.Config{}, NullParams, 2, 2},
-		"prefix-hit":       {pdsim.Config{}, PrefixHit, 2, 2}, // by each answer's own usage
-		"decode-cache-hit": {pdsim.Config{}, PrefixHit, 2, 4},
-		"silent-recompute": {pdsim.Config{}, LocalRecompute, 2, 4},
+		"null-params":      {sim.Config{}, NullParams, 2, 2},
+		"prefix-hit":       {sim.Config{}, PrefixHit, 2, 2}, // by each answer's own usage
+		"decode-cache-hit": {sim.Config{}, PrefixHit, 2, 4},
+		"silent-recompute": {sim.Config{}, LocalRecompute, 2, 4},
 		// This release's answers tell loaded tokens, so that the others of the batch
 		// can be believed.
-		"silent-recompute in 0.15": {pdsim.Config{Release: "0.15.1"}, LocalRecompute, 2, 2},
-		"failed-transfer":          {pdsim.Config{}, FailedTransfer, 2, 4},
-		"expired-lease":            {pdsim.Config{}, ExpiredLease, 2, 4},
-		"short-transfer":           {pdsim.Config{}, ShortBytes, 2, 4},
-		"dying-peer":               {pdsim.Config{}, FailedTransfer, 2, 4},
-		"stream-error":             {pdsim.Config{}, StreamError, 2, 2},
-		"truncated":                {pdsim.Config{}, Truncated, 2, 2},
-		"no-usage":                 {pdsim.Config{}, NoUsage, 2, 2},
-		"early-eos":                {pdsim.Config{}, ShortCompletion, 2, 2},
+		"silent-recompute in 0.15": {sim.Config{Release: "0.15.1"}, LocalRecompute, 2, 2},
+		"failed-transfer":          {sim.Config{}, FailedTransfer, 2, 4},
+		"expired-lease":            {sim.Config{}, ExpiredLease, 2, 4},
+		"short-transfer":           {sim.Config{}, ShortBytes, 2, 4},
+		"dying-peer":               {sim.Config{}, FailedTransfer, 2, 4},
+		"stream-error":             {sim.Config{}, StreamError, 2, 2},
+		"truncated":                {sim.Config{}, Truncated, 2, 2},
+		"no-usage":                 {sim.Config{}, NoUsage, 2, 2},
+		"early-eos":                {sim.Config{}, ShortCompletion, 2, 2},
 		// These two hit either engine, so that three of four requests meet one.
-		"server-error":     {pdsim.Config{}, HTTPError, 3, 3},
-		"hang":             {pdsim.Config{}, Timeout, 3, 3},
-		"no-metrics":       {pdsim.Config{}, MetricsMissing, 4, 4},
-		"recompute policy": {pdsim.Config{Recompute: true}, FailedTransfer, 2, 4},
-		"hidden series":    {pdsim.Config{HideSeries: []string{"nixl_bytes"}}, MetricsMissing, 4, 4},
-		"hidden failures":  {pdsim.Config{HideSeries: []string{"failed_transfers"}}, MetricsMissing, 4, 4},
+		"server-error":     {sim.Config{}, HTTPError, 3, 3},
+		"hang":             {sim.Config{}, Timeout, 3, 3},
+		"no-metrics":       {sim.Config{}, MetricsMissing, 4, 4},
+		"recompute policy": {sim.Config{Recompute: true}, FailedTransfer, 2, 4},
+		"hidden series":    {sim.Config{HideSeries: []string{"nixl_bytes"}}, MetricsMissing, 4, 4},
+		"hidden failures":  {sim.Config{HideSeries: []string{"failed_transfers"}}, MetricsMissing, 4, 4},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -154,19 +154,19 @@ func TestFaultsComeOutAsReasons(t *testing.T) {
 			if f, _, ok := strings.Cut(name, " in "); ok {
 				name = f
 			}
-			f := pdsim.Fault(name)
+			f := sim.Fault(name)
 			if name == "recompute policy" {
-				f = pdsim.FailedTransfer
+				f = sim.FailedTransfer
 			}
-			if slices.Contains(pdsim.Faults(), f) {
-				tt.cfg.Faults = []pdsim.Injection{{Fault: f, Every: 2}}
+			if slices.Contains(sim.Faults(), f) {
+				tt.cfg.Faults = []sim.Injection{{Fault: f, Every: 2}}
 			}
 			for _, concurrency := range []int{1, 4} {
 				set := simulate(t, tt.cfg, false)
 				rec := &recorder{}
 				cfg := quick(rec, 4, twoLeg(set))
 				cfg.Concurrency, cfg.Settle = []int{concurrency}, 100*time.Millisecond
-				if f == pdsim.Hang {
+				if f == sim.Hang {
 					cfg.Timeout = 500 * time.Millisecond
 				}
 				res := mustRun(t, cfg)
@@ -189,10 +189,10 @@ func TestFaultsComeOutAsReasons(t *testing.T) {
 
 // A pair whose engine answers with an error is warmed again, a few times.
 func TestWarmUpIsRepeated(t *testing.T) {
-	for fault, want := range map[pdsim.Fault]int{"": 1, pdsim.ServerError: warmTries, pdsim.StreamError: warmTries, pdsim.SilentRecompute: 1} {
-		cfg := pdsim.Config{}
+	for fault, want := range map[sim.Fault]int{"": 1, sim.ServerError: warmTries, sim.StreamError: warmTries, sim.SilentRecompute: 1} {
+		cfg := sim.Config{}
 		if fault != "" {
-			cfg.Faults = []pdsim.Injection{{Fault: fault, Every: 1}}
+			cfg.Faults = []sim.Injection{{Fault: fault, Every: 1}}
 		}
 		rec := &recorder{}
 		mustRun(t, quick(rec, 2, twoLeg(simulate(t, cfg, false))))
@@ -203,7 +203,7 @@ func TestWarmUpIsRepeated(t *testing.T) {
 }
 
 func TestUnifiedAndDirect(t *testing.T) {
-	set := simulate(t, pdsim.Config{}, true)
+	set := simulate(t, sim.Config{}, true)
 	rec := &recorder{}
 	arms := []Arm{
 		{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
@@ -223,7 +223,7 @@ func TestUnifiedAndDirect(t *testing.T) {
 }
 
 func TestPrefixHitOnAUnifiedEngine(t *testing.T) {
-	set := simulate(t, pdsim.Config{Faults: []pdsim.Injection{{Fault: pdsim.PrefixHit, Every: 2}}}, true)
+	set := simulate(t, sim.Config{Faults: []sim.Injection{{Fault: sim.PrefixHit, Every: 2}}}, true)
 	rec := &recorder{}
 	res := mustRun(t, quick(rec, 4, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL}))
 	if res.Invalid != 2 || res.Reasons[PrefixHit] != 2 {
@@ -232,7 +232,7 @@ func TestPrefixHitOnAUnifiedEngine(t *testing.T) {
 }
 
 func TestForeignTraffic(t *testing.T) {
-	set := simulate(t, pdsim.Config{PrefillTime: 20 * time.Millisecond}, false)
+	set := simulate(t, sim.Config{PrefillTime: 20 * time.Millisecond}, false)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -261,7 +261,7 @@ func TestForeignTraffic(t *testing.T) {
 func TestOpenLoopMeasuresFromTheIntendedStart(t *testing.T) {
 	// One prompt at a time for 30 ms each at 100 arrivals a second: a queue builds
 	// up, and the latencies must show it.
-	set := simulate(t, pdsim.Config{PrefillTime: 30 * time.Millisecond}, true)
+	set := simulate(t, sim.Config{PrefillTime: 30 * time.Millisecond}, true)
 	rec := &recorder{}
 	cfg := quick(rec, 20, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
 	cfg.Load, cfg.Rates = LoadOpen, []float64{100}
@@ -284,7 +284,7 @@ func TestOpenLoopMeasuresFromTheIntendedStart(t *testing.T) {
 }
 
 func TestOffline(t *testing.T) {
-	set := simulate(t, pdsim.Config{PrefillTime: 5 * time.Millisecond}, false)
+	set := simulate(t, sim.Config{PrefillTime: 5 * time.Millisecond}, false)
 	rec := &recorder{}
 	cfg := quick(rec, 12, twoLeg(set))
 	cfg.Load, cfg.Blocks = LoadOffline, 2
@@ -304,8 +304,8 @@ func TestOffline(t *testing.T) {
 
 // Two arms of which one is slower: paired in blocks, the difference is found.
 func TestArmsAreComparedInBlocks(t *testing.T) {
-	fast := simulate(t, pdsim.Config{PrefillTime: 2 * time.Millisecond}, false)
-	slow := simulate(t, pdsim.Config{PrefillTime: 2 * time.Millisecond, MoverDelay: 30 * time.Millisecond}, false)
+	fast := simulate(t, sim.Config{PrefillTime: 2 * time.Millisecond}, false)
+	slow := simulate(t, sim.Config{PrefillTime: 2 * time.Millisecond, MoverDelay: 30 * time.Millisecond}, false)
 	a, b := twoLeg(fast), twoLeg(slow)
 	a.Name, b.Name = "fast", "slow"
 	rec := &recorder{}
@@ -334,7 +334,7 @@ func TestArmsAreComparedInBlocks(t *testing.T) {
 // The pool wraps around where the formula says, the descriptors jump there, and
 // the predictor names the order of the free list.
 func TestPoolLapIsPredicted(t *testing.T) {
-	set := simulate(t, pdsim.Config{Blocks: 200, Order: poolsim.FIFO}, false)
+	set := simulate(t, sim.Config{Blocks: 200, Order: pool.FIFO}, false)
 	rec := &recorder{}
 	cfg := quick(rec, 59, twoLeg(set)) // and one to warm the pair
 	cfg.MaxTokens = 2
@@ -359,7 +359,7 @@ func TestPoolLapIsPredicted(t *testing.T) {
 }
 
 func TestInterruptedRunKeepsItsLines(t *testing.T) {
-	set := simulate(t, pdsim.Config{PrefillTime: 10 * time.Second}, false)
+	set := simulate(t, sim.Config{PrefillTime: 10 * time.Second}, false)
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	rec := &recorder{}
@@ -376,7 +376,7 @@ func TestInterruptedRunKeepsItsLines(t *testing.T) {
 // The client's clock against the engine's own: it must be near, and it cannot be
 // so if it stops at the headers (sent at once), at a ping or at a later token.
 func TestClientClock(t *testing.T) {
-	set := simulate(t, pdsim.Config{PrefillTime: 60 * time.Millisecond, StepTime: 200 * time.Millisecond, Pings: true}, true)
+	set := simulate(t, sim.Config{PrefillTime: 60 * time.Millisecond, StepTime: 200 * time.Millisecond, Pings: true}, true)
 	rec := &recorder{}
 	cfg := quick(rec, 5, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
 	cfg.MaxTokens = 2

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/ttft/poolsim"
 )
 
 // Series is what happened to one arm at one prompt length over its requests,
@@ -155,8 +155,8 @@ func (s *Series) lap(lines []Line) error {
 		return nil
 	}
 	per := (l.PromptTokens + l.BlockTokens - 1) / l.BlockTokens
-	s.Lap = &Lap{PoolBlocks: l.PoolBlocks, PerRequest: per, Sequence: poolsim.LapIndex(l.PoolBlocks, per)}
-	s.Lap.DecodeSequence = poolsim.LapIndex(l.PoolBlocks, (l.PromptTokens+l.MaxTokens-1+l.BlockTokens-1)/l.BlockTokens)
+	s.Lap = &Lap{PoolBlocks: l.PoolBlocks, PerRequest: per, Sequence: pool.LapIndex(l.PoolBlocks, per)}
+	s.Lap.DecodeSequence = pool.LapIndex(l.PoolBlocks, (l.PromptTokens+l.MaxTokens-1+l.BlockTokens-1)/l.BlockTokens)
 	s.Lap.Reached = lines[len(lines)-1].Sequence >= min(s.Lap.Sequence, s.Lap.DecodeSequence)
 	observed := map[int]int64{}
 	for _, l := range lines {
@@ -170,10 +170,10 @@ func (s *Series) lap(lines []Line) error {
 	}
 	for _, m := range []struct {
 		name    string
-		order   poolsim.Order
+		order   pool.Order
 		caching bool
-	}{{"fifo", poolsim.FIFO, false}, {"lifo", poolsim.LIFO, false}, {"lifo with prefix caching", poolsim.LIFO, true}} {
-		p, err := poolsim.NewPredictor(poolsim.Config{PrefillBlocks: l.PoolBlocks, DecodeBlocks: l.PoolBlocks, Order: m.order, Caching: m.caching,
+	}{{"fifo", pool.FIFO, false}, {"lifo", pool.LIFO, false}, {"lifo with prefix caching", pool.LIFO, true}} {
+		p, err := pool.NewPredictor(pool.Config{PrefillBlocks: l.PoolBlocks, DecodeBlocks: l.PoolBlocks, Order: m.order, Caching: m.caching,
 			Regions: int(regions), BlockTokens: l.BlockTokens})
 		if err != nil {
 			return err
@@ -181,7 +181,7 @@ func (s *Series) lap(lines []Line) error {
 		agree := 0
 		for i := range lines[len(lines)-1].Sequence + 1 {
 			n, err := p.Next(l.PromptTokens, l.MaxTokens)
-			if errors.Is(err, poolsim.ErrFull) {
+			if errors.Is(err, pool.ErrFull) {
 				return nil
 			}
 			if err != nil {

@@ -19,10 +19,10 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/serving/launch"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/internal/ttft"
-	"github.com/xferbench/xferbench/internal/ttft/launch"
 )
 
 const (

@@ -18,11 +18,11 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
-	"github.com/xferbench/xferbench/internal/pdsim"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/serving/launch"
+	"github.com/xferbench/xferbench/internal/serving/sim"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/ttft"
-	"github.com/xferbench/xferbench/internal/ttft/launch"
 	"github.com/xferbench/xferbench/internal/version"
 )
 
@@ -50,7 +50,7 @@ type Options struct {
 	Arms            []string // as ttft.ParseArm reads them
 	Launch          string   // file of package launch
 	Sim             bool
-	SimConfig       pdsim.Config
+	SimConfig       sim.Config
 	Model           string // served model
 	KVModel, DType  string // geometry: see kv.Resolve
 	MaxInvalid      float64
@@ -237,7 +237,7 @@ func (s *session) event(level, format string, args ...any) error {
 func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Result, err error) {
 	switch {
 	case s.o.Sim:
-		set, err := pdsim.StartSet(s.o.SimConfig, host.Loopback(), true)
+		set, err := sim.StartSet(s.o.SimConfig, host.Loopback(), true)
 		if err != nil {
 			return nil, usage("--sim: %w", err)
 		}

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/pdsim"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/serving/sim"
 	"github.com/xferbench/xferbench/internal/ttft"
 )
 
@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	var n int
 	_, err := fmt.Sscan(port, &n)
 	if err == nil {
-		var s *pdsim.Server
-		if s, err = pdsim.Listen(pdsim.Config{Role: pdsim.Role(role), Geometry: small}, "127.0.0.1", n); err == nil {
+		var s *sim.Server
+		if s, err = sim.Listen(sim.Config{Role: sim.Role(role), Geometry: small}, "127.0.0.1", n); err == nil {
 			err = errors.Join(s.Wait(ctx), s.Close())
 		}
 	}
@@ -45,11 +45,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-var small = pdsim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
+var small = sim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
 
 // options are those of a short run.
 func options() Options {
-	return Options{MaxInvalid: ttft.MaxInvalid, DType: "auto", SimConfig: pdsim.Config{Geometry: small}, Run: ttft.Config{PromptTokens: []int{64}, MaxTokens: 2,
+	return Options{MaxInvalid: ttft.MaxInvalid, DType: "auto", SimConfig: sim.Config{Geometry: small}, Run: ttft.Config{PromptTokens: []int{64}, MaxTokens: 2,
 		Load: ttft.LoadClosed, Concurrency: []int{1}, Iterations: 6, Blocks: 6, Seed: 1, Prompts: ttft.TokenPrompts, VocabSize: 32_000,
 		Timeout: 30 * time.Second, Settle: 200 * time.Millisecond}}
 }
@@ -115,7 +115,7 @@ func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 func TestInvalidRequestsFailTheRun(t *testing.T) {
 	o := options()
 	o.Sim = true
-	o.SimConfig.Faults = []pdsim.Injection{{Fault: pdsim.NullParams, Every: 3}}
+	o.SimConfig.Faults = []sim.Injection{{Fault: sim.NullParams, Every: 3}}
 	res, err := Run(context.Background(), o, Output{})
 	if !errors.Is(err, ErrInvalid) || ExitCode(err) != 5 || !strings.Contains(err.Error(), "null-params 2") {
 		t.Errorf("error %v, exit code %d", err, ExitCode(err))

@@ -1,0 +1,392 @@
+package analysis_test
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/testenv/synth"
+)
+
+// line builds a record by hand: times in ns by block, one condition each.
+func line(conds []record.Condition, times ...[][]int64) *record.Record {
+	yes := true
+	r := &record.Record{Run: record.Run{Schema: 1, Kind: "raw", Seed: 3}, Conditions: conds, End: &record.End{Status: record.StatusOK}}
+	now := int64(0)
+	for i, blocks := range times {
+		for b, ts := range blocks {
+			for k, t := range ts {
+				r.Samples = append(r.Samples, record.Sample{Condition: i, Block: b, Iteration: k, Phase: record.PhaseMeasure, BeginNs: now, PostNs: t / 10,
+					TotalNs: t, LocalNs: t, Bytes: conds[i].Bytes, Verified: &yes, CPUNs: 2 * t, PeerCPUNs: t, EAgain: 3})
+				now += t
+			}
+		}
+	}
+	return r
+}
+
+func cond(id int, provider string) record.Condition {
+	return record.Condition{ID: id, Name: provider, Provider: provider, API: "libfabric", Op: "read", Memory: "host", Shape: "merged", Bytes: 1000, Descs: 4,
+		Transport: record.Transport{Streams: 1, Depth: 1}}
+}
+
+func of(t *testing.T, r *record.Record) *analysis.Analysis {
+	t.Helper()
+	a, err := analysis.Of(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// The expected figures are worked out by hand from the samples.
+func TestRow(t *testing.T) {
+	r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{100, 300, 200}, {400, 500, 600}, {100, 100, 1000}, {300, 200, 250}, {150, 700, 160}, {900, 800, 850}})
+	r.Samples = append(r.Samples, record.Sample{Condition: 0, Phase: record.PhaseCold, TotalNs: 99999, Bytes: 1000},
+		record.Sample{Condition: 0, Phase: record.PhaseWarmup, TotalNs: 88888, Bytes: 1000})
+	row := of(t, r).Rows[0]
+	// Block medians 200 500 100 250 160 850; their median (200+250)/2; the 95 %
+	// interval of six values is their range.
+	if got := stats.Values(row.Units); !slices.Equal(got, []float64{200, 500, 100, 250, 160, 850}) {
+		t.Errorf("units %v", got)
+	}
+	sum := int64(100 + 300 + 200 + 400 + 500 + 600 + 100 + 100 + 1000 + 300 + 200 + 250 + 150 + 700 + 160 + 900 + 800 + 850)
+	type figures struct {
+		N, Blocks, Iters         int
+		Median, Lo, Hi, Min, Max float64
+		SumBytes                 uint64
+		SumNs                    int64
+		Rate, Post, PerDesc      float64
+		CPU, PeerCPU             float64
+		EAgain                   uint64
+		Check                    string
+		Guarded                  bool
+		P95                      float64
+		Cold                     int
+	}
+	got := figures{row.N, row.Blocks, row.Iters, row.MedianNs, row.CI.Lo, row.CI.Hi, row.MinNs, row.MaxNs, row.SumBytes, row.SumNs, row.Rate, row.PostNs, row.PostPerDesc,
+		row.CPUPerByte, row.PeerCPUPerByte, row.EAgain, row.Check(), row.P95.Guarded, row.P95.Value, len(row.Cold)}
+	// Posts are a tenth of the times, whose 9th and 10th of 18 are both 300.
+	want := figures{18, 6, 3, 225, 100, 850, 100, 1000, 18000, sum, 18000 / float64(sum) * 1e9, 30, 7.5, 2 * float64(sum) / 18000, float64(sum) / 18000, 54, "ok", true, 1000, 2}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	s := analysis.Summaries(of(t, r))
+	if len(s) != 1 || s[0].MedianNs != 225 || s[0].MedianLoNs != 100 || s[0].SumTotalNs != sum || s[0].P95Ns != 0 || s[0].N != 18 {
+		t.Errorf("summary %+v", s)
+	}
+}
+
+// A comparison line's ratio is time B over time A; a's blocks take exactly twice
+// as long as b's.
+func TestComparisonLine(t *testing.T) {
+	slow := [][]int64{{200}, {220}, {240}, {210}, {230}, {260}, {250}, {270}}
+	fast := make([][]int64, len(slow))
+	for i, b := range slow {
+		fast[i] = []int64{b[0] / 2}
+	}
+	a := of(t, line([]record.Condition{cond(0, "slow"), cond(1, "fast")}, slow, fast))
+	got := analysis.Comparisons(a)
+	if len(got) != 1 {
+		t.Fatalf("%d comparisons", len(got))
+	}
+	c := got[0]
+	half := func(f *float64) bool { return f != nil && math.Abs(*f-0.5) < 1e-12 }
+	if c.A != 0 || c.B != 1 || c.Verdict != "different" || !half(c.Ratio) || !half(c.RatioLo) || !half(c.RatioHi) ||
+		c.P == nil || *c.P != 2.0/256 || c.N != 8 || !c.Interleaved {
+		t.Errorf("%+v", c)
+	}
+	fastRow, slowRow, ratio, _ := a.Pairs[0].Faster()
+	if fastRow.Provider != "fast" || slowRow.Provider != "slow" || math.Abs(ratio-2) > 1e-12 {
+		t.Errorf("faster: %s, %s, %v", fastRow.Provider, slowRow.Provider, ratio)
+	}
+}
+
+// What is not known is absent from the line, where 0 would be a number.
+func TestComparisonLineUnknown(t *testing.T) {
+	two := [][]int64{{200}, {210}}
+	a := of(t, line([]record.Condition{cond(0, "x"), cond(1, "y")}, two, two))
+	b, err := record.Marshal(analysis.Comparisons(a)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, absent := range []string{"detectable", "_lo", "_hi"} {
+		if strings.Contains(string(b), absent) {
+			t.Errorf("two units a row, and %q is in %s", absent, b)
+		}
+	}
+	if want := `"time_b_over_time_a":1,`; !strings.Contains(string(b), want) {
+		t.Errorf("no %q in %s", want, b)
+	}
+}
+
+func TestWhatIsCompared(t *testing.T) {
+	ts := [][]int64{{100}, {101}, {102}, {103}, {104}, {105}}
+	for name, tt := range map[string]struct {
+		change          func(a, b *record.Condition)
+		pairs, brackets int
+	}{
+		"providers":              {func(a, b *record.Condition) {}, 1, 0},
+		"the same twice":         {func(a, b *record.Condition) { b.Provider = a.Provider }, 1, 0},
+		"another op":             {func(a, b *record.Condition) { b.Op = "write" }, 0, 0},
+		"another size":           {func(a, b *record.Condition) { b.Bytes = 2000 }, 0, 0},
+		"another memory":         {func(a, b *record.Condition) { b.Memory = "cuda:0" }, 0, 0},
+		"two ceilings":           {func(a, b *record.Condition) { a.Ceiling, b.Ceiling = true, true }, 0, 0},
+		"a ceiling":              {func(a, b *record.Condition) { b.Ceiling = true }, 0, 0},
+		"a provider's own depth": {func(a, b *record.Condition) { b.Transport.Depth = 64 }, 1, 0},
+		"depth of one provider":  {func(a, b *record.Condition) { b.Provider, b.Transport.Depth = a.Provider, 64 }, 0, 0},
+		"shapes of two":          {func(a, b *record.Condition) { b.Shape, b.Descs = "fragmented", 40 }, 0, 0},
+		"bracket":                {func(a, b *record.Condition) { b.Provider, b.Shape, b.Descs = a.Provider, "fragmented", 40 }, 0, 1},
+	} {
+		c := []record.Condition{cond(0, "x"), cond(1, "y")}
+		tt.change(&c[0], &c[1])
+		a := of(t, line(c, ts, ts))
+		if len(a.Pairs) != tt.pairs || len(a.Brackets) != tt.brackets {
+			t.Errorf("%s: %d pairs and %d brackets, want %d and %d", name, len(a.Pairs), len(a.Brackets), tt.pairs, tt.brackets)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	ts := [][]int64{{100}, {101}, {102}, {103}, {104}, {105}}
+	no := false
+	for name, tt := range map[string]struct {
+		change func(r *record.Record)
+		want   string
+	}{
+		"condition": {func(r *record.Record) { r.Conditions[1].Simulated = true }, analysis.Emulated},
+		"transport": {func(r *record.Record) { r.Conditions[0].Transport.Simulated = true }, analysis.Emulated},
+		"run":       {func(r *record.Record) { r.Run.Simulated = true }, analysis.Emulated},
+		"sample":    {func(r *record.Record) { r.Samples[0].Simulated = true }, analysis.Emulated},
+		"check":     {func(r *record.Record) { r.Samples[0].Verified = &no }, "data check failed"},
+		"cold check": {func(r *record.Record) {
+			r.Samples = append(r.Samples, record.Sample{Condition: 0, Phase: record.PhaseCold, TotalNs: 1, Verified: &no})
+		}, "data check failed"},
+		"empty": {func(r *record.Record) { r.Samples = r.Samples[:6] }, "no samples"},
+	} {
+		r := line([]record.Condition{cond(0, "x"), cond(1, "y")}, ts, ts)
+		tt.change(r)
+		a := of(t, r)
+		c := analysis.Comparisons(a)
+		if len(c) != 1 || c[0].Verdict != "refused" || !strings.Contains(c[0].Reason, tt.want) || c[0].Ratio != nil {
+			t.Errorf("%s: %+v", name, c)
+		}
+		if name == "check" && (a.Rows[0].HasSpeed() || a.Rows[0].Check() != "FAILED" || !a.Failed()) {
+			t.Errorf("a row with a failed check: %+v", a.Rows[0])
+		}
+	}
+}
+
+func TestBound(t *testing.T) {
+	ts := [][]int64{{2000}, {2000}, {2000}}
+	half := [][]int64{{1000}, {1000}, {1000}}
+	build := func(change func(r *record.Record)) *analysis.Bound {
+		c := []record.Condition{cond(0, "tcp"), cond(1, "socket"), cond(2, "socket")}
+		c[1].Ceiling, c[1].API, c[2].Ceiling, c[2].API, c[2].Op = true, "socket", true, "socket", "write"
+		r := line(c, ts, half, ts)
+		change(r)
+		return of(t, r).Rows[0].Bound
+	}
+	b := build(func(*record.Record) {})
+	if b == nil || b.Kind != "socket" || b.Rate != 1e9 || b.Share != 0.5 {
+		t.Errorf("half of the socket row of the same op: %+v", b)
+	}
+	devices := []record.Device{{LinkBits: 8e9}, {LinkBits: 8e9}}
+	two := func(r *record.Record) {
+		r.Run.Host.Hostname, r.Run.Peer = "a", &record.Host{Hostname: "b"}
+		r.Conditions[0].Transport.Devices = devices
+	}
+	if b := build(two); b == nil || b.Kind != "line" || b.Rate != 2e9 || b.Share != 0.25 {
+		t.Errorf("line rate of two rails: %+v", b)
+	}
+	if b := build(func(r *record.Record) {
+		two(r)
+		r.Conditions[0].Transport.Devices = []record.Device{{LinkBits: 8e9}, {}}
+	}); b == nil || b.Kind != "socket" {
+		t.Errorf("an unknown link: %+v", b)
+	}
+	if b := build(func(r *record.Record) { two(r); r.Run.Peer.Hostname = "a" }); b == nil || b.Kind != "socket" {
+		t.Errorf("line rate within one host: %+v", b)
+	}
+	if b := build(func(r *record.Record) { two(r); r.Conditions[0].Provider = "shm" }); b == nil || b.Kind != "socket" {
+		t.Errorf("line rate for shared memory: %+v", b)
+	}
+}
+
+// TestCrossover: without noise the fit is the formula: 20 µs + n/1 GB/s against
+// 60 µs + n/10 GB/s meet at 40 µs / 0.9 ns = 44,444 B.
+func TestCrossover(t *testing.T) {
+	s := synth.Spec{Name: "exact", Seed: 1, Kind: "sweep", Hosts: 1, Blocks: 6, Iters: 2, End: &record.End{Status: record.StatusOK}}
+	for _, n := range []int64{4096, 16384, 65536, 262144, 1048576} {
+		s.Cells = append(s.Cells,
+			synth.Cell{Condition: synth.KV("tcp", "read", kv.Contiguous, 1, n), Truth: synth.Truth{AlphaNs: 20_000, NsPerByte: 1, Block: 1e-6, Counted: 1}},
+			synth.Cell{Condition: synth.KV("ucx:tcp", "read", kv.Contiguous, 1, n), Truth: synth.Truth{AlphaNs: 60_000, NsPerByte: 0.1, Block: 1e-6, Counted: 1}})
+	}
+	file, err := s.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := record.Read(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := of(t, rec)
+	if len(a.Models) != 2 || len(a.Guides) != 1 || len(a.Pairs) != 5 {
+		t.Fatalf("%d models, %d guides, %d pairs", len(a.Models), len(a.Guides), len(a.Pairs))
+	}
+	if m := a.Models[0].Cost; math.Abs(m.AlphaNS-20_000) > 20 || math.Abs(m.NSPerByte-1) > 1e-3 {
+		t.Errorf("tcp: %v ns + n × %v ns", m.AlphaNS, m.NSPerByte)
+	}
+	g := a.Guides[0]
+	if g.Crossover.Kind != stats.CrossesAt || math.Abs(g.Crossover.Bytes-44_444) > 50 {
+		t.Errorf("crossover %v at %v", g.Crossover.Kind, g.Crossover.Bytes)
+	}
+	zones := g.Guideline.Zones
+	if len(zones) != 3 || zones[0].Use != stats.SideA || zones[1].Use != stats.Neither || zones[2].Use != stats.SideB {
+		t.Errorf("zones %+v", zones)
+	}
+	// Holm over the five sizes: each p is multiplied by up to 5.
+	for _, p := range a.Pairs {
+		if p.Verdict.Family != 5 {
+			t.Errorf("a family of %d", p.Verdict.Family)
+		}
+	}
+}
+
+// TestDescriptors: a descriptor costs 900 ns in the formula behind the record.
+func TestDescriptors(t *testing.T) {
+	files, err := synth.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := record.Read(bytes.NewReader(files["descriptors.jsonl"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := of(t, rec)
+	if len(a.Models) != 1 || len(a.Pieces) != 2 || len(a.Guides) != 0 {
+		t.Fatalf("%d models, %d descriptor costs, %d guides", len(a.Models), len(a.Pieces), len(a.Guides))
+	}
+	// The noise adds 0.03·√(2/π) = 2.4 % on average, the median block a little less.
+	const truth = 900 * 1.02
+	if iv := a.Models[0].Cost.GammaCI; iv == nil || !iv.Contains(truth) {
+		t.Errorf("γ %v in %v", a.Models[0].Cost.GammaNS, iv)
+	}
+	for _, p := range a.Pieces {
+		if !p.NsPerDescCI.Contains(truth) || math.Abs(p.NsPerDesc/truth-1) > 0.1 {
+			t.Errorf("%s: %v ns in %v", p.Label, p.NsPerDesc, p.NsPerDescCI)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	codes := func(r *record.Record, f func(*record.Record) (*analysis.Analysis, error)) []string {
+		a, err := f(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, w := range a.Warnings {
+			out = append(out, w.Code)
+		}
+		return out
+	}
+	many := make([][]int64, 10)
+	step := make([][]int64, 10)
+	for b := range many {
+		for k := range int64(4) {
+			many[b] = append(many[b], 1000+(int64(b)*7+k*13)%11)
+			v := 1000 + (int64(b)*7+k*13)%11
+			if b < 3 {
+				v += 900
+			}
+			step[b] = append(step[b], v)
+		}
+	}
+	path := func(delta uint64) record.Path {
+		return record.Path{Condition: 0, Phase: record.PhaseMeasure, PayloadBytes: 100 << 20, Counters: []record.Counter{
+			{Side: "initiator", Device: "eth0", Name: "rx_packets", Delta: 1 << 40}, {Side: "initiator", Device: "eth0", Name: "rx_bytes", Delta: delta}}}
+	}
+	zero := 0
+	for name, tt := range map[string]struct {
+		times  [][]int64
+		change func(r *record.Record)
+		want   []string
+	}{
+		"clean":       {many, func(r *record.Record) { r.Paths = []record.Path{path(101 << 20)} }, nil},
+		"few":         {many[:3], func(*record.Record) {}, []string{"few-blocks"}},
+		"warm-up":     {step, func(*record.Record) {}, []string{"warm-up"}},
+		"slow first":  {[][]int64{{2000, 1000}, {2010, 1000}, {2020, 990}, {1990, 1010}, {2000, 1000}, {2010, 1005}}, func(*record.Record) {}, []string{"slow-first"}},
+		"path":        {many, func(r *record.Record) { r.Paths = []record.Path{path(1 << 20)} }, []string{"path"}},
+		"busy":        {many, func(r *record.Record) { r.Paths = []record.Path{path(150 << 20)} }, []string{"path-busy"}},
+		"cold path":   {many, func(r *record.Record) { p := path(1); p.Phase = record.PhaseCold; r.Paths = []record.Path{p} }, nil},
+		"cut off":     {many, func(r *record.Record) { r.End = nil }, []string{"cut-off"}},
+		"interrupted": {many, func(r *record.Record) { r.End.Status = record.StatusInterrupted }, []string{"not-complete"}},
+		"event": {many, func(r *record.Record) {
+			r.Events = []record.Event{{Level: record.Info, Message: "x"}, {Level: record.Warning, Message: "y", Condition: &zero}, {Level: record.Warning, Message: "y", Condition: &zero}}
+		}, []string{"run-warning"}},
+	} {
+		r := line([]record.Condition{cond(0, "tcp")}, tt.times)
+		tt.change(r)
+		if got := codes(r, analysis.Of); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+	r := line([]record.Condition{cond(0, "tcp")}, many)
+	r.End = nil
+	if got := codes(r, analysis.Live); got != nil {
+		t.Errorf("a run that goes on: %v", got)
+	}
+}
+
+func TestDamaged(t *testing.T) {
+	for name, change := range map[string]func(r *record.Record){
+		"unknown condition": func(r *record.Record) { r.Samples[0].Condition = 9 },
+		"no time":           func(r *record.Record) { r.Samples[0].TotalNs = 0 },
+		"two of one id":     func(r *record.Record) { r.Conditions = append(r.Conditions, cond(0, "other")) },
+	} {
+		r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
+		change(r)
+		if _, err := analysis.Of(r); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := analysis.Of(nil); err == nil {
+		t.Error("no record was analysed")
+	}
+}
+
+// FuzzOf feeds records that read well and may still be nonsense.
+func FuzzOf(f *testing.F) {
+	files, err := synth.Files()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(files["short.jsonl"])
+	f.Add([]byte(`{"type":"run","schema":1}` + "\n" + `{"type":"condition","id":0}` + "\n" + `{"type":"sample","phase":"measure","total_ns":5,"block":-1}` + "\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		rec, err := record.Read(bytes.NewReader(in))
+		if err != nil {
+			return
+		}
+		a, err := analysis.Of(rec)
+		if (a == nil) == (err == nil) {
+			t.Errorf("%v with error %v", a, err)
+		}
+		if a != nil {
+			for _, c := range analysis.Comparisons(a) {
+				if _, err := record.Marshal(c); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,191 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/xferbench/xferbench/internal/serving/pool"
+)
+
+// Role is what an engine does.
+type Role string
+
+// Roles of an engine.
+const (
+	Prefill Role = "prefill"
+	Decode  Role = "decode"
+	Unified Role = "unified"
+)
+
+// Geometry is the shape of the KV cache, region by region as vLLM's NIXL
+// connector registers it. The bytes of one block are spread evenly over the
+// regions.
+type Geometry struct {
+	BlockTokens   int // tokens in a block
+	Regions       int // memory regions: one a layer
+	BytesPerToken int // over all regions
+}
+
+// Qwen25 is the geometry of Qwen2.5-7B in bf16 with blocks of 16 tokens, K and V
+// packed: 57,344 B a token.
+var Qwen25 = Geometry{BlockTokens: 16, Regions: 28, BytesPerToken: 57_344}
+
+// blockBytes is the length of one block in one region.
+func (g Geometry) blockBytes() int { return g.BytesPerToken / g.Regions * g.BlockTokens }
+
+// Blocks is the number of blocks that hold tokens.
+func (g Geometry) Blocks(tokens int) int { return (tokens + g.BlockTokens - 1) / g.BlockTokens }
+
+// Config describes one engine. The zero values of Geometry, Blocks, Order,
+// Model and Release mean the defaults named there.
+type Config struct {
+	Role  Role
+	Model string // served name, "simulated" by default
+	// Release is the vLLM release whose metrics are shown, "0.32.0" by default.
+	// Before 0.16 there is no prompt_tokens_by_source.
+	Release  string
+	Geometry Geometry // Qwen25 by default
+	Blocks   int      // of the pool, with block 0; 200 by default
+	Order    pool.Order
+	// Caching lets the block pool keep freed blocks as with prefix caching on. No
+	// request ever hits the cache, except by a fault.
+	Caching bool
+	// Transport is the provider of package xfer that moves the KV cache of an engine
+	// made by [Listen]: "socket" (kernel TCP) by default, "tcp", "efa", "ucx:tcp", ….
+	Transport string
+	// MaxTokens is the longest prompt and output together, 131,072 by default.
+	MaxTokens int
+
+	PrefillTime     time.Duration // constant part of a prompt's computation
+	PrefillPerToken time.Duration
+	// Parallel is how many prompts are computed at once, each in its whole time; 1
+	// by default, which makes a queue.
+	Parallel   int
+	StepTime   time.Duration // one decode step: the one-token forward and each later token
+	MoverDelay time.Duration // added to each transfer: a slow peer
+	Lease      time.Duration // how long a prefill engine keeps blocks, 30 s by default
+	// Recompute computes the prompt locally when a transfer fails, as
+	// kv_load_failure_policy "recompute" does; otherwise the request fails.
+	Recompute bool
+
+	Faults []Injection
+	// Pings sends comment lines between events; Split sends each event in two
+	// pieces with a flush between. Neither is a fault.
+	Pings, Split bool
+	// HideSeries leaves series of the metrics page out whose name contains one of
+	// these.
+	HideSeries []string
+}
+
+// Fault is something that goes wrong in an engine.
+type Fault string
+
+// Faults and the engine in which they take place.
+const (
+	NullParams      Fault = "null-params"      // prefill: kv_transfer_params is null
+	PrefixHit       Fault = "prefix-hit"       // prefill, unified: all but the last block was cached
+	DecodePrefixHit Fault = "decode-cache-hit" // decode: so it loads only one block
+	SilentRecompute Fault = "silent-recompute" // decode: ignores the parameters and computes the prompt
+	FailedTransfer  Fault = "failed-transfer"  // decode: the transfer fails, then as Recompute says
+	ExpiredLease    Fault = "expired-lease"    // prefill: releases the blocks at once
+	ShortTransfer   Fault = "short-transfer"   // decode: loads one block less
+	DyingPeer       Fault = "dying-peer"       // prefill: its memory server goes away when the transfer begins
+	StreamError     Fault = "stream-error"     // decode, unified: an error inside the stream after the first token
+	TruncatedStream Fault = "truncated"        // decode, unified: the connection is cut after the first token
+	NoUsage         Fault = "no-usage"         // decode, unified: no usage chunk
+	EarlyEOS        Fault = "early-eos"        // decode, unified: ends after one token
+	Hang            Fault = "hang"             // any: never answers
+	ServerError     Fault = "server-error"     // any: status 500
+	NoMetrics       Fault = "no-metrics"       // any: /metrics is not there
+)
+
+// Faults lists all faults.
+func Faults() []Fault {
+	return []Fault{NullParams, PrefixHit, DecodePrefixHit, SilentRecompute, FailedTransfer, ExpiredLease, ShortTransfer,
+		DyingPeer, StreamError, TruncatedStream, NoUsage, EarlyEOS, Hang, ServerError, NoMetrics}
+}
+
+// Injection injects a fault into every Every-th request, 1 for all.
+type Injection struct {
+	Fault Fault
+	Every int
+}
+
+// ParseInjection reads FAULT or FAULT:EVERY.
+func ParseInjection(s string) (Injection, error) {
+	name, every, has := strings.Cut(s, ":")
+	in := Injection{Fault: Fault(name), Every: 1}
+	if !slices.Contains(Faults(), in.Fault) {
+		var names []string
+		for _, f := range Faults() {
+			names = append(names, string(f))
+		}
+		return in, fmt.Errorf("unknown fault %q; use one of %s", name, strings.Join(names, ", "))
+	}
+	if has {
+		n, err := strconv.Atoi(every)
+		if err != nil || n < 1 {
+			return in, fmt.Errorf("fault %s: %q is no count; NAME:N hits every N-th request", name, every)
+		}
+		in.Every = n
+	}
+	return in, nil
+}
+
+// filled is the configuration with defaults, or why it cannot be.
+func (c Config) filled() (Config, error) {
+	if !slices.Contains([]Role{Prefill, Decode, Unified}, c.Role) {
+		return c, fmt.Errorf("unknown role %q; use prefill, decode or unified", c.Role)
+	}
+	if c.Model == "" {
+		c.Model = "simulated"
+	}
+	if c.Release == "" {
+		c.Release = "0.32.0"
+	}
+	if c.Geometry == (Geometry{}) {
+		c.Geometry = Qwen25
+	}
+	if c.Blocks == 0 {
+		c.Blocks = 200
+	}
+	if c.Order == "" {
+		c.Order = pool.FIFO
+	}
+	if c.MaxTokens == 0 {
+		c.MaxTokens = 131_072
+	}
+	if c.Parallel == 0 {
+		c.Parallel = 1
+	}
+	if c.Parallel < 1 {
+		return c, fmt.Errorf("%d prompts at once", c.Parallel)
+	}
+	if c.Lease == 0 {
+		c.Lease = 30 * time.Second
+	}
+	g := c.Geometry
+	if g.BlockTokens < 1 || g.Regions < 1 || g.BytesPerToken < 8*g.Regions || g.BytesPerToken%g.Regions != 0 {
+		return c, fmt.Errorf("a KV cache of %d regions with %d bytes a token in blocks of %d tokens: the bytes must divide evenly, 8 or more a region",
+			g.Regions, g.BytesPerToken, g.BlockTokens)
+	}
+	if c.Blocks < 2 || float64(c.Blocks)*float64(g.BlockTokens)*float64(g.BytesPerToken) > math.MaxInt32*64 {
+		return c, fmt.Errorf("a pool of %d blocks of %d bytes: from 2 blocks to 128 GiB are possible", c.Blocks, g.BlockTokens*g.BytesPerToken)
+	}
+	for name, d := range map[string]time.Duration{"prefill time": c.PrefillTime, "prefill time per token": c.PrefillPerToken,
+		"step time": c.StepTime, "transfer delay": c.MoverDelay, "lease": c.Lease} {
+		if d < 0 {
+			return c, fmt.Errorf("%s %s is negative", name, d)
+		}
+	}
+	for _, in := range c.Faults {
+		if in.Every < 1 {
+			return c, fmt.Errorf("fault %s on every %d-th request: the number must be at least 1", in.Fault, in.Every)
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,276 @@
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"sync"
+	"time"
+
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/serving/pool"
+	"github.com/xferbench/xferbench/internal/transport"
+)
+
+// Engine is one simulated engine. It owns its memory and its [Mover].
+type Engine struct {
+	cfg    Config
+	id     string // engine_id
+	memory *mem.Buffer
+	mover  Mover
+	gpu    chan struct{} // computes Config.Parallel prompts at a time
+	life   context.Context
+	end    context.CancelFunc
+	work   sync.WaitGroup // requests and lease timers
+
+	bodyTime time.Duration // for tests; see the constant
+
+	mu     sync.Mutex
+	pool   *pool.Pool
+	freed  chan struct{} // closed and replaced when blocks come free
+	leases map[string]*lease
+	cut    map[string]bool // requests whose transfer dies
+	seq    map[Fault]int   // requests so far, for Injection.Every
+	m      tally
+}
+
+// lease is what a prefill engine keeps for a decode engine.
+type lease struct {
+	blocks []int
+	hashed int
+	timer  *time.Timer
+}
+
+// NewEngine returns an engine over mover, which it closes with itself.
+func NewEngine(cfg Config, mover Mover) (*Engine, error) {
+	cfg, err := cfg.filled()
+	if err != nil {
+		return nil, errors.Join(err, mover.Close())
+	}
+	pool, err := pool.NewPool(cfg.Blocks, cfg.Order, cfg.Caching)
+	if err != nil {
+		return nil, errors.Join(err, mover.Close())
+	}
+	g := cfg.Geometry
+	size := cfg.Blocks * g.blockBytes() * g.Regions
+	if err := transport.Fits("", transport.MemoryRequest{Kind: mem.Host, Bytes: uint64(size)}); err != nil {
+		return nil, errors.Join(fmt.Errorf("KV memory of the %s engine: %w", cfg.Role, err), mover.Close())
+	}
+	memory, err := mem.New(mem.Host, -1, size)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("KV memory of the %s engine: %w", cfg.Role, err), mover.Close())
+	}
+	e := &Engine{cfg: cfg, id: newID(), memory: memory, mover: mover, gpu: make(chan struct{}, cfg.Parallel), pool: pool,
+		freed: make(chan struct{}), leases: map[string]*lease{}, cut: map[string]bool{}, seq: map[Fault]int{}, bodyTime: bodyTime}
+	e.life, e.end = context.WithCancel(context.Background())
+	e.m.init()
+	if err := mover.Export(memory, Leases{Begin: e.leaseHeld, Cut: e.leaseCut, Done: e.release}); err != nil {
+		e.end()
+		return nil, errors.Join(err, mover.Close(), memory.Free())
+	}
+	return e, nil
+}
+
+// Config is the engine's configuration with its defaults filled in.
+func (e *Engine) Config() Config { return e.cfg }
+
+// Close cancels what runs, waits for it and frees the memory.
+func (e *Engine) Close() error {
+	e.end()
+	e.mu.Lock()
+	for id, l := range e.leases {
+		l.timer.Stop()
+		delete(e.leases, id)
+	}
+	e.mu.Unlock()
+	err := e.mover.Close()
+	e.work.Wait()
+	if errors.Is(err, transport.ErrNotClosed) {
+		return err // an endpoint may still write to the memory
+	}
+	return errors.Join(err, e.memory.Free())
+}
+
+// hits reports whether fault f hits this request, and counts the request.
+func (e *Engine) hits(f Fault) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, in := range e.cfg.Faults {
+		if in.Fault == f {
+			e.seq[f]++
+			return e.seq[f]%in.Every == 0
+		}
+	}
+	return false
+}
+
+// alloc takes n blocks as soon as they are free.
+func (e *Engine) alloc(ctx context.Context, n int) ([]int, error) {
+	if n > e.cfg.Blocks-1 {
+		return nil, fmt.Errorf("%d blocks are needed and the pool has %d", n, e.cfg.Blocks-1)
+	}
+	for {
+		e.mu.Lock()
+		blocks, err := e.pool.Alloc(n)
+		freed := e.freed
+		e.mu.Unlock()
+		if err == nil {
+			return blocks, nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (e *Engine) free(blocks []int, hashed int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.freeLocked(blocks, hashed)
+}
+
+func (e *Engine) freeLocked(blocks []int, hashed int) {
+	e.pool.Free(blocks, hashed)
+	close(e.freed)
+	e.freed = make(chan struct{})
+}
+
+// keep puts blocks under a lease for a decode engine.
+func (e *Engine) keep(request string, blocks []int, hashed int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := &lease{blocks: blocks, hashed: hashed}
+	l.timer = time.AfterFunc(e.cfg.Lease, func() { e.expire(request, l) })
+	e.leases[request] = l
+}
+
+func (e *Engine) expire(request string, l *lease) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.leases[request] != l {
+		return
+	}
+	delete(e.leases, request)
+	e.m.expired++
+	e.freeLocked(l.blocks, l.hashed)
+}
+
+// expireNow ends a lease as if its time were over.
+func (e *Engine) expireNow(request string) {
+	e.mu.Lock()
+	l := e.leases[request]
+	e.mu.Unlock()
+	if l != nil && l.timer.Stop() {
+		e.expire(request, l)
+	}
+}
+
+func (e *Engine) leaseHeld(request string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.leases[request] == nil {
+		return ErrLease
+	}
+	return nil
+}
+
+func (e *Engine) leaseCut(request string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cut[request]
+}
+
+// release ends a lease whose blocks were read.
+func (e *Engine) release(request string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.leases[request]
+	if l == nil {
+		return
+	}
+	l.timer.Stop()
+	delete(e.leases, request)
+	e.freeLocked(l.blocks, l.hashed)
+}
+
+// regionBytes is the length of one region in a pool of blocks.
+func (g Geometry) regionBytes(blocks int) int { return blocks * g.blockBytes() }
+
+// write puts the KV cache of a prompt into blocks: a stamp at the start of each
+// block of each region, which depends on the prompt, the block's place in it
+// and the region.
+func (e *Engine) write(prompt uint64, blocks []int) {
+	g, b := e.cfg.Geometry, e.memory.Bytes()
+	for r := range g.Regions {
+		for i, blk := range blocks {
+			at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
+			binary.LittleEndian.PutUint64(b[at:], stamp(prompt, i, r))
+		}
+	}
+}
+
+// check reports whether blocks hold the KV cache of a prompt.
+func (e *Engine) check(prompt uint64, blocks []int) error {
+	g, b := e.cfg.Geometry, e.memory.Bytes()
+	for r := range g.Regions {
+		for i, blk := range blocks {
+			at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
+			if got, want := binary.LittleEndian.Uint64(b[at:]), stamp(prompt, i, r); got != want {
+				return fmt.Errorf("KV block %d of region %d holds %016x and not %016x", i, r, got, want)
+			}
+		}
+	}
+	return nil
+}
+
+// poison makes old content of blocks unusable, so that a transfer that did not
+// take place cannot look like one that did.
+func (e *Engine) poison(blocks []int) {
+	g, b := e.cfg.Geometry, e.memory.Bytes()
+	for r := range g.Regions {
+		for _, blk := range blocks {
+			at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
+			binary.LittleEndian.PutUint64(b[at:], 0xdead_dead_dead_dead)
+		}
+	}
+}
+
+func stamp(prompt uint64, block, region int) uint64 {
+	x := prompt + uint64(block)*0x9e3779b97f4a7c15 + uint64(region)*0xbf58476d1ce4e5b9
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// promptHash identifies a prompt.
+func promptHash(ids []int32, text string) uint64 {
+	h := fnv.New64a()
+	var b [4]byte
+	for _, id := range ids {
+		binary.LittleEndian.PutUint32(b[:], uint32(id))
+		_, _ = h.Write(b[:]) // a hash takes everything
+	}
+	_, _ = h.Write([]byte(text))
+	return h.Sum64()
+}
+
+// descriptors merges the blocks of a transfer as NIXL does.
+func (g Geometry) descriptors(local, remote []int, localBlocks, remoteBlocks int) []kv.Desc {
+	runs := pool.Runs(local, remote)
+	out := make([]kv.Desc, 0, g.Regions*len(runs))
+	for r := range g.Regions {
+		for _, run := range runs {
+			out = append(out, kv.Desc{
+				Local:  uint64(r*g.regionBytes(localBlocks) + run.Local*g.blockBytes()),
+				Remote: uint64(r*g.regionBytes(remoteBlocks) + run.Remote*g.blockBytes()),
+				Len:    uint64(run.Blocks * g.blockBytes()),
+			})
+		}
+	}
+	return out
+}

@@ -1,0 +1,526 @@
+package sim
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
+	"github.com/xferbench/xferbench/internal/serving/pool"
+	"github.com/xferbench/xferbench/internal/testenv"
+	"github.com/xferbench/xferbench/internal/transport"
+)
+
+var small = Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
+
+func startSet(t testing.TB, cfg Config, unified bool) *Set {
+	t.Helper()
+	cfg.Geometry = small
+	set, err := StartSet(cfg, "127.0.0.1", unified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := set.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return set
+}
+
+// ask posts a completion and returns the status and the answer.
+func ask(t testing.TB, url, body string) (int, map[string]any) {
+	t.Helper()
+	res, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var out map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, out
+}
+
+// handOver runs both legs and returns the decode engine's answer.
+func handOver(t testing.TB, set *Set, prompt []int) (int, map[string]any) {
+	t.Helper()
+	ids, err := json.Marshal(prompt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, answer := ask(t, set.Prefill.URL, fmt.Sprintf(`{"prompt":%s,"max_tokens":1,"kv_transfer_params":{"do_remote_decode":true}}`, ids))
+	if status != 200 {
+		t.Fatalf("prefill: %d %v", status, answer)
+	}
+	params, err := json.Marshal(answer["kv_transfer_params"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ask(t, set.Decode.URL, fmt.Sprintf(`{"prompt":%s,"max_tokens":2,"kv_transfer_params":%s}`, ids, params))
+}
+
+func reading(t testing.TB, url string) metrics.Reading {
+	t.Helper()
+	res, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	r, err := metrics.Parse(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func prompt(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = 1000 + i
+	}
+	return out
+}
+
+// The decode engine has the prefill engine's KV cache, byte for byte where the
+// stamps are, and both engines count what vLLM counts.
+func TestKVCacheMoves(t *testing.T) {
+	set := startSet(t, Config{}, true)
+	status, answer := handOver(t, set, prompt(40))
+	if status != 200 {
+		t.Fatalf("%d %v", status, answer)
+	}
+	_, alone := ask(t, set.Unified.URL, fmt.Sprintf(`{"prompt":%s,"max_tokens":2}`, strings.ReplaceAll(fmt.Sprint(prompt(40)), " ", ",")))
+	text := func(a map[string]any) any { return a["choices"].([]any)[0].(map[string]any)["text"] }
+	if text(answer) != text(alone) {
+		t.Errorf("first token %v over two engines and %v over one", text(answer), text(alone))
+	}
+	for _, tt := range []struct {
+		url  string
+		want map[metrics.Count]int64
+	}{
+		{set.Prefill.URL, map[metrics.Count]int64{metrics.PromptTokens: 40, metrics.LocalCompute: 40, metrics.ExternalKV: 0, metrics.Transfers: 0, metrics.PrefixHits: 0, metrics.ExpiredLeases: 0, metrics.Requests: 1}},
+		{set.Decode.URL, map[metrics.Count]int64{metrics.PromptTokens: 40, metrics.LocalCompute: 0, metrics.ExternalKV: 40, metrics.ExternalHits: 40, metrics.Transfers: 1, metrics.TransferBytes: 3 * 16 * 256, metrics.Descriptors: 4, metrics.FailedXfers: 0}},
+	} {
+		r := reading(t, tt.url)
+		for c, want := range tt.want {
+			if got, ok := r.Get(c); !ok || got != want {
+				t.Errorf("%s: %s is %d, %v; want %d", tt.url, c.Name(), got, ok, want)
+			}
+		}
+	}
+	// The blocks came back on both sides.
+	for _, e := range []*Server{set.Prefill, set.Decode} {
+		waitFor(t, "free blocks", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.pool.Available() == e.cfg.Blocks-1 })
+	}
+}
+
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("waited 10 s for %s", what)
+		}
+	}
+}
+
+// A cache that arrives altered is not taken for the prompt's.
+func TestAlteredCacheIsRefused(t *testing.T) {
+	set := startSet(t, Config{}, false)
+	ids := strings.ReplaceAll(fmt.Sprint(prompt(40)), " ", ",")
+	_, answer := ask(t, set.Prefill.URL, fmt.Sprintf(`{"prompt":%s,"max_tokens":1,"kv_transfer_params":{"do_remote_decode":true}}`, ids))
+	params := answer["kv_transfer_params"].(map[string]any)
+	first := int(params["remote_block_ids"].([]any)[0].([]any)[1].(float64))
+	// One bit of the second block in the last region.
+	set.Prefill.memory.Bytes()[3*small.regionBytes(set.Prefill.cfg.Blocks)+first*small.blockBytes()] ^= 1
+	raw, err := json.Marshal(params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, out := ask(t, set.Decode.URL, fmt.Sprintf(`{"prompt":%s,"max_tokens":2,"kv_transfer_params":%s}`, ids, raw))
+	if status != 500 || !strings.Contains(fmt.Sprint(out), "is not the prompt's") {
+		t.Errorf("%d %v", status, out)
+	}
+}
+
+// Blocks that nobody fetches come back when the lease ends, and are counted.
+func TestLeaseExpires(t *testing.T) {
+	set := startSet(t, Config{Lease: 50 * time.Millisecond}, false)
+	status, answer := ask(t, set.Prefill.URL, `{"prompt":[1,2,3],"max_tokens":1,"kv_transfer_params":{"do_remote_decode":true}}`)
+	if status != 200 {
+		t.Fatalf("%d %v", status, answer)
+	}
+	waitFor(t, "the lease to end", func() bool { n, _ := reading(t, set.Prefill.URL).Get(metrics.ExpiredLeases); return n == 1 })
+	raw, err := json.Marshal(answer["kv_transfer_params"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, answer = ask(t, set.Decode.URL, fmt.Sprintf(`{"prompt":[1,2,3],"max_tokens":2,"kv_transfer_params":%s}`, raw))
+	if status != 500 || !strings.Contains(fmt.Sprint(answer), ErrLease.Error()) {
+		t.Errorf("%d %v", status, answer)
+	}
+}
+
+// A pool that is full makes requests wait and not fail.
+func TestRequestsWaitForBlocks(t *testing.T) {
+	set := startSet(t, Config{Blocks: 5, PrefillTime: 5 * time.Millisecond}, true) // 4 blocks, a request takes 3
+	done := make(chan int, 4)
+	for range 4 {
+		go func() {
+			res, err := http.Post(set.Unified.URL+"/v1/completions", "application/json", strings.NewReader(fmt.Sprintf(`{"prompt":%s,"max_tokens":2}`, strings.ReplaceAll(fmt.Sprint(prompt(40)), " ", ","))))
+			if err != nil {
+				done <- 0
+				return
+			}
+			_ = res.Body.Close()
+			done <- res.StatusCode
+		}()
+	}
+	for range 4 {
+		if got := <-done; got != 200 {
+			t.Errorf("status %d", got)
+		}
+	}
+	status, answer := ask(t, set.Unified.URL, fmt.Sprintf(`{"prompt":%s,"max_tokens":2}`, strings.ReplaceAll(fmt.Sprint(prompt(400)), " ", ",")))
+	if status != 500 || !strings.Contains(fmt.Sprint(answer), "the pool has 4") {
+		t.Errorf("a prompt larger than the pool: %d %v", status, answer)
+	}
+}
+
+// What the engine says of its first token is what it was told to take.
+func TestTimesAreKept(t *testing.T) {
+	set := startSet(t, Config{PrefillTime: 20 * time.Millisecond, PrefillPerToken: time.Millisecond, StepTime: 15 * time.Millisecond}, true)
+	_, answer := ask(t, set.Unified.URL, `{"prompt":[1,2,3,4,5,6,7,8,9,10],"max_tokens":3}`)
+	ns := answer["usage"].(map[string]any)["sim_first_token_ns"].(float64)
+	if ns < 30e6 || ns > 30e6+5e9 {
+		t.Errorf("first token after %v ns, want 30 ms", ns)
+	}
+	r := reading(t, set.Unified.URL)
+	if d, _ := r.Get(metrics.DecodeNS); d < 30e6 {
+		t.Errorf("two more tokens took %d ns, want 30 ms", d)
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	set := startSet(t, Config{MaxTokens: 100}, true)
+	for body, want := range map[string]string{
+		`{`:                               "body",
+		`{"prompt":{}}`:                   "neither a text nor a list",
+		`{"prompt":[]}`:                   "a prompt of 0 tokens",
+		`{"prompt":[1],"max_tokens":100}`: "together at most 100",
+		`{"prompt":[1],"model":"x"}`:      "does not exist",
+		`{"prompt":[1],"n":2}`:            "n is 2",
+		`{"prompt":[1],"stream_options":{"include_usage":true}}`: "only be defined when stream",
+		`{"prompt":[1],"max_tokens":2,"min_tokens":3}`:           "min_tokens",
+		`{"prompt":[1],"kv_transfer_params":7}`:                  "kv_transfer_params",
+	} {
+		status, answer := ask(t, set.Unified.URL, body)
+		if status != 400 || !strings.Contains(fmt.Sprint(answer), want) {
+			t.Errorf("%s: %d %v, want 400 with %q", body, status, answer, want)
+		}
+	}
+}
+
+// Bodies have an end, in bytes and in time.
+func TestBodiesThatAreTooLongOrSlow(t *testing.T) {
+	set := startSet(t, Config{MaxTokens: 100}, true)
+	if status, answer := ask(t, set.Unified.URL, `{"prompt":"`+strings.Repeat("x", 2<<20)+`"}`); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d %v, want 413", status, answer)
+	}
+	set.Unified.bodyTime = 100 * time.Millisecond
+	r, w := io.Pipe()
+	defer w.Close()
+	res, err := http.Post(set.Unified.URL+"/v1/completions", "application/json", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("%s, want 408", res.Status)
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	for name, c := range map[string]Config{
+		"role":     {Role: "both"},
+		"geometry": {Role: Unified, Geometry: Geometry{BlockTokens: 16, Regions: 3, BytesPerToken: 256}},
+		"blocks":   {Role: Unified, Blocks: 1},
+		"order":    {Role: Unified, Order: "random"},
+		"time":     {Role: Unified, StepTime: -1},
+		"fault":    {Role: Unified, Faults: []Injection{{NullParams, 0}}},
+	} {
+		if s, err := Listen(c, "127.0.0.1", 0); err == nil {
+			t.Errorf("%s: taken", name)
+			_ = s.Close()
+		}
+	}
+	if _, err := ParseInjection("null-params:0"); err == nil {
+		t.Error("every 0th request: taken")
+	}
+	if _, err := ParseInjection("nothing"); err == nil || !strings.Contains(err.Error(), "null-params") {
+		t.Errorf("an unknown fault: %v", err)
+	}
+	if in, err := ParseInjection("hang:3"); err != nil || in != (Injection{Hang, 3}) {
+		t.Errorf("hang:3 is %+v, %v", in, err)
+	}
+}
+
+// The mover copies scattered pieces exactly over each transport, refuses what
+// is outside of the memory, and knows an ended lease and a peer that dies.
+func TestWire(t *testing.T) {
+	for _, provider := range []string{"socket", "tcp", "ucx:tcp"} {
+		t.Run(provider, func(t *testing.T) { testWire(t, provider) })
+	}
+}
+
+func testWire(t *testing.T, provider string) {
+	buffer := func() *mem.Buffer {
+		b, err := mem.New(mem.Host, -1, 1<<16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := b.Free(); err != nil {
+				t.Error(err)
+			}
+		})
+		return b
+	}
+	src, dst := buffer(), buffer()
+	for i := range src.Bytes() {
+		src.Bytes()[i] = byte(i * 7)
+	}
+	done := make(chan string, 4)
+	server, err := NewWire(provider, "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := NewWire(provider, "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(client.Close(), server.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	leases := Leases{Done: func(id string) { done <- id }, Cut: func(id string) bool { return id == "cut" }, Begin: func(id string) error {
+		if id == "over" {
+			return ErrLease
+		}
+		return nil
+	}}
+	if err := server.Export(src, leases); err != nil {
+		t.Fatal(err)
+	}
+	host, port := server.Address()
+	descs := []kv.Desc{{Local: 0, Remote: 4096, Len: 100}, {Local: 60_000, Remote: 0, Len: 5000}, {Local: 200, Remote: 65_535, Len: 1}}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for i := range 2 { // the second time over the same connection
+		clear(dst.Bytes())
+		m, err := client.Pull(ctx, Remote{host, port, "a"}, dst, descs)
+		if i == 0 && errors.Is(err, transport.ErrUnavailable) {
+			testenv.Need(t, map[string]string{"tcp": "libfabric", "ucx:tcp": "ucx"}[provider], err)
+		}
+		if err != nil || m.Bytes != 5101 || m.Descriptors != 3 || m.Post < 0 || m.Total <= 0 || m.Total < m.Post {
+			t.Fatalf("moved %+v, %v", m, err)
+		}
+		for _, d := range descs {
+			if !bytes.Equal(dst.Bytes()[d.Local:d.Local+d.Len], src.Bytes()[d.Remote:d.Remote+d.Len]) {
+				t.Errorf("piece %+v differs", d)
+			}
+		}
+		if id := <-done; id != "a" {
+			t.Errorf("done with %q", id)
+		}
+	}
+	if _, err := client.Pull(ctx, Remote{host, port, "over"}, dst, descs); !errors.Is(err, ErrLease) {
+		t.Errorf("an ended lease: %v", err)
+	}
+	if m, err := client.Pull(ctx, Remote{host, port, "cut"}, dst, descs); err == nil {
+		t.Errorf("a peer that dies: %+v", m)
+	}
+	if _, err := client.Pull(ctx, Remote{host, port, "a"}, dst, []kv.Desc{{Local: 0, Remote: 65_536, Len: 1}}); err == nil {
+		t.Error("a byte behind the end was read")
+	}
+	cancel()
+	if _, err := client.Pull(ctx, Remote{host, port, "a"}, dst, descs); err == nil {
+		t.Error("pulled with a context that is done")
+	}
+}
+
+func ownSockets(t *testing.T) []host.Socket {
+	t.Helper()
+	own, err := host.Root("").OwnSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own
+}
+
+// Nobody but the peer connects to what a wire's transport listens on.
+func TestWireTakesItsPeerOnly(t *testing.T) {
+	for _, provider := range []string{"tcp", "ucx:tcp"} {
+		t.Run(provider, func(t *testing.T) {
+			memory, err := mem.New(mem.Host, -1, 4096)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := memory.Free(); err != nil {
+					t.Error(err)
+				}
+			})
+			var wires [2]*Wire
+			for i := range wires {
+				if wires[i], err = NewWire(provider, "127.0.0.1"); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := wires[i].Close(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all := Leases{Begin: func(string) error { return nil }, Cut: func(string) bool { return false }, Done: func(string) {}}
+			if err := wires[0].Export(memory, all); err != nil {
+				t.Fatal(err)
+			}
+			before := ownSockets(t)
+			at, port := wires[0].Address()
+			_, err = wires[1].Pull(t.Context(), Remote{at, port, "a"}, memory, []kv.Desc{{Len: 100}})
+			if errors.Is(err, transport.ErrUnavailable) {
+				testenv.Need(t, map[string]string{"tcp": "libfabric", "ucx:tcp": "ucx"}[provider], err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried := 0
+			for _, s := range ownSockets(t) {
+				if s.Net != "tcp" || s.State != host.Listening || slices.ContainsFunc(before, func(b host.Socket) bool { return b.Inode == s.Inode }) {
+					continue
+				}
+				tried++
+				d := net.Dialer{Timeout: 300 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 77)}}
+				if c, err := d.Dial("tcp", s.Local.String()); err == nil {
+					c.Close()
+					t.Errorf("a stranger has connected to %s", s.Local)
+				}
+			}
+			if tried == 0 {
+				t.Error("the transport listens on nothing")
+			}
+		})
+	}
+}
+
+func TestWireRefusesAnUnknownTransport(t *testing.T) {
+	if w, err := NewWire("carrier-pigeon", "127.0.0.1"); err == nil {
+		t.Errorf("opened %+v", w)
+	}
+}
+
+func FuzzReadPull(f *testing.F) {
+	msg := binary.BigEndian.AppendUint32(nil, 1)
+	msg = binary.BigEndian.AppendUint32(msg, 1)
+	msg = append(msg, 'a')
+	msg = binary.BigEndian.AppendUint64(msg, 5)
+	msg = binary.BigEndian.AppendUint64(msg, 10)
+	f.Add(binary.BigEndian.AppendUint64(msg, 20))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		const memory = 100
+		_, descs, err := readPull(bufio.NewReader(bytes.NewReader(in)), memory)
+		if err != nil {
+			return
+		}
+		for _, d := range descs {
+			if d.Remote+d.Len > memory || d.Remote+d.Len < d.Remote {
+				t.Fatalf("piece %+v of %d bytes", d, memory)
+			}
+		}
+	})
+}
+
+// A stream is what vLLM sends: headers at once, a chunk a token, the usage, the
+// end.
+func TestStream(t *testing.T) {
+	set := startSet(t, Config{PrefillTime: 30 * time.Millisecond}, true)
+	begin := time.Now()
+	res, err := http.Post(set.Unified.URL+"/v1/completions", "application/json", strings.NewReader(`{"prompt":[1,2],"max_tokens":3,"stream":true,"stream_options":{"include_usage":true},"return_token_ids":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	headers := time.Since(begin)
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole := time.Since(begin); headers > whole || whole < 30*time.Millisecond {
+		t.Errorf("headers after %s, end after %s", headers, whole)
+	}
+	var kinds []string
+	for _, ev := range strings.Split(strings.TrimSpace(string(body)), "\n\n") {
+		data := strings.TrimPrefix(ev, "data: ")
+		var c struct {
+			Choices []struct {
+				FinishReason *string `json:"finish_reason"`
+				TokenIDs     []int   `json:"token_ids"`
+			} `json:"choices"`
+			Usage *struct {
+				Completion int `json:"completion_tokens"`
+			} `json:"usage"`
+		}
+		switch {
+		case data == "[DONE]":
+			kinds = append(kinds, "done")
+			continue
+		case json.Unmarshal([]byte(data), &c) != nil:
+			t.Fatalf("event %q", ev)
+		}
+		switch {
+		case len(c.Choices) == 0 && c.Usage != nil:
+			kinds = append(kinds, fmt.Sprintf("usage %d", c.Usage.Completion))
+		case len(c.Choices) == 1 && len(c.Choices[0].TokenIDs) == 1:
+			k := "token"
+			if r := c.Choices[0].FinishReason; r != nil {
+				k += " " + *r
+			}
+			kinds = append(kinds, k)
+		}
+	}
+	if d := cmp.Diff([]string{"token", "token", "token length", "usage 3", "done"}, kinds); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// Descriptors are NIXL's: neighbours merged, per region, in either pool's terms.
+func TestDescriptors(t *testing.T) {
+	g := Geometry{BlockTokens: 2, Regions: 2, BytesPerToken: 16} // 16 bytes a block and region
+	got := g.descriptors([]int{1, 2, 5}, []int{3, 4, 5}, 10, 20)
+	want := []kv.Desc{{Local: 16, Remote: 48, Len: 32}, {Local: 80, Remote: 80, Len: 16}, {Local: 160 + 16, Remote: 320 + 48, Len: 32}, {Local: 160 + 80, Remote: 320 + 80, Len: 16}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if n := len(pool.Runs([]int{1, 2, 5}, []int{3, 4, 5})); n*g.Regions != len(got) {
+		t.Errorf("%d runs", n)
+	}
+}

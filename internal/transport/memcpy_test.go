@@ -1,0 +1,89 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/cgo/mem"
+)
+
+func TestMemcpyTransfers(t *testing.T) {
+	for _, streams := range []int{1, 2} {
+		for _, op := range []loop.Op{loop.Read, loop.Write, loop.Send} {
+			for _, c := range pairCases() {
+				t.Run(fmt.Sprintf("%d/%s/%s", streams, op, c.name), func(t *testing.T) {
+					held := mem.Allocated()
+					buf, err := mem.New(mem.Host, 0, pairBytes)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ctx := context.Background()
+					ep, err := Open(ctx, Config{Provider: "memcpy", Streams: streams})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := errors.Join(ep.Register(buf), ep.Connect(ctx, nil)); err != nil {
+						t.Fatal(err)
+					}
+					plans, err := newPlans(deal(c.pieces, ep.Lanes()))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer freeAll(plans)
+					if err := errors.Join(ep.(localSource).Source().Fill(t.Context(), pairBytes, 99), buf.Poison(t.Context(), pairBytes)); err != nil {
+						t.Fatal(err)
+					}
+					ss, err := ep.Transfer(ctx, op, plans, 2)
+					if err != nil || len(ss) != 2 {
+						t.Fatalf("%d samples, %v", len(ss), err)
+					}
+					var bytes uint64
+					for _, q := range c.pieces {
+						bytes += q.Len
+					}
+					for _, s := range ss {
+						if s.Bytes != bytes || s.Ops != uint64(len(c.pieces)) || s.BeginNs <= 0 || s.DoneNs < s.BeginNs || s.LocalNs != s.DoneNs && streams == 1 {
+							t.Errorf("sample %+v, want %d bytes in %d operations", s, bytes, len(c.pieces))
+						}
+					}
+					if err := checkAll(buf, plans, op == loop.Read, 99); err != nil {
+						t.Error(err)
+					}
+					if err := checkAll(buf, plans, op == loop.Read, 98); err == nil {
+						t.Error("the payload of another key passed")
+					}
+					if err := errors.Join(ep.Close(), ep.Close(), buf.Free()); err != nil {
+						t.Error(err)
+					}
+					if n := mem.Allocated(); n != held {
+						t.Errorf("%d bytes of buffers left", n-held)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestMemcpyRefusesAPieceOutside(t *testing.T) {
+	buf, err := mem.New(mem.Host, 0, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer buf.Free()
+	ep, err := Open(context.Background(), Config{Provider: "memcpy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.Close()
+	if err := errors.Join(ep.Register(buf), ep.Connect(t.Context(), nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []loop.Piece{{Remote: 4000, Len: 97}, {Local: 4000, Len: 97}, {Local: 1, Len: 1 << 62}} {
+		if _, err := ep.Transfer(context.Background(), loop.Write, []*loop.Plan{mustPlan(t, q)}, 1); err == nil {
+			t.Errorf("a copy of %+v in a buffer of 4096 succeeded", q)
+		}
+	}
+}
