@@ -430,6 +430,7 @@ func TestGPUs(t *testing.T) {
 // efa-direct.
 func TestDebian13(t *testing.T) {
 	root := testenv.Debian13(t)
+	efaemu.Build(t) // there is no compiler in there
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
