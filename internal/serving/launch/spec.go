@@ -17,8 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
+	"github.com/xferbench/xferbench/internal/strict"
 	"github.com/xferbench/xferbench/internal/ttft"
 )
 
@@ -103,18 +102,12 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// maxFile bounds a launch file in bytes.
-const maxFile = 1 << 20
-
 // Parse reads the text of a file, fills in defaults and expands presets, so that
 // afterwards each engine has its whole Argv and Env.
 func Parse(data []byte) (*File, error) {
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("longer than %d bytes", maxFile)
-	}
 	f := &File{}
-	if err := yaml.UnmarshalWithOptions(data, f, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
-		return nil, errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+	if err := strict.Unmarshal(data, f); err != nil {
+		return nil, err
 	}
 	if len(f.Engines) == 0 {
 		return nil, errors.New("no engines")
