@@ -113,12 +113,12 @@ func (s *Side) Routes(_ context.Context, r RoutesRequest) (RoutesReply, error) {
 
 // peers gives both sides' configurations the other's addresses, before either
 // listens.
-func (r *Run) peers(ctx context.Context, local, target *Config) error {
+func (p *Pair) peers(ctx context.Context, local, target *Config) error {
 	if len(local.Bind) == 0 {
 		return nil
 	}
 	chosen := ucxDevicesGiven(*local)
-	rep, err := r.Peer.Routes(ctx, RoutesRequest{local.Bind, chosen})
+	rep, err := p.Peer.Routes(ctx, RoutesRequest{local.Bind, chosen})
 	if err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
@@ -136,24 +136,26 @@ func (r *Run) peers(ctx context.Context, local, target *Config) error {
 	return nil
 }
 
-// seal ends that anybody connects: each transport has its connections by now. Both
-// sides tell the other theirs, and each looks whether it has more.
-func (r *Run) seal(ctx context.Context) error {
-	if !slices.ContainsFunc(r.opened, func(o *opened) bool { return len(o.cfg.Bind) > 0 && !o.alone }) {
+// Seal ends that anybody connects: each link has its connections by now, since
+// libraries connect with the first transfer at the latest. Both sides tell the other
+// theirs, and each looks whether it has more; an error that matches [ErrStranger]
+// says so.
+func (p *Pair) Seal(ctx context.Context) error {
+	if !p.bound {
 		return nil
 	}
-	mine, err := r.Local.close()
+	mine, err := p.Local.close()
 	if err != nil {
 		return err
 	}
-	theirs, err := r.Peer.Seal(ctx, SealRequest{mine.Connections})
+	theirs, err := p.Peer.Seal(ctx, SealRequest{mine.Connections})
 	if err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
-	if err := errors.Join(r.notes("", mine.Notes), r.notes("peer: ", theirs.Notes)); err != nil {
+	if err := errors.Join(p.notes("", mine.Notes), p.notes("peer: ", theirs.Notes)); err != nil {
 		return err
 	}
-	return r.Local.strangers(ctx, theirs.Connections)
+	return p.Local.strangers(ctx, theirs.Connections)
 }
 
 // Seal lets nobody connect any more, and ends with an error that matches

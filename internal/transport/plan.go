@@ -99,7 +99,7 @@ func Extent(s Spec) (bytes uint64, descriptors int, longest uint64, err error) {
 		return 0, 0, 0, err
 	}
 	if s.Pieces > 0 {
-		piece, err := pieceBytes(s)
+		piece, err := pieceBytes(s.KV, s.Pieces)
 		return uint64(t.Bytes), s.Pieces, piece, err
 	}
 	for d := range t.All() {

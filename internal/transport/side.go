@@ -150,6 +150,7 @@ type Side struct {
 	peers     []string         // of all endpoints
 	plans     map[int]*sidePlan
 	open      func(context.Context, Config) (Endpoint, error) // of tests; nil: Open
+	numbers   int                                             // that links took for endpoints and plans
 	held      bool                                            // a library did not let go of an endpoint, its plans and the buffer
 }
 
@@ -428,13 +429,10 @@ func (s *Side) Settle(ctx context.Context, r SettleRequest) (UsageReply, error) 
 	return UsageReply{Arrived: n, Usage: u}, err
 }
 
-// info is what an endpoint knows of itself by now.
-func (s *Side) info(id int) (Info, error) {
-	ep, err := s.endpoint(id)
-	if err != nil {
-		return Info{}, err
-	}
-	return ep.Info(), nil
+// number is one that no endpoint and no plan of a link over this side has had.
+func (s *Side) number() int {
+	s.numbers++
+	return s.numbers
 }
 
 // transfer runs a plan as the initiator.
