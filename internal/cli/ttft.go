@@ -99,20 +99,20 @@ func (f *ttftFlags) complete(cmd *cobra.Command) error {
 	for _, n := range f.tokens.Values() {
 		c.PromptTokens = append(c.PromptTokens, int(n))
 	}
-	c.Load, c.Rates = ttft.LoadClosed, f.rates
+	c.Load, c.Rates = record.LoadClosed, f.rates
 	if len(f.rates) > 0 {
 		if cmd.Flags().Changed("concurrency") {
 			return usagef("--rate and --concurrency exclude each other: a rate does not wait for answers")
 		}
-		c.Load, c.Concurrency = ttft.LoadOpen, nil
+		c.Load, c.Concurrency = record.LoadOpen, nil
 	}
 	switch f.measurement {
 	case "online":
 	case "offline":
-		if c.Load == ttft.LoadOpen || cmd.Flags().Changed("concurrency") {
+		if c.Load == record.LoadOpen || cmd.Flags().Changed("concurrency") {
 			return usagef("--measurement offline sends all requests at once; leave --rate and --concurrency out")
 		}
-		c.Load, c.Concurrency = ttft.LoadOffline, nil
+		c.Load, c.Concurrency = record.LoadOffline, nil
 	default:
 		return usagef("--measurement %q: want online or offline", f.measurement)
 	}

@@ -55,7 +55,7 @@ func TestTTFTRecordOnStdout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rec.Requests) != 12+2+4 || rec.End == nil || !strings.Contains(string(rec.Requests[17]), `"load":"open"`) {
+	if len(rec.Requests) != 12+2+4 || rec.End == nil || rec.Requests[17].Load != record.LoadOpen {
 		t.Errorf("%d requests, end %+v", len(rec.Requests), rec.End)
 	}
 }

@@ -25,9 +25,9 @@ type Record struct {
 	Summaries   []Summary
 	Comparisons []Comparison
 	Events      []Event
-	Tunes       []Tune            // steps of --tune, in order
-	Requests    []json.RawMessage // TTFT runs: see package ttft
-	End         *End              // nil: the record was cut off
+	Tunes       []Tune    // steps of --tune, in order
+	Requests    []Request // of TTFT runs
+	End         *End      // nil: the record was cut off
 }
 
 // Condition finds a condition by its ID.
@@ -172,7 +172,12 @@ func (r *Record) add(line []byte) error {
 			// A resumed sweep appends a run line; the first one stays.
 			return nil
 		}
-		return json.Unmarshal(line, &r.Run)
+		if err := json.Unmarshal(line, &r.Run); err != nil {
+			return err
+		}
+		r.Run.Host.memlock()
+		r.Run.Peer.memlock()
+		return nil
 	case "condition":
 		return into(line, &r.Conditions)
 	case "cold":
@@ -184,14 +189,18 @@ func (r *Record) add(line []byte) error {
 	case "summary":
 		return into(line, &r.Summaries)
 	case "comparison":
-		return into(line, &r.Comparisons)
+		c, err := comparison(line)
+		if err != nil {
+			return err
+		}
+		r.Comparisons = append(r.Comparisons, c)
+		return nil
 	case "event":
 		return into(line, &r.Events)
 	case "tune":
 		return into(line, &r.Tunes)
 	case "request":
-		r.Requests = append(r.Requests, slices.Clone(line))
-		return nil
+		return into(line, &r.Requests)
 	case "end":
 		r.End = new(End)
 		return json.Unmarshal(line, r.End)

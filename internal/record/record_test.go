@@ -28,7 +28,7 @@ func lines() []Line {
 		Comparison{A: 0, B: 1, Verdict: "too-few"},
 		Event{Level: Warning, Message: "few samples"},
 		Tune{Provider: "tcp", Step: 2, Streams: 4, Bytes: 8, TotalNs: 3, BestNs: 5, Kept: true},
-		Request{Value: map[string]int{"ttft_ns": 4}},
+		Request{Condition: 1, Phase: PhaseMeasure, TTFTNs: 4, Legs: &Legs{FirstToken: 4}, Reason: ReasonTimeout},
 		End{Status: StatusOK, EndUnixNs: 6},
 	}
 }
@@ -60,12 +60,9 @@ func TestRoundTrip(t *testing.T) {
 	end := all[10].(End)
 	want := &Record{Path: path, Run: all[0].(Run), Conditions: []Condition{all[1].(Condition)}, Colds: []Cold{all[2].(Cold)},
 		Samples: []Sample{all[3].(Sample)}, Paths: []Path{all[4].(Path)}, Summaries: []Summary{all[5].(Summary)},
-		Comparisons: []Comparison{all[6].(Comparison)}, Events: []Event{all[7].(Event)}, Tunes: []Tune{all[8].(Tune)}, End: &end, Requests: got.Requests}
+		Comparisons: []Comparison{all[6].(Comparison)}, Events: []Event{all[7].(Event)}, Tunes: []Tune{all[8].(Tune)}, Requests: []Request{all[9].(Request)}, End: &end}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
-	}
-	if len(got.Requests) != 1 || !strings.Contains(string(got.Requests[0]), `"ttft_ns":4`) {
-		t.Errorf("requests %s", got.Requests)
 	}
 	if err := w.Write(all[3]); err == nil {
 		t.Error("a line after the end was taken")
@@ -78,10 +75,11 @@ func TestReadRefuses(t *testing.T) {
 		"empty":          {"", "not a record"},
 		"another file":   {"hello\n", "line 1"},
 		"no run line":    {`{"type":"sample"}` + "\n", "run line should be"},
-		"newer schema":   {`{"type":"run","schema":2}` + "\n", "use a newer xferbench"},
+		"newer schema":   {`{"type":"run","schema":3}` + "\n", "use a newer xferbench"},
 		"bad json":       {run + "{\n", "line 2"},
 		"no type":        {run + "{}\n", "no type"},
 		"wrong key type": {run + `{"type":"sample","bytes":"many"}` + "\n", "line 2"},
+		"a bad request":  {run + `{"type":"request","ttft_ns":"long"}` + "\n", "line 2"},
 		"blank lines":    {"\n\r\n", "not a record"},
 		"cut-off run":    {`{"type":"run","sch`, "not a record"},
 	} {

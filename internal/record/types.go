@@ -4,13 +4,12 @@
 //
 // All numbers are integers in base units; a key's suffix names the unit (_ns,
 // _bytes, _bits_per_s). Keys may be added within a schema version; one that
-// changes its meaning raises it.
+// changes its meaning raises it. A record of an older schema is read as if it
+// were of the newest: see [Comparison].
 package record
 
-import "encoding/json"
-
 // Schema is the version that this build writes, and the newest that it reads.
-const Schema = 1
+const Schema = 2
 
 // Line is one line of a record.
 type Line interface{ lineType() string }
@@ -268,12 +267,14 @@ type Summary struct {
 }
 
 // Comparison is the verdict on two conditions; see package stats. What is not
-// known, such as an unbounded end of the interval, is nil and absent.
+// known, such as an unbounded end of the interval, is nil and absent. Early
+// records of schema 1 have the time of A over that of B, and 0 for what is not
+// known; reading turns them around.
 type Comparison struct {
 	A           int      `json:"a"`
 	B           int      `json:"b"`
-	Verdict     string   `json:"verdict"`                      // different, no-difference, too-few, refused
-	Ratio       *float64 `json:"time_b_over_time_a,omitempty"` // records before 2026-12 have "ratio", A over B
+	Verdict     string   `json:"verdict"` // different, no-difference, too-few, refused
+	Ratio       *float64 `json:"time_b_over_time_a,omitempty"`
 	RatioLo     *float64 `json:"time_b_over_time_a_lo,omitempty"`
 	RatioHi     *float64 `json:"time_b_over_time_a_hi,omitempty"`
 	P           *float64 `json:"p,omitempty"`
@@ -323,12 +324,3 @@ func (Summary) lineType() string    { return "summary" }
 func (Comparison) lineType() string { return "comparison" }
 func (Event) lineType() string      { return "event" }
 func (End) lineType() string        { return "end" }
-
-// Request is one end-to-end request; its keys are those of Value, a struct of
-// package ttft.
-type Request struct{ Value any }
-
-// MarshalJSON writes Value's keys.
-func (r Request) MarshalJSON() ([]byte, error) { return json.Marshal(r.Value) }
-
-func (Request) lineType() string { return "request" }

@@ -283,11 +283,7 @@ func hostFacts(h record.Host) []htmlFact {
 		fs = append(fs, htmlFact{"instance", h.Instance})
 	}
 	memlock := cmp.Or(h.Memlock, "unknown")
-	switch soft := h.MemlockSoft; {
-	case soft == nil:
-	case *soft == ^uint64(0): // a record of before 2026-12
-		memlock = "unlimited"
-	default:
+	if soft := h.MemlockSoft; soft != nil {
 		memlock = units.FormatBytes(int64(min(*soft, math.MaxInt64)))
 	}
 	fs = append(fs, htmlFact{"locked memory", memlock}, htmlFact{"huge pages of 2 MiB", fmt.Sprint(h.HugePages)})

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -88,6 +89,31 @@ func TestText(t *testing.T) {
 				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 && !o.Wide {
 					t.Errorf("%s: %d columns: %s", path, n, line)
 				}
+			}
+		}
+	}
+}
+
+// TestSchema1 holds that a record as an earlier build wrote it gives the same
+// reports.
+func TestSchema1(t *testing.T) {
+	old, err := filepath.Glob(filepath.Join(recordsDir, "schema1", "*.jsonl"))
+	if err != nil || len(old) == 0 {
+		t.Fatalf("no records: %v", err)
+	}
+	for _, path := range old {
+		was, is := load(t, path), load(t, filepath.Join(recordsDir, filepath.Base(path)))
+		if was.Record.Run.Schema != 1 || is.Record.Run.Schema != record.Schema {
+			t.Errorf("%s: schema %d beside %d", path, was.Record.Run.Schema, is.Record.Run.Schema)
+		}
+		was.Record.Run.Schema = record.Schema
+		for _, format := range Formats() {
+			var a, b bytes.Buffer
+			if err := errors.Join(Write(&a, []Document{was}, format, Options{}), Write(&b, []Document{is}, format, Options{})); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(a.String(), b.String()); d != "" {
+				t.Errorf("%s as %s (-schema 1 +now):\n%s", path, format, d)
 			}
 		}
 	}

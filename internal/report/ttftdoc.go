@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/xferbench/xferbench/internal/analysis/endtoend"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/ttft"
@@ -19,7 +18,7 @@ import (
 // TTFTDocument is a TTFT record with its result.
 type TTFTDocument struct {
 	record *record.Record
-	lines  []ttft.Line
+	lines  []record.Request
 	result *ttft.Result
 	rows   []ttftRow
 }
@@ -27,15 +26,12 @@ type TTFTDocument struct {
 // ttftRow is a condition of a TTFT run with its units and requests.
 type ttftRow struct {
 	ttft.Row
-	units []stats.Unit // block medians of the TTFT, ns
-	lines []ttft.Line  // measured and valid, in run order
+	units []stats.Unit     // block medians of the TTFT, ns
+	lines []record.Request // measured and valid, in run order
 }
 
 func newTTFT(rec *record.Record) (*TTFTDocument, error) {
-	lines, err := endtoend.Lines(rec)
-	if err != nil {
-		return nil, err
-	}
+	lines := rec.Requests
 	res, err := ttft.Analyze(lines, rec.Conditions, rec.Run.Seed)
 	if err != nil {
 		return nil, err
@@ -55,7 +51,7 @@ func newTTFT(rec *record.Record) (*TTFTDocument, error) {
 				return nil, err
 			}
 		}
-		slices.SortStableFunc(row.lines, func(a, b ttft.Line) int { return a.Sequence - b.Sequence })
+		slices.SortStableFunc(row.lines, func(a, b record.Request) int { return a.Sequence - b.Sequence })
 		d.rows = append(d.rows, row)
 	}
 	return d, nil
@@ -199,7 +195,7 @@ func (d *TTFTDocument) warnings() []string {
 		out = append(out, strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": "))
 	}
 	for _, r := range d.rows {
-		if r.Path == ttft.PathDirect {
+		if r.Path == record.PathDirect {
 			out = append(out, r.Condition.Name+": ends at the prefill engine and holds no transfer of KV cache")
 		}
 		if r.TTFT != nil && r.TTFT.N < minBlocks {

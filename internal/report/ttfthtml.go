@@ -9,7 +9,6 @@ import (
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
 	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/ttft"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -110,7 +109,7 @@ func (d *TTFTDocument) spreadFigure(id string) htmlFigure {
 			continue
 		}
 		s := plot.Strip{Label: d.label(r), Class: i % 6, Mid: r.TTFT.Median, Text: fmt.Sprintf("median %s, n %d", nanos(r.TTFT.Median), r.N)}
-		for _, l := range plot.Thin(r.lines, maxDots, func(a, b ttft.Line) int { return int(a.TTFTNs - b.TTFTNs) }) {
+		for _, l := range plot.Thin(r.lines, maxDots, func(a, b record.Request) int { return int(a.TTFTNs - b.TTFTNs) }) {
 			s.Values = append(s.Values, float64(l.TTFTNs))
 		}
 		for _, l := range r.lines {
@@ -135,7 +134,7 @@ func (d *TTFTDocument) spreadFigure(id string) htmlFigure {
 }
 
 // blockName is the block of a request as a figure labels it; "w" is warm-up.
-func blockName(l ttft.Line) string {
+func blockName(l record.Request) string {
 	if l.Phase != record.PhaseMeasure {
 		return "w"
 	}
@@ -147,21 +146,21 @@ func blockName(l ttft.Line) string {
 func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
 	var out []htmlFigure
 	for i, s := range d.result.Series {
-		var lines []ttft.Line
+		var lines []record.Request
 		for _, l := range d.lines {
-			if l.Arm == s.Arm && l.PromptTokens == s.Tokens && l.Load == ttft.LoadClosed && l.Concurrency == 1 && l.Valid {
+			if l.Arm == s.Arm && l.PromptTokens == s.Tokens && l.Load == record.LoadClosed && l.Concurrency == 1 && l.Valid {
 				lines = append(lines, l)
 			}
 		}
-		slices.SortStableFunc(lines, func(a, b ttft.Line) int { return a.Sequence - b.Sequence })
+		slices.SortStableFunc(lines, func(a, b record.Request) int { return a.Sequence - b.Sequence })
 		for _, c := range []struct {
 			component, y string
-			of           func(l ttft.Line) (float64, bool)
+			of           func(l record.Request) (float64, bool)
 			label        func(float64) string
 		}{
-			{"ttft", "TTFT", func(l ttft.Line) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
-			{"descriptors", "descriptors", func(l ttft.Line) (float64, bool) {
-				if l.Moved == nil || l.Moved.Scope != "sample" {
+			{"ttft", "TTFT", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
+			{"descriptors", "descriptors", func(l record.Request) (float64, bool) {
+				if l.Moved == nil || l.Moved.Scope != record.ProofSample {
 					return 0, false
 				}
 				return float64(l.Moved.Descriptors), true

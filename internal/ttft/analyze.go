@@ -15,9 +15,9 @@ type Result struct {
 	Series      []Series
 	// Requests and Invalid count the measured ones, without warm-up.
 	Requests, Invalid int
-	Reasons           map[Reason]int
+	Reasons           map[record.Reason]int
 	// Details are of the first request of each reason: an engine's own words, say.
-	Details map[Reason]string
+	Details map[record.Reason]string
 	// WarmupInvalid counts the requests before that.
 	WarmupInvalid int
 	Simulated     bool
@@ -43,7 +43,7 @@ type Row struct {
 	Level     string // "c1", "2/s", "offline"
 	N         int    // valid requests
 	Invalid   int
-	Reasons   map[Reason]int
+	Reasons   map[record.Reason]int
 	// TTFT is nil without a valid request.
 	TTFT     *stats.Summary
 	P95, P99 *stats.QuantileResult
@@ -91,9 +91,9 @@ type ArmComparison struct {
 }
 
 // Analyze computes the result of a run from its lines.
-func Analyze(lines []Line, conds []record.Condition, seed uint64) (*Result, error) {
-	res := &Result{Reasons: map[Reason]int{}, Details: map[Reason]string{}}
-	by := map[int][]Line{}
+func Analyze(lines []record.Request, conds []record.Condition, seed uint64) (*Result, error) {
+	res := &Result{Reasons: map[record.Reason]int{}, Details: map[record.Reason]string{}}
+	by := map[int][]record.Request{}
 	for _, l := range lines {
 		res.Simulated = res.Simulated || l.Simulated
 		if l.Phase != record.PhaseMeasure {
@@ -128,11 +128,11 @@ func Analyze(lines []Line, conds []record.Condition, seed uint64) (*Result, erro
 	return res, err
 }
 
-func newRow(c record.Condition, lines []Line) (Row, []stats.Unit, error) {
-	row := Row{Condition: c, Arm: c.Provider, Tokens: int(c.Tokens), Reasons: map[Reason]int{}}
+func newRow(c record.Condition, lines []record.Request) (Row, []stats.Unit, error) {
+	row := Row{Condition: c, Arm: c.Provider, Tokens: int(c.Tokens), Reasons: map[record.Reason]int{}}
 	var ttft, itl, e2e []float64
 	var samples []stats.Sample
-	var valid []Line
+	var valid []record.Request
 	for _, l := range lines {
 		row.Path, row.Level = l.Path, level(l)
 		if !l.Valid {
@@ -197,17 +197,17 @@ func newRow(c record.Condition, lines []Line) (Row, []stats.Unit, error) {
 	return row, units, row.offline(lines)
 }
 
-func level(l Line) string {
+func level(l record.Request) string {
 	switch l.Load {
-	case LoadOpen:
+	case record.LoadOpen:
 		return fmt.Sprintf("%g/s", float64(l.RateMilli)/1000)
-	case LoadOffline:
+	case record.LoadOffline:
 		return "offline"
 	}
 	return fmt.Sprintf("c%d", l.Concurrency)
 }
 
-func splitMedians(lines []Line) (*SplitMedians, error) {
+func splitMedians(lines []record.Request) (*SplitMedians, error) {
 	m := &SplitMedians{}
 	// Requests with the engines' counts and without have different parts; the
 	// former win where there are any.
@@ -216,10 +216,10 @@ func splitMedians(lines []Line) (*SplitMedians, error) {
 			m.Engine++
 		}
 	}
-	parts := map[*float64]func(*Split) int64{
-		&m.Wait: func(s *Split) int64 { return s.Wait }, &m.Prefill: func(s *Split) int64 { return s.Prefill },
-		&m.HandOver: func(s *Split) int64 { return s.HandOver }, &m.DecodeQueue: func(s *Split) int64 { return s.DecodeQueue },
-		&m.OneToken: func(s *Split) int64 { return s.OneToken }, &m.Network: func(s *Split) int64 { return s.Network },
+	parts := map[*float64]func(*record.Split) int64{
+		&m.Wait: func(s *record.Split) int64 { return s.Wait }, &m.Prefill: func(s *record.Split) int64 { return s.Prefill },
+		&m.HandOver: func(s *record.Split) int64 { return s.HandOver }, &m.DecodeQueue: func(s *record.Split) int64 { return s.DecodeQueue },
+		&m.OneToken: func(s *record.Split) int64 { return s.OneToken }, &m.Network: func(s *record.Split) int64 { return s.Network },
 	}
 	for dst, part := range parts {
 		var xs []float64
@@ -240,7 +240,7 @@ func splitMedians(lines []Line) (*SplitMedians, error) {
 	return m, nil
 }
 
-func movedMedians(lines []Line, ttft float64) (*MovedMedians, error) {
+func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 	m := &MovedMedians{}
 	var bytes, xfer, post []float64
 	seen := map[int]bool{}
@@ -254,7 +254,7 @@ func movedMedians(lines []Line, ttft float64) (*MovedMedians, error) {
 		bytes = append(bytes, float64(l.Moved.Bytes)/n)
 		xfer = append(xfer, float64(l.Moved.XferNs)/n)
 		post = append(post, float64(l.Moved.PostNs)/n)
-		if l.Moved.Scope == "sample" {
+		if l.Moved.Scope == record.ProofSample {
 			if m.MinDesc == 0 || l.Moved.Descriptors < m.MinDesc {
 				m.MinDesc = l.Moved.Descriptors
 			}
@@ -278,7 +278,7 @@ func movedMedians(lines []Line, ttft float64) (*MovedMedians, error) {
 
 // offline fills in makespan and throughput from batches without an invalid
 // request: one that failed early makes the batch look fast.
-func (row *Row) offline(lines []Line) error {
+func (row *Row) offline(lines []record.Request) error {
 	type batch struct {
 		end    int64
 		tokens int
@@ -286,7 +286,7 @@ func (row *Row) offline(lines []Line) error {
 	}
 	batches := map[int]*batch{}
 	for _, l := range lines {
-		if l.Load != LoadOffline {
+		if l.Load != record.LoadOffline {
 			return nil
 		}
 		b := batches[l.Batch]

@@ -5,17 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-)
 
-// Modes and paths of an arm.
-const (
-	ModeUnified       = "unified"
-	ModeDisaggregated = "disaggregated"
-
-	PathUnified = "unified" // one engine does all
-	PathTwoLeg  = "two-leg" // this tool drives prefill and decode
-	PathProxy   = "proxy"   // a P/D proxy does
-	PathDirect  = "direct"  // the prefill engine alone: no transfer
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 // Arm is one deployment that is measured: engines and the way requests take.
@@ -82,7 +73,7 @@ func ParseArm(s string) (Arm, error) {
 			a.Prefill = append(a.Prefill, u)
 		case "decode":
 			a.Decode = append(a.Decode, u)
-		case PathProxy, PathUnified, PathDirect:
+		case record.PathProxy, record.PathUnified, record.PathDirect:
 			if a.Front != "" {
 				return Arm{}, fmt.Errorf("arm %s: two front ends, %s and %s", name, a.Front, u)
 			}
@@ -125,49 +116,49 @@ func (a Arm) Resolve(mode, path string) (Arm, error) {
 		path = a.Path
 	}
 	if mode == "" {
-		mode = ModeDisaggregated
-		if path == PathUnified || path == "" && len(a.Prefill) == 0 && len(a.Decode) == 0 {
-			mode = ModeUnified
+		mode = record.ModeDisaggregated
+		if path == record.PathUnified || path == "" && len(a.Prefill) == 0 && len(a.Decode) == 0 {
+			mode = record.ModeUnified
 		}
 	}
 	if path == "" {
 		switch {
-		case mode == ModeUnified:
-			path = PathUnified
+		case mode == record.ModeUnified:
+			path = record.PathUnified
 		case a.Front != "":
-			path = PathProxy
+			path = record.PathProxy
 		default:
-			path = PathTwoLeg
+			path = record.PathTwoLeg
 		}
 	}
-	paths := map[string][]string{ModeUnified: {PathUnified}, ModeDisaggregated: {PathTwoLeg, PathProxy, PathDirect}}
+	paths := map[string][]string{record.ModeUnified: {record.PathUnified}, record.ModeDisaggregated: {record.PathTwoLeg, record.PathProxy, record.PathDirect}}
 	if paths[mode] == nil {
-		return a, fmt.Errorf("unknown mode %q; use %s or %s", mode, ModeUnified, ModeDisaggregated)
+		return a, fmt.Errorf("unknown mode %q; use %s or %s", mode, record.ModeUnified, record.ModeDisaggregated)
 	}
 	if !slices.Contains(paths[mode], path) {
 		return a, fmt.Errorf("arm %s: the %s mode has no path %q; use %s", a.Name, mode, path, strings.Join(paths[mode], ", "))
 	}
 	a.Mode, a.Path = mode, path
 	switch path {
-	case PathTwoLeg:
+	case record.PathTwoLeg:
 		if len(a.Prefill) == 0 || len(a.Decode) == 0 {
 			return a, fmt.Errorf("arm %s: the two-leg path needs --prefill URL and --decode URL", a.Name)
 		}
-	case PathProxy:
+	case record.PathProxy:
 		if a.Front == "" {
 			return a, fmt.Errorf("arm %s: the proxy path needs the proxy's URL", a.Name)
 		}
 		if len(a.Prefill) == 0 || len(a.Decode) == 0 {
 			return a, fmt.Errorf("arm %s: behind a proxy nothing shows whether the KV cache moved; add the engines' own URLs with prefill= and decode=, for their /metrics", a.Name)
 		}
-	case PathDirect:
+	case record.PathDirect:
 		if a.Front == "" && len(a.Prefill) > 0 {
 			a.Front = a.Prefill[0]
 		}
 		if a.Front == "" {
 			return a, fmt.Errorf("arm %s: the direct path needs the prefill engine's URL", a.Name)
 		}
-	case PathUnified:
+	case record.PathUnified:
 		if a.Front == "" {
 			return a, fmt.Errorf("arm %s: the unified mode needs one URL", a.Name)
 		}
@@ -180,7 +171,7 @@ func (a Arm) Resolve(mode, path string) (Arm, error) {
 
 // engines are the base URLs whose metrics prove a request.
 func (a Arm) engines() (prefill, decode []string) {
-	if a.Path == PathUnified || a.Path == PathDirect {
+	if a.Path == record.PathUnified || a.Path == record.PathDirect {
 		return []string{a.Front}, nil
 	}
 	return a.Prefill, a.Decode
@@ -190,7 +181,7 @@ func (a Arm) engines() (prefill, decode []string) {
 func (a Arm) all() []string {
 	p, d := a.engines()
 	list := append(slices.Clone(p), d...)
-	if a.Path == PathProxy {
+	if a.Path == record.PathProxy {
 		list = append(list, a.Front)
 	}
 	return list

@@ -6,22 +6,24 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 func TestParseArm(t *testing.T) {
 	a, b, c := "http://a:1", "http://b:2", "http://c:3"
 	for in, want := range map[string]Arm{
-		"x=http://a:1":                         {Name: "x", Mode: ModeUnified, Path: PathUnified, Front: a},
-		"x=unified=http://a:1":                 {Name: "x", Mode: ModeUnified, Path: PathUnified, Front: a},
-		"x=a:1":                                {Name: "x", Mode: ModeUnified, Path: PathUnified, Front: a},
-		"x=http://a:1/v1/":                     {Name: "x", Mode: ModeUnified, Path: PathUnified, Front: a},
-		"x=http://a:1,model=q/r":               {Name: "x", Mode: ModeUnified, Path: PathUnified, Front: a, Model: "q/r"},
-		"x=http://a:1,http://b:2":              {Name: "x", Mode: ModeDisaggregated, Path: PathTwoLeg, Prefill: []string{a}, Decode: []string{b}},
-		"x=prefill=a:1,decode=b:2":             {Name: "x", Mode: ModeDisaggregated, Path: PathTwoLeg, Prefill: []string{a}, Decode: []string{b}},
-		"x=direct=a:1":                         {Name: "x", Mode: ModeDisaggregated, Path: PathDirect, Front: a},
-		"x=prefill=a:1,prefill=c:3,decode=b:2": {Name: "x", Mode: ModeDisaggregated, Path: PathTwoLeg, Prefill: []string{a, c}, Decode: []string{b}},
-		"x=proxy=c:3,prefill=a:1,decode=b:2":   {Name: "x", Mode: ModeDisaggregated, Path: PathProxy, Front: c, Prefill: []string{a}, Decode: []string{b}},
-		"x=c:3,prefill=a:1,decode=b:2":         {Name: "x", Mode: ModeDisaggregated, Path: PathProxy, Front: c, Prefill: []string{a}, Decode: []string{b}},
+		"x=http://a:1":                         {Name: "x", Mode: record.ModeUnified, Path: record.PathUnified, Front: a},
+		"x=unified=http://a:1":                 {Name: "x", Mode: record.ModeUnified, Path: record.PathUnified, Front: a},
+		"x=a:1":                                {Name: "x", Mode: record.ModeUnified, Path: record.PathUnified, Front: a},
+		"x=http://a:1/v1/":                     {Name: "x", Mode: record.ModeUnified, Path: record.PathUnified, Front: a},
+		"x=http://a:1,model=q/r":               {Name: "x", Mode: record.ModeUnified, Path: record.PathUnified, Front: a, Model: "q/r"},
+		"x=http://a:1,http://b:2":              {Name: "x", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{a}, Decode: []string{b}},
+		"x=prefill=a:1,decode=b:2":             {Name: "x", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{a}, Decode: []string{b}},
+		"x=direct=a:1":                         {Name: "x", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: a},
+		"x=prefill=a:1,prefill=c:3,decode=b:2": {Name: "x", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{a, c}, Decode: []string{b}},
+		"x=proxy=c:3,prefill=a:1,decode=b:2":   {Name: "x", Mode: record.ModeDisaggregated, Path: record.PathProxy, Front: c, Prefill: []string{a}, Decode: []string{b}},
+		"x=c:3,prefill=a:1,decode=b:2":         {Name: "x", Mode: record.ModeDisaggregated, Path: record.PathProxy, Front: c, Prefill: []string{a}, Decode: []string{b}},
 	} {
 		got, err := ParseArm(in)
 		if err != nil {
@@ -59,11 +61,11 @@ func TestParseArm(t *testing.T) {
 
 func TestResolve(t *testing.T) {
 	pd := Arm{Name: "x", Prefill: []string{"http://a:1"}, Decode: []string{"http://b:2"}}
-	if a, err := pd.Resolve(ModeDisaggregated, PathDirect); err != nil || a.Front != "http://a:1" {
+	if a, err := pd.Resolve(record.ModeDisaggregated, record.PathDirect); err != nil || a.Front != "http://a:1" {
 		t.Errorf("direct: %+v, %v; want the prefill engine", a, err)
 	}
 	for _, tt := range []struct{ mode, path, want string }{
-		{ModeUnified, "", "needs one URL"}, {"both", "", "unknown mode"}, {ModeUnified, PathTwoLeg, "has no path"}, {ModeDisaggregated, PathProxy, "needs the proxy's URL"},
+		{record.ModeUnified, "", "needs one URL"}, {"both", "", "unknown mode"}, {record.ModeUnified, record.PathTwoLeg, "has no path"}, {record.ModeDisaggregated, record.PathProxy, "needs the proxy's URL"},
 	} {
 		if _, err := pd.Resolve(tt.mode, tt.path); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: %v", tt, err)
@@ -75,7 +77,7 @@ func TestResolve(t *testing.T) {
 // engines where they can.
 func TestPairsGoRound(t *testing.T) {
 	for _, n := range [][2]int{{1, 1}, {1, 3}, {3, 1}, {2, 2}, {2, 3}, {4, 2}, {4, 4}, {6, 4}} {
-		a := Arm{Path: PathTwoLeg}
+		a := Arm{Path: record.PathTwoLeg}
 		for i := range n[0] {
 			a.Prefill = append(a.Prefill, string(rune('a'+i)))
 		}

@@ -30,7 +30,7 @@ type batch struct {
 // slot is one request of a batch; one goroutine at a time works on it.
 type slot struct {
 	req             *prepared
-	line            Line
+	line            record.Request
 	ev              reqEvidence
 	prefill, decode string // engines on the two-leg path
 }
@@ -48,7 +48,7 @@ func (r *runner) inBatch(ctx context.Context, c *condition, s spec, conns int, s
 	b.pair = r.seq[c.arm]
 	r.mu.Unlock()
 	prefill, decode := c.arm.engines()
-	if conns == 1 && c.arm.Path == PathTwoLeg {
+	if conns == 1 && c.arm.Path == record.PathTwoLeg {
 		// One request: its own two engines only.
 		p, d := c.arm.pair(b.pair)
 		prefill, decode = []string{p}, []string{d}
@@ -208,8 +208,8 @@ func (b *batch) next() (*slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &slot{req: p, ev: reqEvidence{tokens: c.tokens, prefillCached: -1, decodeCached: -1, failure: fail(Interrupted, "not sent")}}
-	q.line = Line{Condition: c.id, Arm: c.arm.Name, Mode: c.arm.Mode, Path: c.arm.Path, Block: b.s.block, Order: b.s.order, Phase: b.s.phase,
+	q := &slot{req: p, ev: reqEvidence{tokens: c.tokens, prefillCached: -1, decodeCached: -1, failure: fail(record.ReasonInterrupted, "not sent")}}
+	q.line = record.Request{Condition: c.id, Arm: c.arm.Name, Mode: c.arm.Mode, Path: c.arm.Path, Block: b.s.block, Order: b.s.order, Phase: b.s.phase,
 		Batch: r.batch, Simulated: c.arm.simulated, RequestID: id, PromptTokens: c.tokens, MaxTokens: r.cfg.MaxTokens, Load: r.cfg.Load,
 		Concurrency: c.concurrency, RateMilli: int64(c.rate*1000 + 0.5)}
 	prefill, _ := c.arm.engines()
@@ -221,7 +221,7 @@ func (b *batch) next() (*slot, error) {
 		q.line.Iteration = c.sent
 		c.sent++
 	}
-	if c.arm.Path == PathTwoLeg {
+	if c.arm.Path == record.PathTwoLeg {
 		q.prefill, q.decode = c.arm.pair(q.line.Sequence)
 		q.line.Prefill, q.line.Decode = q.prefill, q.decode
 	}
@@ -256,11 +256,11 @@ func (b *batch) exchange(ctx context.Context, q *slot, intended time.Time) {
 	since := func(t time.Time) int64 { return t.Sub(intended).Nanoseconds() }
 	line.IntendedAtNs = intended.Sub(b.r.start).Nanoseconds()
 	var sl streamLeg
-	if b.c.arm.Path == PathTwoLeg {
+	if b.c.arm.Path == record.PathTwoLeg {
 		pl := b.r.client.prefill(ctx, q.prefill, p)
 		line.BeginAtNs = pl.begin.Sub(b.r.start).Nanoseconds()
 		line.PrefillConnReused = &pl.reused
-		line.Legs = &Legs{SendPrefill: since(pl.begin), PrefillHeaders: since(pl.headers)}
+		line.Legs = &record.Legs{SendPrefill: since(pl.begin), PrefillHeaders: since(pl.headers)}
 		if pl.failure == nil {
 			line.Legs.PrefillBody = since(pl.body)
 			if n, ok := pl.usage.cached(); ok {
@@ -280,11 +280,11 @@ func (b *batch) exchange(ctx context.Context, q *slot, intended time.Time) {
 			sl.failure = pl.failure
 		}
 	} else {
-		ev.reachedDecode = b.c.arm.Path == PathProxy
+		ev.reachedDecode = b.c.arm.Path == record.PathProxy
 		sl = b.r.client.stream(ctx, b.c.arm.Front, p.id, p.whole, line.MaxTokens)
 		line.BeginAtNs = sl.begin.Sub(b.r.start).Nanoseconds()
 		if n, ok := sl.usage.cached(); ok {
-			if b.c.arm.Path == PathProxy {
+			if b.c.arm.Path == record.PathProxy {
 				ev.decodeCached = n
 			} else {
 				ev.prefillCached = n
@@ -319,34 +319,34 @@ func (b *batch) exchange(ctx context.Context, q *slot, intended time.Time) {
 }
 
 // incomplete is what is wrong with a stream that ended well.
-func (b *batch) incomplete(sl streamLeg, line *Line) *failure {
+func (b *batch) incomplete(sl streamLeg, line *record.Request) *failure {
 	switch {
 	case len(sl.tokens) == 0:
-		return fail(NoToken, "the stream ended without a token")
+		return fail(record.ReasonNoToken, "the stream ended without a token")
 	case sl.usage == nil:
-		return fail(NoUsage, "no usage chunk, though stream_options asked for it")
+		return fail(record.ReasonNoUsage, "no usage chunk, though stream_options asked for it")
 	case sl.usage.Prompt != line.PromptTokens:
-		return fail(PromptLength, "the engine counted %d prompt tokens and %d were sent", sl.usage.Prompt, line.PromptTokens)
+		return fail(record.ReasonPromptLength, "the engine counted %d prompt tokens and %d were sent", sl.usage.Prompt, line.PromptTokens)
 	case sl.usage.Completion != line.MaxTokens:
-		return fail(ShortCompletion, "%d tokens came and %d were asked for", sl.usage.Completion, line.MaxTokens)
+		return fail(record.ReasonShortCompletion, "%d tokens came and %d were asked for", sl.usage.Completion, line.MaxTokens)
 	}
 	return nil
 }
 
 // legSplit is the split of a TTFT by this side's clock alone.
-func legSplit(line *Line, timing string) *Split {
+func legSplit(line *record.Request, timing string) *record.Split {
 	if line.TTFTNs == 0 {
 		return nil
 	}
-	s := &Split{Wait: line.BeginAtNs - line.IntendedAtNs}
+	s := &record.Split{Wait: line.BeginAtNs - line.IntendedAtNs}
 	switch line.Path {
-	case PathTwoLeg:
+	case record.PathTwoLeg:
 		l := line.Legs
 		s.Wait = l.SendPrefill
 		s.Prefill = l.PrefillBody - l.SendPrefill
 		s.HandOver = l.SendDecode - l.PrefillBody
 		s.DecodeQueue = l.FirstToken - l.SendDecode
-	case PathProxy:
+	case record.PathProxy:
 		s.Prefill, s.HandOver = serverTiming(timing, "prefill"), serverTiming(timing, "handover")
 		s.Network = line.TTFTNs - s.Wait - s.Prefill - s.HandOver
 	default:
@@ -356,7 +356,7 @@ func legSplit(line *Line, timing string) *Split {
 }
 
 // engineSplit puts the engines' own counts of one request into its split.
-func (s *Split) engineSplit(ev evidence, ttft int64) {
+func engineSplit(s *record.Split, ev evidence, ttft int64) {
 	side := func(r metrics.Reading) (queue, prefill int64, ok bool) {
 		return get(r, metrics.QueueNS), get(r, metrics.PrefillNS), r.Has(metrics.QueueNS, metrics.PrefillNS) && get(r, metrics.FirstTokens) == 1
 	}
@@ -364,7 +364,7 @@ func (s *Split) engineSplit(ev evidence, ttft int64) {
 	if !ok {
 		return
 	}
-	out := Split{Wait: s.Wait, Prefill: queue + prefill, HandOver: s.HandOver, Engine: true}
+	out := record.Split{Wait: s.Wait, Prefill: queue + prefill, HandOver: s.HandOver, Engine: true}
 	if ev.disaggregated() {
 		if out.DecodeQueue, out.OneToken, ok = side(ev.decode); !ok {
 			return
@@ -400,26 +400,26 @@ func (b *batch) conclude(ctx context.Context, ev evidence) error {
 		line, v := &q.line, verdicts[i]
 		line.Valid, line.Reason, line.Detail, line.Proof = v.reason == "", v.reason, v.detail, v.proof
 		if len(b.slots) == 1 && line.Split != nil && ev.scrapeErr == nil {
-			line.Split.engineSplit(ev, line.TTFTNs)
+			engineSplit(line.Split, ev, line.TTFTNs)
 		}
 		if n := get(ev.decode, metrics.Transfers); n > 0 {
-			line.Moved = &Moved{Scope: v.proof, Transfers: n, Bytes: get(ev.decode, metrics.TransferBytes), Descriptors: get(ev.decode, metrics.Descriptors),
+			line.Moved = &record.Moved{Scope: v.proof, Transfers: n, Bytes: get(ev.decode, metrics.TransferBytes), Descriptors: get(ev.decode, metrics.Descriptors),
 				XferNs: get(ev.decode, metrics.TransferNS), PostNs: get(ev.decode, metrics.PostNS)}
-			if v.proof == "none" {
+			if v.proof == record.ProofNone {
 				line.Moved = nil
 			}
 		}
 		b.r.mu.Lock()
 		b.r.lines = append(b.r.lines, *line)
 		b.r.mu.Unlock()
-		if err := b.r.cfg.Record(record.Request{Value: *line}); err != nil {
+		if err := b.r.cfg.Record(*line); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
-func (r *runner) progress(b *batch, line *Line, bad bool) {
+func (r *runner) progress(b *batch, line *record.Request, bad bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done++

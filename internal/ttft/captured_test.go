@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
 	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/serving/twoleg"
@@ -59,8 +60,8 @@ func TestProofOfCapturedEngines(t *testing.T) {
 		name := filepath.Base(dir)
 		has := func(f string) bool { _, err := os.Stat(filepath.Join(dir, f)); return err == nil }
 		var tokens, n int
-		ev := evidence{path: PathTwoLeg, bytesPerToken: capturedBytes}
-		want := Reason("")
+		ev := evidence{path: record.PathTwoLeg, bytesPerToken: capturedBytes}
+		want := record.Reason("")
 		kind := ""
 		switch {
 		case strings.HasPrefix(name, "two-leg-") && has("prefill-after.prom") && has("decode-after.prom"):
@@ -68,10 +69,10 @@ func TestProofOfCapturedEngines(t *testing.T) {
 			ev.prefill, ev.decode = delta(t, dir, "prefill"), delta(t, dir, "decode")
 		case strings.HasPrefix(name, "unified-") && has("unified-after.prom"):
 			kind = "unified"
-			ev.path, ev.prefill = PathUnified, delta(t, dir, "unified")
+			ev.path, ev.prefill = record.PathUnified, delta(t, dir, "unified")
 		case strings.HasPrefix(name, "local-recompute-") && has("decode-after.prom"):
 			// The prefill engine was not asked; let it have done its part.
-			kind, want = "recompute", LocalRecompute
+			kind, want = "recompute", record.ReasonLocalRecompute
 			ev.decode = delta(t, dir, "decode")
 			ev.prefill = ev.decode
 		default:
@@ -222,11 +223,11 @@ func TestTransportFailure(t *testing.T) {
 	for name, tt := range map[string]struct {
 		ctx  context.Context
 		err  error
-		want Reason
+		want record.Reason
 	}{
-		"refused":     {context.Background(), errors.New("connection refused"), Connection},
-		"interrupted": {canceled, context.Canceled, Interrupted},
-		"timeout":     {late, context.DeadlineExceeded, Timeout},
+		"refused":     {context.Background(), errors.New("connection refused"), record.ReasonConnection},
+		"interrupted": {canceled, context.Canceled, record.ReasonInterrupted},
+		"timeout":     {late, context.DeadlineExceeded, record.ReasonTimeout},
 	} {
 		if f := transportFailure(tt.ctx, tt.err); f.reason != tt.want {
 			t.Errorf("%s: %s, want %s", name, f.reason, tt.want)
@@ -249,15 +250,15 @@ func TestTransferAfterTheLease(t *testing.T) {
 		blockTokens int
 	}{{"0.15.1", 16}, {"0.32.0", 32}} {
 		dir := filepath.Join(captured, tt.version, "two-leg-256")
-		ev := evidence{path: PathTwoLeg, bytesPerToken: capturedBytes, blockTokens: tt.blockTokens, prefill: delta(t, dir, "prefill"), decode: delta(t, dir, "decode"),
+		ev := evidence{path: record.PathTwoLeg, bytesPerToken: capturedBytes, blockTokens: tt.blockTokens, prefill: delta(t, dir, "prefill"), decode: delta(t, dir, "decode"),
 			reqs: []reqEvidence{{tokens: 256, reachedDecode: true, prefillCached: -1, decodeCached: -1}}}
 		if v := judge(ev)[0]; v.reason != "" {
 			t.Fatalf("%s: %s: %s", tt.version, v.reason, v.detail)
 		}
 		expired, _ := page(3).Since(page(2))
 		ev.prefill = ev.prefill.Plus(expired)
-		if v := judge(ev)[0]; v.reason != ExpiredLease || !strings.Contains(v.detail, "1 requests") {
-			t.Errorf("%s: %q: %s, want %s", tt.version, v.reason, v.detail, ExpiredLease)
+		if v := judge(ev)[0]; v.reason != record.ReasonExpiredLease || !strings.Contains(v.detail, "1 requests") {
+			t.Errorf("%s: %q: %s, want %s", tt.version, v.reason, v.detail, record.ReasonExpiredLease)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
 	"github.com/xferbench/xferbench/internal/serving/sse"
 	"github.com/xferbench/xferbench/internal/serving/twoleg"
@@ -109,13 +110,13 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // failure is why a request does not count, as far as its answer tells.
 type failure struct {
-	reason Reason
+	reason record.Reason
 	detail string
 }
 
 func (f *failure) Error() string { return string(f.reason) + ": " + f.detail }
 
-func fail(r Reason, format string, args ...any) *failure {
+func fail(r record.Reason, format string, args ...any) *failure {
 	return &failure{r, fmt.Sprintf(format, args...)}
 }
 
@@ -124,11 +125,11 @@ func transportFailure(ctx context.Context, err error) *failure {
 	var timeout net.Error
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
-		return fail(Interrupted, "%v", err)
+		return fail(record.ReasonInterrupted, "%v", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return fail(Timeout, "the answer is not whole within the request's time: %v", err)
+		return fail(record.ReasonTimeout, "the answer is not whole within the request's time: %v", err)
 	}
-	return fail(Connection, "%v", explained(err))
+	return fail(record.ReasonConnection, "%v", explained(err))
 }
 
 // usage is the usage of an answer.
@@ -196,7 +197,7 @@ func (c *Client) post(ctx context.Context, base, path, id string, body []byte, l
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { l.reused = i.Reused }}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fail(Connection, "%v", err)
+		return nil, fail(record.ReasonConnection, "%v", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(twoleg.RequestIDHeader, id)
@@ -208,7 +209,7 @@ func (c *Client) post(ctx context.Context, base, path, id string, body []byte, l
 	}
 	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()
-		return nil, fail(HTTPError, "%s from %s: %s", res.Status, base, errorText(res))
+		return nil, fail(record.ReasonHTTPError, "%s from %s: %s", res.Status, base, errorText(res))
 	}
 	return res, nil
 }
@@ -227,7 +228,7 @@ func (c *Client) prefill(ctx context.Context, base string, r *prepared) (l prefi
 	defer res.Body.Close()
 	answer, err := readAll(res.Body, maxAnswer)
 	if errors.Is(err, ErrLimit) {
-		l.failure = fail(StreamError, "the prefill engine's answer: %v", err)
+		l.failure = fail(record.ReasonStreamError, "the prefill engine's answer: %v", err)
 		return l
 	}
 	if err != nil {
@@ -237,12 +238,12 @@ func (c *Client) prefill(ctx context.Context, base string, r *prepared) (l prefi
 	l.params, err = twoleg.Params(answer)
 	l.body = time.Now()
 	if err != nil {
-		l.failure = fail(NullParams, "%v", err)
+		l.failure = fail(record.ReasonNullParams, "%v", err)
 		return l
 	}
 	var whole chunk
 	if err := json.Unmarshal(answer, &whole); err != nil {
-		l.failure = fail(StreamError, "the prefill engine's answer: %v", err)
+		l.failure = fail(record.ReasonStreamError, "the prefill engine's answer: %v", err)
 		return l
 	}
 	l.usage, l.token = whole.Usage, whole.token()
@@ -273,11 +274,11 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 		}
 		var ch chunk
 		if err := json.Unmarshal(data, &ch); err != nil {
-			l.failure = fail(StreamError, "a chunk that is no JSON: %v", err)
+			l.failure = fail(record.ReasonStreamError, "a chunk that is no JSON: %v", err)
 			return l
 		}
 		if len(ch.Error) > 0 && string(ch.Error) != "null" {
-			l.failure = fail(StreamError, "after %d tokens: %s", len(l.tokens), ch.Error)
+			l.failure = fail(record.ReasonStreamError, "after %d tokens: %s", len(l.tokens), ch.Error)
 			return l
 		}
 		if ch.Usage != nil {
@@ -288,7 +289,7 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 				l.token = ch.token()
 			}
 			if len(l.tokens) >= 2*want+64 {
-				l.failure = fail(StreamError, "more than %d chunks with tokens, and %d tokens were asked for", len(l.tokens), want)
+				l.failure = fail(record.ReasonStreamError, "more than %d chunks with tokens, and %d tokens were asked for", len(l.tokens), want)
 				return l
 			}
 			l.tokens = append(l.tokens, now)
@@ -299,11 +300,11 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 	rest, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxDocument))
 	switch {
 	case !end.Stop() && err != nil:
-		l.failure = fail(StreamError, "the stream did not end within %s after [DONE]", errorTime)
+		l.failure = fail(record.ReasonStreamError, "the stream did not end within %s after [DONE]", errorTime)
 	case err != nil:
 		l.failure = transportFailure(ctx, err)
 	case rest == maxDocument:
-		l.failure = fail(StreamError, "the stream goes on after [DONE] for more than %d bytes", rest)
+		l.failure = fail(record.ReasonStreamError, "the stream goes on after [DONE] for more than %d bytes", rest)
 	}
 	return l
 }
@@ -311,13 +312,13 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 func streamFailure(ctx context.Context, err error, tokens int) *failure {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fail(Truncated, "the stream ended after %d tokens without [DONE]", tokens)
+		return fail(record.ReasonTruncated, "the stream ended after %d tokens without [DONE]", tokens)
 	case errors.Is(err, sse.ErrTooLong):
-		return fail(StreamError, "%v", err)
+		return fail(record.ReasonStreamError, "%v", err)
 	}
 	f := transportFailure(ctx, err)
-	if f.reason == Connection {
-		f = fail(Truncated, "the connection broke after %d tokens: %v", tokens, err)
+	if f.reason == record.ReasonConnection {
+		f = fail(record.ReasonTruncated, "the connection broke after %d tokens: %v", tokens, err)
 	}
 	return f
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/sim"
 )
 
@@ -20,7 +21,7 @@ func BenchmarkClientError(b *testing.B) {
 	}{
 		"inflight=1": {20 * time.Millisecond, func(c *Config) { c.Iterations = 200 }},
 		"inflight=256": {2 * time.Second, func(c *Config) {
-			c.Iterations, c.Concurrency, c.Load, c.Rates = 768, nil, LoadOpen, []float64{128}
+			c.Iterations, c.Concurrency, c.Load, c.Rates = 768, nil, record.LoadOpen, []float64{128}
 		}},
 	} {
 		b.Run(name, func(b *testing.B) {
@@ -39,7 +40,7 @@ func clientErrors(b *testing.B, first time.Duration, change func(*Config)) []int
 	b.Helper()
 	set := simulate(b, sim.Config{PrefillTime: first, Parallel: 1024, Blocks: 16384}, true)
 	rec := &recorder{}
-	cfg := quick(rec, 1, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
+	cfg := quick(rec, 1, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL})
 	cfg.MaxTokens = 2
 	change(&cfg)
 	res := mustRun(b, cfg)

@@ -59,7 +59,7 @@ func NixlBackendNote(where, value string) string {
 func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 	a.versions, a.pools = map[string]string{}, map[string]blockPool{}
 	for _, base := range a.all() {
-		if base == a.Front && a.Path == PathProxy {
+		if base == a.Front && a.Path == record.PathProxy {
 			if err := r.awaitProxy(ctx, base); err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 			return err
 		}
 	}
-	if a.Path == PathDirect {
+	if a.Path == record.PathDirect {
 		if err := r.event(record.Warning, "arm "+a.Name+": the direct path ends at the prefill engine and contains no transfer of KV cache"); err != nil {
 			return err
 		}

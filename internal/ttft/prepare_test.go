@@ -44,7 +44,7 @@ func TestProxiesAreWaitedFor(t *testing.T) {
 		set := simulate(t, sim.Config{}, false)
 		rec := &recorder{}
 		a := twoLeg(set)
-		a.Path, a.Front = PathProxy, inFront(t, set.Prefill.URL, set.Decode.URL, health)
+		a.Path, a.Front = record.PathProxy, inFront(t, set.Prefill.URL, set.Decode.URL, health)
 		res := mustRun(t, quick(rec, 2, a))
 		if res.Requests != 2 || res.Invalid != 0 {
 			t.Errorf("%s: %d requests, invalid %v", name, res.Requests, res.Reasons)
@@ -82,7 +82,7 @@ func TestSharedPools(t *testing.T) {
 func TestProxyThatIsNotThere(t *testing.T) {
 	set := simulate(t, sim.Config{}, false)
 	a := twoLeg(set)
-	a.Path, a.Front = PathProxy, "http://127.0.0.1:1"
+	a.Path, a.Front = record.PathProxy, "http://127.0.0.1:1"
 	if _, err := Run(context.Background(), quick(&recorder{}, 2, a)); err == nil || !strings.Contains(err.Error(), "the proxy does not answer") {
 		t.Errorf("error %v", err)
 	}

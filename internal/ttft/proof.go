@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
 )
 
@@ -34,7 +35,7 @@ type reqEvidence struct {
 
 // verdict is the decision on one request.
 type verdict struct {
-	reason Reason // "" if valid
+	reason record.Reason // "" if valid
 	detail string
 	proof  string
 }
@@ -45,22 +46,22 @@ type verdict struct {
 // request in the batch that is the same.
 func judge(ev evidence) []verdict {
 	out := make([]verdict, len(ev.reqs))
-	scope := "batch"
+	scope := record.ProofBatch
 	if len(ev.reqs) == 1 {
-		scope = "sample"
+		scope = record.ProofSample
 	}
 	cause := ev.cause()
 	var open []int // not decided by their answers
 	for i, r := range ev.reqs {
 		switch {
-		case r.failure != nil && r.failure.reason == NullParams:
-			out[i] = verdict{r.failure.reason, r.failure.detail, "none"}
+		case r.failure != nil && r.failure.reason == record.ReasonNullParams:
+			out[i] = verdict{r.failure.reason, r.failure.detail, record.ProofNone}
 		case r.failure != nil && r.reachedDecode && cause.reason != "":
 			out[i] = verdict{cause.reason, cause.detail + "; " + r.failure.Error(), scope}
 		case r.failure != nil:
-			out[i] = verdict{r.failure.reason, r.failure.detail, "none"}
+			out[i] = verdict{r.failure.reason, r.failure.detail, record.ProofNone}
 		case r.prefillCached > 0:
-			out[i] = verdict{PrefixHit, fmt.Sprintf("%s found %d of %d prompt tokens in its cache, by its own usage", ev.first(), r.prefillCached, r.tokens), "none"}
+			out[i] = verdict{record.ReasonPrefixHit, fmt.Sprintf("%s found %d of %d prompt tokens in its cache, by its own usage", ev.first(), r.prefillCached, r.tokens), record.ProofNone}
 		default:
 			open = append(open, i)
 		}
@@ -104,7 +105,9 @@ func (ev evidence) confessed(open []int) (own, others []int) {
 	return own, others
 }
 
-func (ev evidence) disaggregated() bool { return ev.path == PathTwoLeg || ev.path == PathProxy }
+func (ev evidence) disaggregated() bool {
+	return ev.path == record.PathTwoLeg || ev.path == record.PathProxy
+}
 
 func (ev evidence) first() string {
 	if ev.disaggregated() {
@@ -119,10 +122,10 @@ func (ev evidence) cause() verdict {
 		return verdict{}
 	}
 	if n, ok := ev.prefill.Get(metrics.ExpiredLeases); ok && n > 0 {
-		return verdict{reason: ExpiredLease, detail: fmt.Sprintf("the prefill engine released the blocks of %d requests before they were fetched", n)}
+		return verdict{reason: record.ReasonExpiredLease, detail: fmt.Sprintf("the prefill engine released the blocks of %d requests before they were fetched", n)}
 	}
 	if n, ok := ev.decode.Get(metrics.FailedXfers); ok && n > 0 {
-		return verdict{reason: FailedTransfer, detail: fmt.Sprintf("NIXL counted %d failed transfers", n)}
+		return verdict{reason: record.ReasonFailedTransfer, detail: fmt.Sprintf("NIXL counted %d failed transfers", n)}
 	}
 	return verdict{}
 }
@@ -135,13 +138,13 @@ type expect struct{ lo, hi int64 }
 // counts decides on the open requests by the engines' counts.
 func (ev evidence) counts(open []int) verdict {
 	if ev.scrapeErr != nil {
-		return verdict{reason: MetricsMissing, detail: ev.scrapeErr.Error()}
+		return verdict{reason: record.ReasonMetricsMissing, detail: ev.scrapeErr.Error()}
 	}
 	if missing := ev.missing(); len(missing) > 0 {
-		return verdict{reason: MetricsMissing, detail: "nothing can be proven without " + strings.Join(missing, ", ")}
+		return verdict{reason: record.ReasonMetricsMissing, detail: "nothing can be proven without " + strings.Join(missing, ", ")}
 	}
 	if len(ev.reset) > 0 {
-		return verdict{reason: EngineRestart, detail: ev.reset[0].Name() + " went backwards"}
+		return verdict{reason: record.ReasonEngineRestart, detail: ev.reset[0].Name() + " went backwards"}
 	}
 	isOpen := make(map[int]bool, len(open))
 	for _, i := range open {
@@ -233,9 +236,9 @@ func computed(r metrics.Reading) (int64, metrics.Count) {
 func (ev evidence) prefillSide(need, sent total) verdict {
 	p := ev.prefill
 	if got := get(p, metrics.PromptTokens); got > sent.tokens {
-		return verdict{reason: ForeignTraffic, detail: fmt.Sprintf("%s took %d prompt tokens and %d were sent", ev.first(), got, sent.tokens)}
+		return verdict{reason: record.ReasonForeignTraffic, detail: fmt.Sprintf("%s took %d prompt tokens and %d were sent", ev.first(), got, sent.tokens)}
 	} else if got < need.tokens {
-		return verdict{reason: ForeignTraffic, detail: fmt.Sprintf("%s took %d prompt tokens of the %d that were sent: is this its metrics page?", ev.first(), got, need.tokens)}
+		return verdict{reason: record.ReasonForeignTraffic, detail: fmt.Sprintf("%s took %d prompt tokens of the %d that were sent: is this its metrics page?", ev.first(), got, need.tokens)}
 	}
 	// Hits that answers of the batch own up to are theirs.
 	hits := max(get(p, metrics.PrefixHits), get(p, metrics.LocalCacheHit))
@@ -243,13 +246,13 @@ func (ev evidence) prefillSide(need, sent total) verdict {
 		hits -= int64(max(r.prefillCached, 0))
 	}
 	if hits > 0 {
-		return verdict{reason: PrefixHit, detail: fmt.Sprintf("%s found %d prompt tokens in its cache", ev.first(), hits)}
+		return verdict{reason: record.ReasonPrefixHit, detail: fmt.Sprintf("%s found %d prompt tokens in its cache", ev.first(), hits)}
 	}
 	if got, ok := p.Get(metrics.LocalCompute); ok && got < need.tokens {
-		return verdict{reason: PrefixHit, detail: fmt.Sprintf("%s computed %d of %d prompt tokens", ev.first(), got, need.tokens)}
+		return verdict{reason: record.ReasonPrefixHit, detail: fmt.Sprintf("%s computed %d of %d prompt tokens", ev.first(), got, need.tokens)}
 	}
 	if got := get(p, metrics.ExternalKV); got > 0 {
-		return verdict{reason: UnexpectedMove, detail: fmt.Sprintf("%s loaded %d prompt tokens from elsewhere", ev.first(), got)}
+		return verdict{reason: record.ReasonUnexpectedMove, detail: fmt.Sprintf("%s loaded %d prompt tokens from elsewhere", ev.first(), got)}
 	}
 	return verdict{}
 }
@@ -257,7 +260,7 @@ func (ev evidence) prefillSide(need, sent total) verdict {
 func (ev evidence) decodeSide(need, decoded total) verdict {
 	d := ev.decode
 	if got := get(d, metrics.PromptTokens); got > decoded.tokens {
-		return verdict{reason: ForeignTraffic, detail: fmt.Sprintf("the decode engine took %d prompt tokens and %d were sent", got, decoded.tokens)}
+		return verdict{reason: record.ReasonForeignTraffic, detail: fmt.Sprintf("the decode engine took %d prompt tokens and %d were sent", got, decoded.tokens)}
 	}
 	// A transfer from blocks that were given up succeeds as well and may hold
 	// another request's tokens (seen on 0.32.0, whose leases last 30 s). A lease
@@ -266,22 +269,22 @@ func (ev evidence) decodeSide(need, decoded total) verdict {
 		return v
 	}
 	if hits := max(get(d, metrics.PrefixHits), get(d, metrics.LocalCacheHit)); hits > 0 {
-		return verdict{reason: PrefixHit, detail: fmt.Sprintf("the decode engine found %d prompt tokens in its own cache", hits)}
+		return verdict{reason: record.ReasonPrefixHit, detail: fmt.Sprintf("the decode engine found %d prompt tokens in its own cache", hits)}
 	}
 	// The last prompt token of each request is computed again for its logits;
 	// releases differ in whether they count it as loaded.
 	other := decoded.tokens - need.tokens
 	if got, c := computed(d); got > need.reqs+other {
-		return verdict{reason: LocalRecompute, detail: fmt.Sprintf("the decode engine computed %d prompt tokens itself (%s), more than one a request", got, c.Name())}
+		return verdict{reason: record.ReasonLocalRecompute, detail: fmt.Sprintf("the decode engine computed %d prompt tokens itself (%s), more than one a request", got, c.Name())}
 	}
 	for _, c := range []metrics.Count{metrics.ExternalKV, metrics.ExternalHits} {
 		if got, ok := d.Get(c); ok && got < need.tokens-need.reqs {
-			return verdict{reason: LocalRecompute, detail: fmt.Sprintf("the decode engine loaded %d of %d prompt tokens (%s)", got, need.tokens, c.Name())}
+			return verdict{reason: record.ReasonLocalRecompute, detail: fmt.Sprintf("the decode engine loaded %d of %d prompt tokens (%s)", got, need.tokens, c.Name())}
 		}
 	}
 	n := get(d, metrics.Transfers)
 	if n < need.reqs {
-		return verdict{reason: NoTransfer, detail: fmt.Sprintf("NIXL counted %d transfers for %d requests", n, need.reqs)}
+		return verdict{reason: record.ReasonNoTransfer, detail: fmt.Sprintf("NIXL counted %d transfers for %d requests", n, need.reqs)}
 	}
 	return ev.bytes(need, decoded)
 }
@@ -292,17 +295,17 @@ func (ev evidence) bytes(need, decoded total) verdict {
 	if ev.bytesPerToken == 0 {
 		// All that can be asked is whole blocks of one size.
 		if need.blocks == decoded.blocks && (got == 0 || got%(need.blocks*int64(ev.blockTokens)) != 0) {
-			return verdict{reason: ShortBytes, detail: fmt.Sprintf("%d bytes are not %d whole blocks", got, need.blocks)}
+			return verdict{reason: record.ReasonShortBytes, detail: fmt.Sprintf("%d bytes are not %d whole blocks", got, need.blocks)}
 		}
 		return verdict{}
 	}
 	block := int64(ev.blockTokens) * ev.bytesPerToken
 	want := expect{need.blocks * block, decoded.blocks * block}
 	if got < want.lo {
-		return verdict{reason: ShortBytes, detail: fmt.Sprintf("%d bytes moved, %d blocks are %d", got, need.blocks, want.lo)}
+		return verdict{reason: record.ReasonShortBytes, detail: fmt.Sprintf("%d bytes moved, %d blocks are %d", got, need.blocks, want.lo)}
 	}
 	if got > want.hi {
-		return verdict{reason: ExcessBytes, detail: fmt.Sprintf("%d bytes moved, %d blocks are %d", got, decoded.blocks, want.hi)}
+		return verdict{reason: record.ReasonExcessBytes, detail: fmt.Sprintf("%d bytes moved, %d blocks are %d", got, decoded.blocks, want.hi)}
 	}
 	return verdict{}
 }

@@ -21,13 +21,6 @@ import (
 	"github.com/xferbench/xferbench/internal/stats"
 )
 
-// Kinds of load.
-const (
-	LoadClosed  = "closed"  // a fixed number of requests in flight
-	LoadOpen    = "open"    // Poisson arrivals at a rate
-	LoadOffline = "offline" // all requests of a block at once
-)
-
 // Config describes a run.
 type Config struct {
 	Arms         []Arm
@@ -84,9 +77,9 @@ type condition struct {
 func (c *condition) name(load string) string {
 	level := fmt.Sprintf("c%d", c.concurrency)
 	switch load {
-	case LoadOpen:
+	case record.LoadOpen:
 		level = fmt.Sprintf("%g/s", c.rate)
-	case LoadOffline:
+	case record.LoadOffline:
 		level = "offline"
 	}
 	return fmt.Sprintf("%s %d tokens %s", c.arm.Name, c.tokens, level)
@@ -116,7 +109,7 @@ func (c *Config) Check() error {
 		return fmt.Errorf("timeout %s, settle time %s, budget %s: all must be positive", c.Timeout, c.Settle, c.Budget)
 	}
 	switch c.Load {
-	case LoadClosed:
+	case record.LoadClosed:
 		for _, n := range c.Concurrency {
 			if n < 1 || n > maxConcurrency {
 				return fmt.Errorf("concurrency %d: want 1 to %d", n, maxConcurrency)
@@ -125,7 +118,7 @@ func (c *Config) Check() error {
 		if len(c.Concurrency) == 0 {
 			return errors.New("a closed loop needs a concurrency")
 		}
-	case LoadOpen:
+	case record.LoadOpen:
 		for _, r := range c.Rates {
 			if !(r > 0 && r <= 1e5) {
 				return fmt.Errorf("rate %v: want more than 0 and at most 100,000 requests a second", r)
@@ -134,7 +127,7 @@ func (c *Config) Check() error {
 		if len(c.Rates) == 0 {
 			return errors.New("an open loop needs a rate")
 		}
-	case LoadOffline:
+	case record.LoadOffline:
 	default:
 		return fmt.Errorf("unknown load %q", c.Load)
 	}
@@ -165,11 +158,11 @@ func (c *Config) conditions() (list []*condition) {
 			}
 		}
 		switch c.Load {
-		case LoadClosed:
+		case record.LoadClosed:
 			for _, n := range c.Concurrency {
 				level(n, 0)
 			}
-		case LoadOpen:
+		case record.LoadOpen:
 			for _, r := range c.Rates {
 				level(0, r)
 			}
@@ -197,7 +190,7 @@ type runner struct {
 
 	mu    sync.Mutex
 	seq   map[*Arm]int
-	lines []Line
+	lines []record.Request
 	done  int
 	bad   int
 	of    int
@@ -214,7 +207,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	for _, n := range cfg.Concurrency {
 		widest = max(widest, n)
 	}
-	if cfg.Load != LoadClosed {
+	if cfg.Load != record.LoadClosed {
 		widest = 1024
 	}
 	r := &runner{cfg: cfg, client: NewClient(widest), prompts: prompts{cfg.Prompts, cfg.Seed, cfg.VocabSize}, start: time.Now(), seq: map[*Arm]int{}}
@@ -310,7 +303,7 @@ func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) erro
 			}
 			for _, q := range last.slots {
 				f := q.ev.failure
-				refused = refused || f != nil && (f.reason == HTTPError || f.reason == StreamError)
+				refused = refused || f != nil && (f.reason == record.ReasonHTTPError || f.reason == record.ReasonStreamError)
 			}
 		}
 	}
@@ -326,9 +319,9 @@ type spec struct {
 
 func (r *runner) run(ctx context.Context, c *condition, s spec) error {
 	switch r.cfg.Load {
-	case LoadOpen:
+	case record.LoadOpen:
 		return r.open(ctx, c, s)
-	case LoadOffline:
+	case record.LoadOffline:
 		return r.offline(ctx, c, s)
 	}
 	return r.closed(ctx, c, s)

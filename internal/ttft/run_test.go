@@ -38,7 +38,7 @@ func simulate(t testing.TB, cfg sim.Config, unified bool) *sim.Set {
 // recorder keeps the lines of a run.
 type recorder struct {
 	mu       sync.Mutex
-	requests []Line
+	requests []record.Request
 	events   []record.Event
 }
 
@@ -47,14 +47,14 @@ func (r *recorder) write(l record.Line) error {
 	defer r.mu.Unlock()
 	switch l := l.(type) {
 	case record.Request:
-		r.requests = append(r.requests, l.Value.(Line))
+		r.requests = append(r.requests, l)
 	case record.Event:
 		r.events = append(r.events, l)
 	}
 	return nil
 }
 
-func (r *recorder) measured() (out []Line) {
+func (r *recorder) measured() (out []record.Request) {
 	for _, l := range r.requests {
 		if l.Phase == record.PhaseMeasure {
 			out = append(out, l)
@@ -65,13 +65,13 @@ func (r *recorder) measured() (out []Line) {
 
 // twoLeg is the arm over a pair.
 func twoLeg(set *sim.Set) Arm {
-	return Arm{Name: "sim", Mode: ModeDisaggregated, Path: PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL},
+	return Arm{Name: "sim", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL},
 		BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}
 }
 
 // quick is a run of n requests in one block.
 func quick(rec *recorder, n int, arms ...Arm) Config {
-	return Config{Arms: arms, PromptTokens: []int{100}, MaxTokens: 3, Load: LoadClosed, Concurrency: []int{1}, Iterations: n, Blocks: 1,
+	return Config{Arms: arms, PromptTokens: []int{100}, MaxTokens: 3, Load: record.LoadClosed, Concurrency: []int{1}, Iterations: n, Blocks: 1,
 		Seed: 7, Prompts: TokenPrompts, VocabSize: 32_000, Timeout: 20 * time.Second, Settle: 300 * time.Millisecond, Record: rec.write}
 }
 
@@ -121,32 +121,32 @@ func TestTwoLegIsValidAndExact(t *testing.T) {
 func TestFaultsComeOutAsReasons(t *testing.T) {
 	tests := map[string]struct {
 		cfg     sim.Config
-		want    Reason
+		want    record.Reason
 		alone   int // invalid of 4, one at a time; the fault hits every second request
 		batched int // invalid of 4 in one batch
 	}{
-		"null-params":      {sim.Config{}, NullParams, 2, 2},
-		"prefix-hit":       {sim.Config{}, PrefixHit, 2, 2}, // by each answer's own usage
-		"decode-cache-hit": {sim.Config{}, PrefixHit, 2, 4},
-		"silent-recompute": {sim.Config{}, LocalRecompute, 2, 4},
+		"null-params":      {sim.Config{}, record.ReasonNullParams, 2, 2},
+		"prefix-hit":       {sim.Config{}, record.ReasonPrefixHit, 2, 2}, // by each answer's own usage
+		"decode-cache-hit": {sim.Config{}, record.ReasonPrefixHit, 2, 4},
+		"silent-recompute": {sim.Config{}, record.ReasonLocalRecompute, 2, 4},
 		// This release's answers tell loaded tokens, so that the others of the batch
 		// can be believed.
-		"silent-recompute in 0.15": {sim.Config{Release: "0.15.1"}, LocalRecompute, 2, 2},
-		"failed-transfer":          {sim.Config{}, FailedTransfer, 2, 4},
-		"expired-lease":            {sim.Config{}, ExpiredLease, 2, 4},
-		"short-transfer":           {sim.Config{}, ShortBytes, 2, 4},
-		"dying-peer":               {sim.Config{}, FailedTransfer, 2, 4},
-		"stream-error":             {sim.Config{}, StreamError, 2, 2},
-		"truncated":                {sim.Config{}, Truncated, 2, 2},
-		"no-usage":                 {sim.Config{}, NoUsage, 2, 2},
-		"early-eos":                {sim.Config{}, ShortCompletion, 2, 2},
+		"silent-recompute in 0.15": {sim.Config{Release: "0.15.1"}, record.ReasonLocalRecompute, 2, 2},
+		"failed-transfer":          {sim.Config{}, record.ReasonFailedTransfer, 2, 4},
+		"expired-lease":            {sim.Config{}, record.ReasonExpiredLease, 2, 4},
+		"short-transfer":           {sim.Config{}, record.ReasonShortBytes, 2, 4},
+		"dying-peer":               {sim.Config{}, record.ReasonFailedTransfer, 2, 4},
+		"stream-error":             {sim.Config{}, record.ReasonStreamError, 2, 2},
+		"truncated":                {sim.Config{}, record.ReasonTruncated, 2, 2},
+		"no-usage":                 {sim.Config{}, record.ReasonNoUsage, 2, 2},
+		"early-eos":                {sim.Config{}, record.ReasonShortCompletion, 2, 2},
 		// These two hit either engine, so that three of four requests meet one.
-		"server-error":     {sim.Config{}, HTTPError, 3, 3},
-		"hang":             {sim.Config{}, Timeout, 3, 3},
-		"no-metrics":       {sim.Config{}, MetricsMissing, 4, 4},
-		"recompute policy": {sim.Config{Recompute: true}, FailedTransfer, 2, 4},
-		"hidden series":    {sim.Config{HideSeries: []string{"nixl_bytes"}}, MetricsMissing, 4, 4},
-		"hidden failures":  {sim.Config{HideSeries: []string{"failed_transfers"}}, MetricsMissing, 4, 4},
+		"server-error":     {sim.Config{}, record.ReasonHTTPError, 3, 3},
+		"hang":             {sim.Config{}, record.ReasonTimeout, 3, 3},
+		"no-metrics":       {sim.Config{}, record.ReasonMetricsMissing, 4, 4},
+		"recompute policy": {sim.Config{Recompute: true}, record.ReasonFailedTransfer, 2, 4},
+		"hidden series":    {sim.Config{HideSeries: []string{"nixl_bytes"}}, record.ReasonMetricsMissing, 4, 4},
+		"hidden failures":  {sim.Config{HideSeries: []string{"failed_transfers"}}, record.ReasonMetricsMissing, 4, 4},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -206,8 +206,8 @@ func TestUnifiedAndDirect(t *testing.T) {
 	set := simulate(t, sim.Config{}, true)
 	rec := &recorder{}
 	arms := []Arm{
-		{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
-		{Name: "direct", Mode: ModeDisaggregated, Path: PathDirect, Front: set.Prefill.URL, BytesPerToken: 256},
+		{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
+		{Name: "direct", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: set.Prefill.URL, BytesPerToken: 256},
 	}
 	res := mustRun(t, quick(rec, 3, arms...))
 	if res.Requests != 6 || res.Invalid != 0 {
@@ -225,8 +225,8 @@ func TestUnifiedAndDirect(t *testing.T) {
 func TestPrefixHitOnAUnifiedEngine(t *testing.T) {
 	set := simulate(t, sim.Config{Faults: []sim.Injection{{Fault: sim.PrefixHit, Every: 2}}}, true)
 	rec := &recorder{}
-	res := mustRun(t, quick(rec, 4, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL}))
-	if res.Invalid != 2 || res.Reasons[PrefixHit] != 2 {
+	res := mustRun(t, quick(rec, 4, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL}))
+	if res.Invalid != 2 || res.Reasons[record.ReasonPrefixHit] != 2 {
 		t.Errorf("invalid %d: %v, want 2 prefix hits", res.Invalid, res.Reasons)
 	}
 }
@@ -253,7 +253,7 @@ func TestForeignTraffic(t *testing.T) {
 	res := mustRun(t, quick(rec, 4, twoLeg(set)))
 	cancel()
 	<-done
-	if res.Reasons[ForeignTraffic] == 0 {
+	if res.Reasons[record.ReasonForeignTraffic] == 0 {
 		t.Errorf("reasons %v, want foreign-traffic", res.Reasons)
 	}
 }
@@ -263,14 +263,14 @@ func TestOpenLoopMeasuresFromTheIntendedStart(t *testing.T) {
 	// up, and the latencies must show it.
 	set := simulate(t, sim.Config{PrefillTime: 30 * time.Millisecond}, true)
 	rec := &recorder{}
-	cfg := quick(rec, 20, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
-	cfg.Load, cfg.Rates = LoadOpen, []float64{100}
+	cfg := quick(rec, 20, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL})
+	cfg.Load, cfg.Rates = record.LoadOpen, []float64{100}
 	res := mustRun(t, cfg)
 	if res.Invalid != 0 || res.Requests != 20 {
 		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.Requests, res.Reasons)
 	}
 	lines := rec.measured()
-	slices.SortFunc(lines, func(a, b Line) int { return a.Sequence - b.Sequence })
+	slices.SortFunc(lines, func(a, b record.Request) int { return a.Sequence - b.Sequence })
 	last := lines[19]
 	// 20 prompts of 30 ms take 600 ms and the last one arrives after some 200 ms.
 	if last.TTFTNs < 100e6 {
@@ -287,7 +287,7 @@ func TestOffline(t *testing.T) {
 	set := simulate(t, sim.Config{PrefillTime: 5 * time.Millisecond}, false)
 	rec := &recorder{}
 	cfg := quick(rec, 12, twoLeg(set))
-	cfg.Load, cfg.Blocks = LoadOffline, 2
+	cfg.Load, cfg.Blocks = record.LoadOffline, 2
 	res := mustRun(t, cfg)
 	row := res.Rows[0]
 	if res.Invalid != 0 || row.N != 12 || row.Makespan == nil || row.Makespan.N != 2 {
@@ -378,7 +378,7 @@ func TestInterruptedRunKeepsItsLines(t *testing.T) {
 func TestClientClock(t *testing.T) {
 	set := simulate(t, sim.Config{PrefillTime: 60 * time.Millisecond, StepTime: 200 * time.Millisecond, Pings: true}, true)
 	rec := &recorder{}
-	cfg := quick(rec, 5, Arm{Name: "one", Mode: ModeUnified, Path: PathUnified, Front: set.Unified.URL})
+	cfg := quick(rec, 5, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL})
 	cfg.MaxTokens = 2
 	res := mustRun(t, cfg)
 	if res.Invalid != 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/stats"
 )
@@ -50,22 +51,22 @@ type Lap struct {
 // components of a line that are looked at over time.
 var components = []struct {
 	name string
-	of   func(Line) (float64, bool)
+	of   func(record.Request) (float64, bool)
 }{
-	{"ttft", func(l Line) (float64, bool) { return float64(l.TTFTNs), l.TTFTNs > 0 }},
-	{"prefill", part(func(s *Split) int64 { return s.Prefill })},
-	{"decode-queue", part(func(s *Split) int64 { return s.DecodeQueue })},
-	{"one-token", part(func(s *Split) int64 { return s.OneToken })},
-	{"descriptors", func(l Line) (float64, bool) {
-		if l.Moved == nil || l.Moved.Scope != "sample" {
+	{"ttft", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), l.TTFTNs > 0 }},
+	{"prefill", part(func(s *record.Split) int64 { return s.Prefill })},
+	{"decode-queue", part(func(s *record.Split) int64 { return s.DecodeQueue })},
+	{"one-token", part(func(s *record.Split) int64 { return s.OneToken })},
+	{"descriptors", func(l record.Request) (float64, bool) {
+		if l.Moved == nil || l.Moved.Scope != record.ProofSample {
 			return 0, false
 		}
 		return float64(l.Moved.Descriptors), true
 	}},
 }
 
-func part(f func(*Split) int64) func(Line) (float64, bool) {
-	return func(l Line) (float64, bool) {
+func part(f func(*record.Split) int64) func(record.Request) (float64, bool) {
+	return func(l record.Request) (float64, bool) {
 		if l.Split == nil || !l.Split.Engine {
 			return 0, false
 		}
@@ -76,22 +77,22 @@ func part(f func(*Split) int64) func(Line) (float64, bool) {
 
 // series looks at the requests of each arm in order, those of a closed loop with
 // one request in flight. Warm-up belongs to them: it fills the pool too.
-func series(lines []Line) ([]Series, error) {
+func series(lines []record.Request) ([]Series, error) {
 	type key struct {
 		arm    string
 		tokens int
 	}
-	groups := map[key][]Line{}
+	groups := map[key][]record.Request{}
 	var order []key
 	mixed := map[string]bool{}
-	first := map[string]Line{}
+	first := map[string]record.Request{}
 	for _, l := range lines {
 		f, ok := first[l.Arm]
 		if !ok {
 			first[l.Arm] = l
 			f = l
 		}
-		if l.Load != LoadClosed || l.Concurrency != 1 {
+		if l.Load != record.LoadClosed || l.Concurrency != 1 {
 			mixed[l.Arm] = true
 			continue
 		}
@@ -107,7 +108,7 @@ func series(lines []Line) ([]Series, error) {
 	var out []Series
 	for _, k := range order {
 		g := groups[k]
-		slices.SortStableFunc(g, func(a, b Line) int { return a.Sequence - b.Sequence })
+		slices.SortStableFunc(g, func(a, b record.Request) int { return a.Sequence - b.Sequence })
 		s := Series{Arm: k.arm, Tokens: k.tokens, N: len(g), Classes: map[string]stats.Class{}}
 		if err := s.changes(g); err != nil {
 			return nil, fmt.Errorf("arm %s: %w", k.arm, err)
@@ -123,7 +124,7 @@ func series(lines []Line) ([]Series, error) {
 }
 
 // changes classifies each component over the valid requests.
-func (s *Series) changes(lines []Line) error {
+func (s *Series) changes(lines []record.Request) error {
 	for _, c := range components {
 		var xs []float64
 		var seq []int
@@ -149,9 +150,9 @@ func (s *Series) changes(lines []Line) error {
 
 // lap predicts when the free list wraps around and which order of it explains
 // the descriptors that were counted.
-func (s *Series) lap(lines []Line) error {
+func (s *Series) lap(lines []record.Request) error {
 	l := lines[0]
-	if l.PoolBlocks < 2 || l.BlockTokens < 1 || l.Path == PathDirect || l.Path == PathUnified {
+	if l.PoolBlocks < 2 || l.BlockTokens < 1 || l.Path == record.PathDirect || l.Path == record.PathUnified {
 		return nil
 	}
 	per := (l.PromptTokens + l.BlockTokens - 1) / l.BlockTokens
@@ -160,7 +161,7 @@ func (s *Series) lap(lines []Line) error {
 	s.Lap.Reached = lines[len(lines)-1].Sequence >= min(s.Lap.Sequence, s.Lap.DecodeSequence)
 	observed := map[int]int64{}
 	for _, l := range lines {
-		if l.Moved != nil && l.Moved.Scope == "sample" && l.Moved.Transfers == 1 {
+		if l.Moved != nil && l.Moved.Scope == record.ProofSample && l.Moved.Transfers == 1 {
 			observed[l.Sequence] = l.Moved.Descriptors
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -93,7 +94,7 @@ func ms(ns float64) string {
 	return units.Digits(ns/1e6, 4)
 }
 
-func reasons(m map[Reason]int) string {
+func reasons(m map[record.Reason]int) string {
 	var list []string
 	for r, n := range m {
 		list = append(list, fmt.Sprintf("%s %d", r, n))
@@ -323,7 +324,7 @@ func (r *Result) notes(b *strings.Builder) {
 		if row.Mismatch > 0 {
 			wrapped(b, "#   ", fmt.Sprintf("# %s: the decode engine's first token differs from the prefill engine's in %d of %d requests", row.Condition.Name, row.Mismatch, row.Matched))
 		}
-		if row.Path == PathDirect {
+		if row.Path == record.PathDirect {
 			direct.add(row.Arm, "ends at the prefill engine and contains no transfer of KV cache")
 		}
 		if row.TTFT != nil {

@@ -19,9 +19,9 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // synthetic is a run made up here: two arms at one request in flight whose block
 // pool wraps around at request 17, where the slower one loses 20 ms.
-func synthetic(arms []string, blocks, each int, load string, concurrency int) ([]Line, []record.Condition) {
+func synthetic(arms []string, blocks, each int, load string, concurrency int) ([]record.Request, []record.Condition) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	var lines []Line
+	var lines []record.Request
 	var conds []record.Condition
 	for i, arm := range arms {
 		conds = append(conds, record.Condition{ID: i, Name: arm + " 8000 tokens", Provider: arm, Tokens: 8000})
@@ -36,16 +36,16 @@ func synthetic(arms []string, blocks, each int, load string, concurrency int) ([
 						transfer += 20e6
 					}
 				}
-				l := Line{Condition: i, Arm: arm, Mode: ModeDisaggregated, Path: PathTwoLeg, Block: block, Iteration: seq, Sequence: seq, Phase: record.PhaseMeasure,
+				l := record.Request{Condition: i, Arm: arm, Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Block: block, Iteration: seq, Sequence: seq, Phase: record.PhaseMeasure,
 					Batch: i*1000 + seq, PromptTokens: 8000, MaxTokens: 2, Completion: 2, Load: load, Concurrency: concurrency, ConnReused: true, Valid: true, Proof: "sample",
 					PoolBlocks: 8500, BlockTokens: 16, ITLNs: []int64{8e6},
-					Split: &Split{Wait: 10e3, Prefill: 300e6, HandOver: 100e3, DecodeQueue: int64(transfer) + 2e6, OneToken: 9e6, Network: 3e6, Engine: true},
-					Moved: &Moved{Scope: "sample", Transfers: 1, Bytes: 458_752_000, Descriptors: descs, XferNs: int64(transfer), PostNs: 3e6}}
+					Split: &record.Split{Wait: 10e3, Prefill: 300e6, HandOver: 100e3, DecodeQueue: int64(transfer) + 2e6, OneToken: 9e6, Network: 3e6, Engine: true},
+					Moved: &record.Moved{Scope: "sample", Transfers: 1, Bytes: 458_752_000, Descriptors: descs, XferNs: int64(transfer), PostNs: 3e6}}
 				s := l.Split
 				l.TTFTNs = s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network
 				l.E2ENs = l.TTFTNs + 8e6
 				if i == 1 && seq == 3 {
-					l.Valid, l.Reason, l.Detail = false, LocalRecompute, "made up"
+					l.Valid, l.Reason, l.Detail = false, record.ReasonLocalRecompute, "made up"
 				}
 				lines = append(lines, l)
 				seq++
@@ -57,20 +57,24 @@ func synthetic(arms []string, blocks, each int, load string, concurrency int) ([
 
 func TestTextGolden(t *testing.T) {
 	for name, tt := range map[string]struct {
-		lines func() ([]Line, []record.Condition)
+		lines func() ([]record.Request, []record.Condition)
 	}{
-		"two-arms.txt": {func() ([]Line, []record.Condition) { return synthetic([]string{"tcp", "efa"}, 10, 4, LoadClosed, 1) }},
-		"short.txt":    {func() ([]Line, []record.Condition) { return synthetic([]string{"tcp", "efa"}, 3, 1, LoadClosed, 1) }},
-		"none-valid.txt": {func() ([]Line, []record.Condition) {
-			lines, conds := synthetic([]string{"tcp"}, 2, 2, LoadClosed, 4)
+		"two-arms.txt": {func() ([]record.Request, []record.Condition) {
+			return synthetic([]string{"tcp", "efa"}, 10, 4, record.LoadClosed, 1)
+		}},
+		"short.txt": {func() ([]record.Request, []record.Condition) {
+			return synthetic([]string{"tcp", "efa"}, 3, 1, record.LoadClosed, 1)
+		}},
+		"none-valid.txt": {func() ([]record.Request, []record.Condition) {
+			lines, conds := synthetic([]string{"tcp"}, 2, 2, record.LoadClosed, 4)
 			for i := range lines {
-				lines[i].Valid, lines[i].Reason, lines[i].Simulated = false, NullParams, true
+				lines[i].Valid, lines[i].Reason, lines[i].Simulated = false, record.ReasonNullParams, true
 			}
 			conds[0].Simulated = true
 			return lines, conds
 		}},
-		"offline.txt": {func() ([]Line, []record.Condition) {
-			lines, conds := synthetic([]string{"tcp"}, 6, 4, LoadOffline, 0)
+		"offline.txt": {func() ([]record.Request, []record.Condition) {
+			lines, conds := synthetic([]string{"tcp"}, 6, 4, record.LoadOffline, 0)
 			for i := range lines {
 				lines[i].Batch, lines[i].Moved, lines[i].Split.Engine = lines[i].Block, nil, false
 			}
@@ -103,7 +107,7 @@ func TestTextGolden(t *testing.T) {
 }
 
 // analysed is the analysis of lines and its text.
-func analysed(t *testing.T, lines []Line, conds []record.Condition) (*Result, string) {
+func analysed(t *testing.T, lines []record.Request, conds []record.Condition) (*Result, string) {
 	t.Helper()
 	res, err := Analyze(lines, conds, 1)
 	if err != nil {
@@ -118,7 +122,7 @@ func analysed(t *testing.T, lines []Line, conds []record.Condition) (*Result, st
 
 // A first chunk with several tokens is late for the first one: that is said.
 func TestMergedChunksAreTold(t *testing.T) {
-	lines, conds := synthetic([]string{"tcp"}, 10, 4, LoadClosed, 1)
+	lines, conds := synthetic([]string{"tcp"}, 10, 4, record.LoadClosed, 1)
 	for i := range 3 {
 		lines[i].ITLNs = nil // two tokens in one chunk
 	}
@@ -146,7 +150,7 @@ func TestRemarks(t *testing.T) {
 // The jump of the study, on made-up data: the lap is predicted where TTFT and
 // descriptors change.
 func TestSeriesFindsTheStep(t *testing.T) {
-	lines, _ := synthetic([]string{"tcp", "efa"}, 10, 4, LoadClosed, 1)
+	lines, _ := synthetic([]string{"tcp", "efa"}, 10, 4, record.LoadClosed, 1)
 	ss, err := series(lines)
 	if err != nil {
 		t.Fatal(err)
@@ -189,18 +193,18 @@ func FuzzAnalyze(f *testing.F) {
 	f.Add(uint64(1), 5, 3)
 	f.Fuzz(func(t *testing.T, seed uint64, arms, n int) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		var lines []Line
+		var lines []record.Request
 		var conds []record.Condition
 		for c := range max(min(arms, 5), 0) {
 			conds = append(conds, record.Condition{ID: c, Name: "c", Provider: fmt.Sprint(c)})
 		}
 		for i := range max(min(n, 60), 0) {
-			l := Line{Condition: rng.IntN(6), Arm: fmt.Sprint(rng.IntN(3)), Load: []string{LoadClosed, LoadOpen, LoadOffline}[rng.IntN(3)], Concurrency: rng.IntN(3),
+			l := record.Request{Condition: rng.IntN(6), Arm: fmt.Sprint(rng.IntN(3)), Load: []string{record.LoadClosed, record.LoadOpen, record.LoadOffline}[rng.IntN(3)], Concurrency: rng.IntN(3),
 				Block: rng.IntN(4), Sequence: i, Phase: []string{record.PhaseMeasure, record.PhaseWarmup}[rng.IntN(2)], PromptTokens: rng.IntN(200), MaxTokens: rng.IntN(4),
-				TTFTNs: 1 + rng.Int64N(1e9), E2ENs: 1 + rng.Int64N(1e9), Valid: rng.IntN(3) > 0, PoolBlocks: rng.IntN(50), BlockTokens: rng.IntN(17), Path: PathTwoLeg}
+				TTFTNs: 1 + rng.Int64N(1e9), E2ENs: 1 + rng.Int64N(1e9), Valid: rng.IntN(3) > 0, PoolBlocks: rng.IntN(50), BlockTokens: rng.IntN(17), Path: record.PathTwoLeg}
 			if rng.IntN(2) == 0 {
-				l.Split = &Split{Prefill: rng.Int64N(100), Engine: rng.IntN(2) == 0}
-				l.Moved = &Moved{Scope: "sample", Transfers: 1 + rng.Int64N(2), Descriptors: 1 + rng.Int64N(50)}
+				l.Split = &record.Split{Prefill: rng.Int64N(100), Engine: rng.IntN(2) == 0}
+				l.Moved = &record.Moved{Scope: "sample", Transfers: 1 + rng.Int64N(2), Descriptors: 1 + rng.Int64N(50)}
 			}
 			lines = append(lines, l)
 		}

@@ -3,7 +3,6 @@
 package endtoend
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -92,16 +91,13 @@ var ErrNothing = errors.New("no valid request")
 
 // Analyze reads the request lines of tt and holds them against raw.
 func Analyze(raw *analysis.Analysis, tt *record.Record) (*Result, error) {
-	lines, err := Lines(tt)
-	if err != nil {
-		return nil, err
-	}
+	lines := tt.Requests
 	res, err := ttft.Analyze(lines, tt.Conditions, tt.Run.Seed)
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", tt.Path, err)
 	}
 	out := &Result{Raw: raw, Requests: res.Requests, Invalid: res.Invalid, Simulated: res.Simulated || tt.Run.Simulated}
-	byCond := map[int][]ttft.Line{}
+	byCond := map[int][]record.Request{}
 	for _, l := range lines {
 		if l.Phase == record.PhaseMeasure && l.Valid {
 			byCond[l.Condition] = append(byCond[l.Condition], l)
@@ -112,7 +108,7 @@ func Analyze(raw *analysis.Analysis, tt *record.Record) (*Result, error) {
 		if r.TTFT == nil {
 			continue
 		}
-		u, err := blocks(byCond[r.Condition.ID], func(l ttft.Line) (float64, bool) { return float64(l.TTFTNs), true })
+		u, err := blocks(byCond[r.Condition.ID], func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true })
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +123,7 @@ func Analyze(raw *analysis.Analysis, tt *record.Record) (*Result, error) {
 			return nil, fmt.Errorf("%s: %w", r.Arm, err)
 		}
 		for _, b := range res.Rows {
-			if b.Path == ttft.PathUnified && r.Path != ttft.PathUnified && b.Tokens == r.Tokens && b.Level == r.Level && b.TTFT != nil {
+			if b.Path == record.PathUnified && r.Path != record.PathUnified && b.Tokens == r.Tokens && b.Level == r.Level && b.TTFT != nil {
 				if err := row.increment(b.Arm, units[b.Condition.ID], units[r.Condition.ID]); err != nil {
 					return nil, err
 				}
@@ -145,19 +141,8 @@ func Analyze(raw *analysis.Analysis, tt *record.Record) (*Result, error) {
 	return out, nil
 }
 
-// Lines are the request lines of a record.
-func Lines(rec *record.Record) ([]ttft.Line, error) {
-	out := make([]ttft.Line, len(rec.Requests))
-	for i, raw := range rec.Requests {
-		if err := json.Unmarshal(raw, &out[i]); err != nil {
-			return nil, fmt.Errorf("record %s: request %d: %w", rec.Path, i+1, err)
-		}
-	}
-	return out, nil
-}
-
 // blocks are the medians of a value of requests over blocks.
-func blocks(lines []ttft.Line, of func(ttft.Line) (float64, bool)) ([]stats.Unit, error) {
+func blocks(lines []record.Request, of func(record.Request) (float64, bool)) ([]stats.Unit, error) {
 	var ss []stats.Sample
 	for _, l := range lines {
 		if v, ok := of(l); ok {
@@ -173,14 +158,14 @@ func blocks(lines []ttft.Line, of func(ttft.Line) (float64, bool)) ([]stats.Unit
 // minShare is the fewest units for a share with its interval.
 const minShare = 3
 
-func newRow(r ttft.Row, lines []ttft.Line, units []stats.Unit) (Row, error) {
+func newRow(r ttft.Row, lines []record.Request, units []stats.Unit) (Row, error) {
 	row := Row{Arm: r.Arm, Path: r.Path, Level: r.Level, Tokens: r.Tokens, N: r.N, TTFT: *r.TTFT}
 	if r.Moved != nil {
 		row.Bytes, row.MinDesc, row.MaxDesc = int64(math.Round(r.Moved.Bytes)), r.Moved.MinDesc, r.Moved.MaxDesc
 	}
 	row.FromEngines = r.Split != nil && r.Split.Engine > 0
 	for _, p := range parts(row.FromEngines) {
-		us, err := blocks(lines, func(l ttft.Line) (float64, bool) {
+		us, err := blocks(lines, func(l record.Request) (float64, bool) {
 			if l.Split == nil || row.FromEngines && !l.Split.Engine {
 				return 0, false
 			}
@@ -232,18 +217,18 @@ func share(part, whole []float64, paired bool) (stats.Share, error) {
 
 type part struct {
 	name, words string
-	of          func(*ttft.Split) int64
+	of          func(*record.Split) int64
 	optional    bool // left out when it is zero
 }
 
 func parts(engines bool) []part {
 	ps := []part{
-		{"wait", "sent later than intended", func(s *ttft.Split) int64 { return s.Wait }, true},
-		{"prefill", "the prefill engine's queue and computing", func(s *ttft.Split) int64 { return s.Prefill }, false},
-		{"hand-over", "from the prefill engine's answer to the decode request", func(s *ttft.Split) int64 { return s.HandOver }, true},
-		{"decode queue", "handshake, transfer and the wait for its end", func(s *ttft.Split) int64 { return s.DecodeQueue }, true},
-		{"one token", "the decode engine's pass over the last prompt token", func(s *ttft.Split) int64 { return s.OneToken }, true},
-		{"network", "HTTP, the API servers", func(s *ttft.Split) int64 { return s.Network }, true},
+		{"wait", "sent later than intended", func(s *record.Split) int64 { return s.Wait }, true},
+		{"prefill", "the prefill engine's queue and computing", func(s *record.Split) int64 { return s.Prefill }, false},
+		{"hand-over", "from the prefill engine's answer to the decode request", func(s *record.Split) int64 { return s.HandOver }, true},
+		{"decode queue", "handshake, transfer and the wait for its end", func(s *record.Split) int64 { return s.DecodeQueue }, true},
+		{"one token", "the decode engine's pass over the last prompt token", func(s *record.Split) int64 { return s.OneToken }, true},
+		{"network", "HTTP, the API servers", func(s *record.Split) int64 { return s.Network }, true},
 	}
 	if !engines {
 		ps[1].words, ps[3].words = "the whole leg of the prefill engine, with HTTP", "the whole leg of the decode engine, with HTTP"
@@ -270,7 +255,7 @@ func (row *Row) increment(base string, bs, rs []stats.Unit) error {
 }
 
 // ladder collects the transfers of the same bytes.
-func (row *Row) ladder(raw *analysis.Analysis, lines []ttft.Line, whole []float64) error {
+func (row *Row) ladder(raw *analysis.Analysis, lines []record.Request, whole []float64) error {
 	if row.Bytes == 0 {
 		return nil
 	}
@@ -304,7 +289,7 @@ func (row *Row) ladder(raw *analysis.Analysis, lines []ttft.Line, whole []float6
 			return err
 		}
 	}
-	us, err := blocks(lines, func(l ttft.Line) (float64, bool) {
+	us, err := blocks(lines, func(l record.Request) (float64, bool) {
 		if l.Moved == nil || l.Moved.Transfers == 0 {
 			return 0, false
 		}

@@ -424,13 +424,13 @@ func BenchmarkOverhead(b *testing.B) {
 	set := simulate(b, sim.Config{})
 	_, url := start(b, Config{Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}})
 	arm := func(name, path, front string) ttft.Arm {
-		return ttft.Arm{Name: name, Mode: ttft.ModeDisaggregated, Path: path, Front: front, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: 256}
+		return ttft.Arm{Name: name, Mode: record.ModeDisaggregated, Path: path, Front: front, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: 256}
 	}
 	for _, tokens := range []int{100, 2000} {
 		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
 			for b.Loop() {
-				res, err := ttft.Run(context.Background(), ttft.Config{Arms: []ttft.Arm{arm("two-leg", ttft.PathTwoLeg, ""), arm("proxy", ttft.PathProxy, url)},
-					PromptTokens: []int{tokens}, MaxTokens: 2, Load: ttft.LoadClosed, Concurrency: []int{1}, Iterations: 200, Blocks: 20, Warmup: 20, Seed: 1,
+				res, err := ttft.Run(context.Background(), ttft.Config{Arms: []ttft.Arm{arm("two-leg", record.PathTwoLeg, ""), arm("proxy", record.PathProxy, url)},
+					PromptTokens: []int{tokens}, MaxTokens: 2, Load: record.LoadClosed, Concurrency: []int{1}, Iterations: 200, Blocks: 20, Warmup: 20, Seed: 1,
 					Prompts: ttft.TokenPrompts, VocabSize: 32_000, Timeout: time.Minute, Settle: time.Second, Record: func(record.Line) error { return nil }})
 				if err != nil {
 					b.Fatal(err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/ttft"
 )
 
 // MakeTTFT returns a synthetic record of a TTFT run: a unified engine and a pair
@@ -38,26 +37,26 @@ func MakeTTFT(name string, seed uint64, blocks, iters, tokens int, bytes int64) 
 		for place, i := range stats.Order(seed, blk, len(arms)) {
 			effect := math.Exp(0.01 * rng.NormFloat64())
 			for range iters {
-				s := &ttft.Split{Prefill: noisy(420, effect), Network: noisy(3, 1), Engine: true}
-				l := ttft.Line{
-					Condition: i, Arm: arms[i], Mode: ttft.ModeUnified, Path: ttft.PathUnified, Block: blk, Order: place, Iteration: seq[i], Sequence: seq[i],
+				s := &record.Split{Prefill: noisy(420, effect), Network: noisy(3, 1), Engine: true}
+				l := record.Request{
+					Condition: i, Arm: arms[i], Mode: record.ModeUnified, Path: record.PathUnified, Block: blk, Order: place, Iteration: seq[i], Sequence: seq[i],
 					Phase: record.PhaseMeasure, Batch: batch, RequestID: fmt.Sprintf("synthetic-%d", batch), PromptTokens: tokens, MaxTokens: 2, Completion: 2,
-					Load: ttft.LoadClosed, Concurrency: 1, IntendedAtNs: now, BeginAtNs: now, ConnReused: true, Valid: true, Proof: "sample", BlockTokens: 16,
+					Load: record.LoadClosed, Concurrency: 1, IntendedAtNs: now, BeginAtNs: now, ConnReused: true, Valid: true, Proof: record.ProofSample, BlockTokens: 16,
 				}
 				if i == 0 {
 					s.OneToken = noisy(9, effect)
 				} else {
-					l.Mode, l.Path = ttft.ModeDisaggregated, ttft.PathTwoLeg
+					l.Mode, l.Path = record.ModeDisaggregated, record.PathTwoLeg
 					s.HandOver, s.OneToken = noisy(4, 1), noisy(9, effect)
 					xfer := noisy(300, effect)
 					s.DecodeQueue = xfer + noisy(30, 1)
-					l.Moved = &ttft.Moved{Scope: "sample", Transfers: 1, Bytes: bytes, Descriptors: 28, XferNs: xfer, PostNs: noisy(1.5, 1)}
+					l.Moved = &record.Moved{Scope: record.ProofSample, Transfers: 1, Bytes: bytes, Descriptors: 28, XferNs: xfer, PostNs: noisy(1.5, 1)}
 				}
 				l.Split = s
 				l.TTFTNs = s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network
 				l.E2ENs = l.TTFTNs + noisy(9, 1)
 				l.ITLNs = []int64{l.E2ENs - l.TTFTNs}
-				lines = append(lines, record.Request{Value: l})
+				lines = append(lines, l)
 				now += l.E2ENs + 20_000_000
 				seq[i]++
 				batch++

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xferbench/xferbench/internal/ttft"
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 const (
@@ -23,7 +23,7 @@ func wholeBlocks(n, blockTokens int) uint64 {
 }
 
 // problems are what keeps a request of a record from being a proven one.
-func problems(l ttft.Line, blockTokens int) (out []string) {
+func problems(l record.Request, blockTokens int) (out []string) {
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if !l.Valid {
 		add("invalid, %s: %s", l.Reason, l.Detail)
@@ -45,13 +45,13 @@ func problems(l ttft.Line, blockTokens int) (out []string) {
 	} else if sum := s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network; sum != l.TTFTNs || s.Engine != (scope == "sample") {
 		add("the parts add up to %d ns of %d, from the engines: %v", sum, l.TTFTNs, s.Engine)
 	}
-	if l.Path == ttft.PathTwoLeg {
+	if l.Path == record.PathTwoLeg {
 		g := l.Legs
 		if g == nil || !slices.IsSorted([]int64{0, g.SendPrefill, g.PrefillHeaders, g.PrefillBody, g.SendDecode, g.DecodeHeaders, g.FirstToken}) || g.FirstToken != l.TTFTNs {
 			add("legs %+v", g)
 		}
 	}
-	if l.Path == ttft.PathUnified || l.Path == ttft.PathDirect {
+	if l.Path == record.PathUnified || l.Path == record.PathDirect {
 		if l.Moved != nil {
 			add("%+v moved where nothing can", *l.Moved)
 		}
@@ -72,15 +72,15 @@ func problems(l ttft.Line, blockTokens int) (out []string) {
 // What the tests against engines ask for can be missed: each change of a sound
 // line is found.
 func TestProblems(t *testing.T) {
-	sound := func(path string, concurrency int) ttft.Line {
-		l := ttft.Line{Path: path, Phase: "measure", Sequence: 3, PromptTokens: 1000, Concurrency: concurrency, Completion: 4, TTFTNs: 100, E2ENs: 130,
-			ITLNs: []int64{10, 10, 10}, Valid: true, Proof: "sample", Split: &ttft.Split{Prefill: 60, DecodeQueue: 30, Network: 10, Engine: true}}
-		if path == ttft.PathTwoLeg {
-			l.Legs = &ttft.Legs{SendPrefill: 1, PrefillHeaders: 50, PrefillBody: 60, SendDecode: 61, DecodeHeaders: 70, FirstToken: 100}
+	sound := func(path string, concurrency int) record.Request {
+		l := record.Request{Path: path, Phase: "measure", Sequence: 3, PromptTokens: 1000, Concurrency: concurrency, Completion: 4, TTFTNs: 100, E2ENs: 130,
+			ITLNs: []int64{10, 10, 10}, Valid: true, Proof: "sample", Split: &record.Split{Prefill: 60, DecodeQueue: 30, Network: 10, Engine: true}}
+		if path == record.PathTwoLeg {
+			l.Legs = &record.Legs{SendPrefill: 1, PrefillHeaders: 50, PrefillBody: 60, SendDecode: 61, DecodeHeaders: 70, FirstToken: 100}
 		}
-		if path == ttft.PathTwoLeg || path == ttft.PathProxy {
+		if path == record.PathTwoLeg || path == record.PathProxy {
 			// 63 blocks of 16 tokens: 1,008 tokens.
-			l.Moved = &ttft.Moved{Scope: "sample", Transfers: 1, Bytes: 57_802_752, Descriptors: 56, XferNs: 20, PostNs: 1}
+			l.Moved = &record.Moved{Scope: "sample", Transfers: 1, Bytes: 57_802_752, Descriptors: 56, XferNs: 20, PostNs: 1}
 		}
 		if concurrency > 1 {
 			l.Proof, l.Split.Engine = "batch", false
@@ -90,32 +90,32 @@ func TestProblems(t *testing.T) {
 		}
 		return l
 	}
-	for _, path := range []string{ttft.PathUnified, ttft.PathDirect, ttft.PathTwoLeg, ttft.PathProxy} {
+	for _, path := range []string{record.PathUnified, record.PathDirect, record.PathTwoLeg, record.PathProxy} {
 		for _, c := range []int{1, 4} {
 			if p := problems(sound(path, c), 16); len(p) > 0 {
 				t.Errorf("%s c%d: %q in a sound line", path, c, p)
 			}
 		}
 	}
-	for want, change := range map[string]func(*ttft.Line){
-		"invalid, no-transfer": func(l *ttft.Line) { l.Valid, l.Reason = false, ttft.NoTransfer },
-		`proof "none"`:         func(l *ttft.Line) { l.Proof = "none" },
-		"3 tokens":             func(l *ttft.Line) { l.Completion = 3 },
-		"TTFT 0 ns":            func(l *ttft.Line) { l.TTFTNs = 0 },
-		"4 gaps":               func(l *ttft.Line) { l.ITLNs = append(l.ITLNs, 1) },
-		"end 99 ns":            func(l *ttft.Line) { l.E2ENs = 99 },
-		"no split":             func(l *ttft.Line) { l.Split = nil },
-		"add up to 99 ns":      func(l *ttft.Line) { l.Split.Network-- },
-		"the engines: false":   func(l *ttft.Line) { l.Split.Engine = false },
-		"legs":                 func(l *ttft.Line) { l.Legs.SendDecode = 59 },
-		"nothing is said":      func(l *ttft.Line) { l.Moved = nil },
-		"57802751 bytes in 1":  func(l *ttft.Line) { l.Moved.Bytes-- },
-		"bytes in 2":           func(l *ttft.Line) { l.Moved.Transfers = 2 },
-		"27 descriptors":       func(l *ttft.Line) { l.Moved.Descriptors = 27 },
-		"posted in 0 ns":       func(l *ttft.Line) { l.Moved.PostNs = 0 },
-		"where nothing can":    func(l *ttft.Line) { l.Path = ttft.PathDirect },
+	for want, change := range map[string]func(*record.Request){
+		"invalid, no-transfer": func(l *record.Request) { l.Valid, l.Reason = false, record.ReasonNoTransfer },
+		`proof "none"`:         func(l *record.Request) { l.Proof = "none" },
+		"3 tokens":             func(l *record.Request) { l.Completion = 3 },
+		"TTFT 0 ns":            func(l *record.Request) { l.TTFTNs = 0 },
+		"4 gaps":               func(l *record.Request) { l.ITLNs = append(l.ITLNs, 1) },
+		"end 99 ns":            func(l *record.Request) { l.E2ENs = 99 },
+		"no split":             func(l *record.Request) { l.Split = nil },
+		"add up to 99 ns":      func(l *record.Request) { l.Split.Network-- },
+		"the engines: false":   func(l *record.Request) { l.Split.Engine = false },
+		"legs":                 func(l *record.Request) { l.Legs.SendDecode = 59 },
+		"nothing is said":      func(l *record.Request) { l.Moved = nil },
+		"57802751 bytes in 1":  func(l *record.Request) { l.Moved.Bytes-- },
+		"bytes in 2":           func(l *record.Request) { l.Moved.Transfers = 2 },
+		"27 descriptors":       func(l *record.Request) { l.Moved.Descriptors = 27 },
+		"posted in 0 ns":       func(l *record.Request) { l.Moved.PostNs = 0 },
+		"where nothing can":    func(l *record.Request) { l.Path = record.PathDirect },
 	} {
-		l := sound(ttft.PathTwoLeg, 1)
+		l := sound(record.PathTwoLeg, 1)
 		change(&l)
 		if p := problems(l, 16); len(p) == 0 || !strings.Contains(strings.Join(p, "; "), want) {
 			t.Errorf("problems %q, want one with %q", p, want)

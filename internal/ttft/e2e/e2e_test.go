@@ -235,7 +235,7 @@ func (v *version) toyProxy(x *tool) string {
 }
 
 // read reads a TTFT record: none of it may be simulated.
-func (v *version) read(x *tool, path string) (*record.Record, []ttft.Line) {
+func (v *version) read(x *tool, path string) (*record.Record, []record.Request) {
 	x.t.Helper()
 	rec, err := record.Open(path)
 	if err != nil {
@@ -244,23 +244,17 @@ func (v *version) read(x *tool, path string) (*record.Record, []ttft.Line) {
 	if rec.Run.Kind != "ttft" || rec.Run.Simulated {
 		x.t.Errorf("run line: kind %q, simulated %v", rec.Run.Kind, rec.Run.Simulated)
 	}
-	var reqs []ttft.Line
-	for _, raw := range rec.Requests {
-		var l ttft.Line
-		if err := json.Unmarshal(raw, &l); err != nil {
-			x.t.Fatalf("%v in %s", err, raw)
-		}
+	for _, l := range rec.Requests {
 		if l.Simulated {
-			x.t.Fatalf("a simulated request: %s", raw)
+			x.t.Fatalf("a simulated request: %+v", l)
 		}
-		reqs = append(reqs, l)
 	}
-	return rec, reqs
+	return rec, rec.Requests
 }
 
 // cells wants every request of every condition there, valid and proven.
-func (v *version) cells(x *tool, rec *record.Record, reqs []ttft.Line) {
-	arms := []string{ttft.PathUnified, ttft.PathTwoLeg, ttft.PathDirect, ttft.PathProxy} // named by their path
+func (v *version) cells(x *tool, rec *record.Record, reqs []record.Request) {
+	arms := []string{record.PathUnified, record.PathTwoLeg, record.PathDirect, record.PathProxy} // named by their path
 	if want := len(arms) * len(promptTokens) * len(concurrency); len(rec.Conditions) != want {
 		x.t.Errorf("%d conditions, want %d", len(rec.Conditions), want)
 	}
@@ -297,7 +291,7 @@ func (v *version) cells(x *tool, rec *record.Record, reqs []ttft.Line) {
 }
 
 // request wants one request valid, with the proof of its path.
-func (v *version) request(x *tool, l ttft.Line) {
+func (v *version) request(x *tool, l record.Request) {
 	x.t.Helper()
 	for _, p := range problems(l, v.file.BlockTokens) {
 		x.t.Errorf("%s, %d tokens, c%d, %s %d: %s", l.Arm, l.PromptTokens, l.Concurrency, l.Phase, l.Sequence, p)
@@ -321,7 +315,7 @@ func fits(t *testing.T, what, text string) {
 
 // share compares the raw run with the requests: compare must say which share of
 // the TTFT the wire explains, and it must be the one of the records' own lines.
-func (v *version) share(x *tool, path string, reqs []ttft.Line) {
+func (v *version) share(x *tool, path string, reqs []record.Request) {
 	x.t.Helper()
 	raw := filepath.Join(x.dir, "raw.jsonl")
 	text := x.run(time.Minute, 0, "compare", raw, path)
@@ -347,7 +341,7 @@ func (v *version) share(x *tool, path string, reqs []ttft.Line) {
 	}
 	checked := map[string]int{}
 	for _, row := range out.Rows {
-		if row.Load != "c1" || row.Arm != ttft.PathTwoLeg && row.Arm != ttft.PathProxy {
+		if row.Load != "c1" || row.Arm != record.PathTwoLeg && row.Arm != record.PathProxy {
 			continue
 		}
 		for _, rung := range row.Rungs {
@@ -389,7 +383,7 @@ func rawMedian(t *testing.T, path, shape string, bytes uint64) float64 {
 }
 
 // ttftOf is the TTFT of the one measured request of a cell with one in flight.
-func ttftOf(t *testing.T, reqs []ttft.Line, arm string, tokens int) int64 {
+func ttftOf(t *testing.T, reqs []record.Request, arm string, tokens int) int64 {
 	t.Helper()
 	for _, l := range reqs {
 		if l.Arm == arm && l.PromptTokens == tokens && l.Concurrency == 1 && l.Phase == record.PhaseMeasure {
@@ -424,8 +418,8 @@ func (v *version) proxies(x *tool) {
 		count[l.Arm]++
 		if l.Arm != "control" {
 			v.request(x, l)
-		} else if l.Valid || l.Reason != ttft.LocalRecompute || l.Moved != nil || l.Completion != maxTokens {
-			x.t.Errorf("a request without kv_transfer_params: valid %v, reason %q (%s), moved %+v; want %s", l.Valid, l.Reason, l.Detail, l.Moved, ttft.LocalRecompute)
+		} else if l.Valid || l.Reason != record.ReasonLocalRecompute || l.Moved != nil || l.Completion != maxTokens {
+			x.t.Errorf("a request without kv_transfer_params: valid %v, reason %q (%s), moved %+v; want %s", l.Valid, l.Reason, l.Detail, l.Moved, record.ReasonLocalRecompute)
 		}
 	}
 	for _, arm := range []string{"ours", "toy", "control"} {

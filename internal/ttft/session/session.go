@@ -244,8 +244,8 @@ func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Resul
 		defer func() { err = errors.Join(err, set.Close()) }()
 		per := int64(set.Prefill.Config().Geometry.BytesPerToken)
 		arms = []ttft.Arm{
-			{Name: "unified", Mode: ttft.ModeUnified, Path: ttft.PathUnified, Front: set.Unified.URL, BytesPerToken: per},
-			{Name: "two-leg", Mode: ttft.ModeDisaggregated, Path: ttft.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per},
+			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: per},
+			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per},
 		}
 		res, err = s.measure(ctx, arms)
 		return res, err

@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -50,7 +49,7 @@ var small = sim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
 // options are those of a short run.
 func options() Options {
 	return Options{MaxInvalid: ttft.MaxInvalid, DType: "auto", SimConfig: sim.Config{Geometry: small}, Run: ttft.Config{PromptTokens: []int{64}, MaxTokens: 2,
-		Load: ttft.LoadClosed, Concurrency: []int{1}, Iterations: 6, Blocks: 6, Seed: 1, Prompts: ttft.TokenPrompts, VocabSize: 32_000,
+		Load: record.LoadClosed, Concurrency: []int{1}, Iterations: 6, Blocks: 6, Seed: 1, Prompts: ttft.TokenPrompts, VocabSize: 32_000,
 		Timeout: 30 * time.Second, Settle: 200 * time.Millisecond}}
 }
 
@@ -85,18 +84,12 @@ func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 		t.Errorf("condition %+v", rec.Conditions[1])
 	}
 	// What the record holds gives the same result again.
-	var again []ttft.Line
-	for _, raw := range rec.Requests {
-		var l ttft.Line
-		if err := json.Unmarshal(raw, &l); err != nil {
-			t.Fatal(err)
-		}
+	for _, l := range rec.Requests {
 		if !l.Simulated {
-			t.Errorf("a line does not say that it is simulated: %s", raw)
+			t.Errorf("a line does not say that it is simulated: %+v", l)
 		}
-		again = append(again, l)
 	}
-	res2, err := ttft.Analyze(again, rec.Conditions, rec.Run.Seed)
+	res2, err := ttft.Analyze(rec.Requests, rec.Conditions, rec.Run.Seed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +142,7 @@ func TestUsage(t *testing.T) {
 		"prompt":         {func(o *Options) { o.Sim = true; o.Run.PromptTokens = []int{1} }, "too short to be unique"},
 		"names":          {func(o *Options) { o.Arms = []string{"x=http://h:1", "x=http://h:2"} }, `two arms are named "x"`},
 		"no concurrency": {func(o *Options) { o.Sim = true; o.Run.Concurrency = []int{0} }, "concurrency 0"},
-		"no rate":        {func(o *Options) { o.Sim = true; o.Run.Load, o.Run.Rates = ttft.LoadOpen, []float64{0} }, "rate 0"},
+		"no rate":        {func(o *Options) { o.Sim = true; o.Run.Load, o.Run.Rates = record.LoadOpen, []float64{0} }, "rate 0"},
 	} {
 		o := options()
 		tt.set(&o)
@@ -203,7 +196,7 @@ engines:
 	o.Arms = []string{fmt.Sprintf("pair=http://127.0.0.1:%d,http://127.0.0.1:%d", p, d), fmt.Sprintf("alone=direct=http://127.0.0.1:%d", p)}
 	if res, err := Run(context.Background(), o, Output{}); err != nil && !errors.Is(err, ErrTooFew) {
 		t.Fatal(err)
-	} else if len(res.Rows) != 2 || res.Rows[0].Arm != "pair" || res.Rows[0].Path != ttft.PathTwoLeg || res.Rows[1].Path != ttft.PathDirect || res.Invalid != 0 ||
+	} else if len(res.Rows) != 2 || res.Rows[0].Arm != "pair" || res.Rows[0].Path != record.PathTwoLeg || res.Rows[1].Path != record.PathDirect || res.Invalid != 0 ||
 		res.Rows[0].Condition.Asked != 256*uint64(o.Run.PromptTokens[0]) {
 		t.Errorf("arms named beside the file: %+v", res.Rows)
 	}

@@ -1,9 +1,9 @@
-package ttft
+package record
 
-// Line is one request in a record, of type "request". Times are in ns; those
+// Request is one end-to-end request of a TTFT run. Times are in ns; those
 // ending in _at_ns count from the run's start, the others are durations. What
 // was not observed is left out.
-type Line struct {
+type Request struct {
 	Condition int    `json:"condition"`
 	Arm       string `json:"arm"`
 	Mode      string `json:"mode"` // unified, disaggregated
@@ -12,7 +12,7 @@ type Line struct {
 	Order     int    `json:"order"`     // the condition's place within its block
 	Iteration int    `json:"iteration"` // within the condition, from 0
 	Sequence  int    `json:"sequence"`  // within the arm in order of intended start, from 0, warm-up included
-	Phase     string `json:"phase"`     // warmup, measure: see package record
+	Phase     string `json:"phase"`     // PhaseWarmup or PhaseMeasure
 	Batch     int    `json:"batch"`     // requests of one batch were in flight together
 	Simulated bool   `json:"simulated"`
 
@@ -47,9 +47,9 @@ type Line struct {
 	Valid  bool   `json:"valid"`
 	Reason Reason `json:"reason,omitempty"` // why it is not
 	Detail string `json:"detail,omitempty"`
-	// Proof says how the decision was made: "sample", from the counts of this
-	// request alone; "batch", from the counts of all requests of the batch, which
-	// must add up; "none", the answer decided.
+	// Proof says how the decision was made: ProofSample, from the counts of this
+	// request alone; ProofBatch, from the counts of all requests of the batch, which
+	// must add up; ProofNone, the answer decided.
 	Proof string `json:"proof"`
 	// PoolBlocks and BlockTokens are those of the prefill engine's block pool, 0 if
 	// not known: what is needed to predict when the pool wraps around.
@@ -110,26 +110,53 @@ type Reason string
 
 // Reasons, the most telling first: where several apply, the first is given.
 const (
-	NullParams      Reason = "null-params"        // the prefill engine returned no usable parameters
-	ExpiredLease    Reason = "expired-lease"      // the prefill engine gave its blocks up before they were fetched
-	FailedTransfer  Reason = "failed-transfer"    // NIXL counted a failed transfer
-	Timeout         Reason = "timeout"            // no end within --timeout
-	Connection      Reason = "connection"         // the connection could not be made or broke
-	HTTPError       Reason = "http-error"         // a status other than 200
-	StreamError     Reason = "stream-error"       // an error inside the stream, or not the expected format
-	Truncated       Reason = "truncated-stream"   // the stream ended without [DONE]
-	NoToken         Reason = "no-token"           // a stream without a token
-	NoUsage         Reason = "no-usage"           // no usage chunk
-	ShortCompletion Reason = "short-completion"   // not as many tokens as asked for
-	PromptLength    Reason = "prompt-length"      // the engine counted another number of prompt tokens
-	MetricsMissing  Reason = "metrics-missing"    // a series that the proof needs is not there
-	EngineRestart   Reason = "engine-restart"     // counts went backwards
-	ForeignTraffic  Reason = "foreign-traffic"    // someone else's requests are in the counts
-	PrefixHit       Reason = "prefix-hit"         // an engine found the prompt in its own cache
-	LocalRecompute  Reason = "local-recompute"    // the decode engine computed the prompt itself
-	NoTransfer      Reason = "no-transfer"        // no transfer was counted
-	ShortBytes      Reason = "short-bytes"        // fewer bytes than the prompt's blocks hold
-	ExcessBytes     Reason = "excess-bytes"       // more
-	UnexpectedMove  Reason = "unexpected-kv-move" // a unified or direct request moved KV
-	Interrupted     Reason = "interrupted"        // the run was stopped
+	ReasonNullParams      Reason = "null-params"        // the prefill engine returned no usable parameters
+	ReasonExpiredLease    Reason = "expired-lease"      // the prefill engine gave its blocks up before they were fetched
+	ReasonFailedTransfer  Reason = "failed-transfer"    // NIXL counted a failed transfer
+	ReasonTimeout         Reason = "timeout"            // no end within --timeout
+	ReasonConnection      Reason = "connection"         // the connection could not be made or broke
+	ReasonHTTPError       Reason = "http-error"         // a status other than 200
+	ReasonStreamError     Reason = "stream-error"       // an error inside the stream, or not the expected format
+	ReasonTruncated       Reason = "truncated-stream"   // the stream ended without [DONE]
+	ReasonNoToken         Reason = "no-token"           // a stream without a token
+	ReasonNoUsage         Reason = "no-usage"           // no usage chunk
+	ReasonShortCompletion Reason = "short-completion"   // not as many tokens as asked for
+	ReasonPromptLength    Reason = "prompt-length"      // the engine counted another number of prompt tokens
+	ReasonMetricsMissing  Reason = "metrics-missing"    // a series that the proof needs is not there
+	ReasonEngineRestart   Reason = "engine-restart"     // counts went backwards
+	ReasonForeignTraffic  Reason = "foreign-traffic"    // someone else's requests are in the counts
+	ReasonPrefixHit       Reason = "prefix-hit"         // an engine found the prompt in its own cache
+	ReasonLocalRecompute  Reason = "local-recompute"    // the decode engine computed the prompt itself
+	ReasonNoTransfer      Reason = "no-transfer"        // no transfer was counted
+	ReasonShortBytes      Reason = "short-bytes"        // fewer bytes than the prompt's blocks hold
+	ReasonExcessBytes     Reason = "excess-bytes"       // more
+	ReasonUnexpectedMove  Reason = "unexpected-kv-move" // a unified or direct request moved KV
+	ReasonInterrupted     Reason = "interrupted"        // the run was stopped
 )
+
+// Modes of a deployment, and the paths of a request through it.
+const (
+	ModeUnified       = "unified"
+	ModeDisaggregated = "disaggregated"
+
+	PathUnified = "unified" // one engine does all
+	PathTwoLeg  = "two-leg" // this tool drives prefill and decode
+	PathProxy   = "proxy"   // a P/D proxy does
+	PathDirect  = "direct"  // the prefill engine alone: no transfer
+)
+
+// Kinds of load.
+const (
+	LoadClosed  = "closed"  // a fixed number of requests in flight
+	LoadOpen    = "open"    // Poisson arrivals at a rate
+	LoadOffline = "offline" // all requests of a block at once
+)
+
+// What a decision on a request rests on, and what a Moved counts.
+const (
+	ProofSample = "sample"
+	ProofBatch  = "batch"
+	ProofNone   = "none"
+)
+
+func (Request) lineType() string { return "request" }
