@@ -17,7 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/xferbench/xferbench/cgo/mem"
-	"github.com/xferbench/xferbench/internal/raw"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -66,8 +66,7 @@ func run(kept *remote.Kept, args []string, stdin io.Reader, stdout, stderr io.Wr
 		return 0
 	}
 	code = exitCode(err)
-	var silent *exitError
-	if errors.As(err, &silent) && silent.err == nil {
+	if errors.As(err, new(silent)) {
 		return code
 	}
 	text := units.Printable(tidy(err))
@@ -99,12 +98,12 @@ func interruptible(kept *remote.Kept) (context.Context, func()) {
 			case <-ctx.Done():
 				return
 			case <-c:
-				cancel(raw.ErrInterrupted)
+				cancel(fault.ErrInterrupted)
 				if kept == nil {
 					signal.Stop(c)
 				}
 			case why := <-kept.Stop():
-				cancel(errors.Join(raw.ErrInterrupted, why))
+				cancel(errors.Join(fault.ErrInterrupted, why))
 			}
 		}
 	}()
@@ -113,19 +112,18 @@ func interruptible(kept *remote.Kept) (context.Context, func()) {
 
 // exitCode is the code of an error from any command.
 func exitCode(err error) int {
-	var e *exitError
-	if errors.As(err, &e) {
-		return e.code
+	var said silent
+	if errors.As(err, &said) {
+		return int(said)
 	}
-	return raw.ExitCode(err)
+	return fault.KindOf(err).ExitCode()
 }
 
-// tidy puts joined errors on one line, the first cause first, and leaves out
-// the word that only decides the exit code.
+// tidy puts joined errors on one line, the first cause first.
 func tidy(err error) string {
 	var lines []string
 	for l := range strings.SplitSeq(err.Error(), "\n") {
-		if l = strings.TrimPrefix(strings.TrimSpace(l), raw.ErrUsage.Error()+": "); l != "" {
+		if l = strings.TrimSpace(l); l != "" {
 			lines = append(lines, l)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/report"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -54,11 +55,11 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 			w := cmd.OutOrStdout()
 			o.Color = color(w)
 			err := report.Compare(w, args[0], args[1], o)
-			for target, code := range map[error]int{
-				report.ErrRefused: 2, report.ErrCheck: 4, report.ErrThreshold: 5, report.ErrTooFew: 6,
+			for target, kind := range map[error]fault.Kind{
+				report.ErrRefused: fault.Usage, report.ErrCheck: fault.Data, report.ErrThreshold: fault.Threshold, report.ErrTooFew: fault.TooFew,
 			} {
 				if errors.Is(err, target) {
-					return &exitError{code: code, err: err}
+					return &fault.Error{Kind: kind, Err: err}
 				}
 			}
 			return err

@@ -3,27 +3,18 @@ package cli
 import (
 	"fmt"
 
-	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/fault"
 )
 
-// exitError is an error with the exit code that the process ends with.
-type exitError struct {
-	code int
-	err  error
-}
+// silent is the end of a command that another process did, and that has said why:
+// only its exit code is left to pass on.
+type silent int
 
-// Error returns the cause's message.
-func (e *exitError) Error() string { return e.err.Error() }
+// Error implements error.
+func (s silent) Error() string { return fmt.Sprintf("exit code %d", int(s)) }
 
-// Unwrap returns the cause.
-func (e *exitError) Unwrap() error { return e.err }
+// usagef is an error with exit code 2: the command line was wrong.
+func usagef(format string, args ...any) error { return fault.Usagef(format, args...) }
 
-// usagef is fmt.Errorf with exit code 2: the command line was wrong, unless all
-// that was wrong with it is that no file could be opened any more.
-func usagef(format string, args ...any) error {
-	e := &exitError{code: 2, err: fmt.Errorf(format, args...)}
-	if mem.MoreFiles(e.err) != "" {
-		e.code = 3
-	}
-	return e
-}
+// unavailable gives err the exit code 3.
+func unavailable(err error) error { return &fault.Error{Kind: fault.Unavailable, Err: err} }

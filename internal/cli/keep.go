@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/xferbench/xferbench/internal/raw"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 )
@@ -40,13 +40,13 @@ func keep(cmd *cobra.Command, o remote.Options, lines bool) (bool, error) {
 	case err != nil:
 		return false, nil // as under an emulator of another machine's programs
 	case e.Err == nil:
-		return true, &exitError{code: e.Code} // it has said why
+		return true, silent(e.Code)
 	}
 	err = e.Err
 	end := record.End{Status: record.StatusFailed, EndUnixNs: time.Now().UnixNano()}
 	if e.Interrupted {
 		end.Status = record.StatusInterrupted
-		err = fmt.Errorf("%w (%w)", raw.ErrInterrupted, err)
+		err = fmt.Errorf("%w (%w)", fault.ErrInterrupted, err)
 	}
 	end.Error, end.ExitCode = err.Error(), exitCode(err)
 	if e.Record != "" {
@@ -59,7 +59,7 @@ func keep(cmd *cobra.Command, o remote.Options, lines bool) (bool, error) {
 		}
 		err = errors.Join(err, merr)
 	}
-	return true, &exitError{code: end.ExitCode, err: err}
+	return true, &fault.Error{Kind: fault.OfExitCode(end.ExitCode), Err: err}
 }
 
 // output is standard output. What is written to a reader that has gone (… |
@@ -88,7 +88,7 @@ func (o *output) Write(p []byte) (int, error) {
 
 // errUnread is the cause of the end of a command whose only product nobody
 // reads.
-var errUnread = fmt.Errorf("%w: nobody reads the output", raw.ErrInterrupted)
+var errUnread = fmt.Errorf("%w: nobody reads the output", fault.ErrInterrupted)
 
 // untilUnread ends the context once the reader of cmd's output has gone.
 func untilUnread(cmd *cobra.Command) (context.Context, func()) {

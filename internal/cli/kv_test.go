@@ -166,8 +166,7 @@ func TestKVUsageErrors(t *testing.T) {
 		"overflow":     {[]string{"--tokens=9223372036854775807"}, "too large"},
 	} {
 		out, err := runKV(t, tc.args...)
-		var e *exitError
-		if !errors.As(err, &e) || e.code != 2 || !strings.Contains(err.Error(), tc.want) {
+		if exitCode(err) != 2 || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want a usage error with %q", name, err, tc.want)
 		}
 		if out != "" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/providers"
 )
 
@@ -60,7 +61,7 @@ Exit code 0 if a transport of libfabric or UCX runs, 3 if none does.`,
 				return fmt.Errorf("writing the table: %w", err)
 			}
 			if !r.Runnable() {
-				return &exitError{code: 3, err: errors.New("no transport of libfabric or UCX runs on this host; the reasons are above")}
+				return fault.Errorf(fault.Unavailable, "no transport of libfabric or UCX runs on this host; the reasons are above")
 			}
 			return nil
 		},

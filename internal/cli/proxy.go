@@ -56,7 +56,7 @@ it would be computed again in silence. Server-Timing headers show each leg.`,
 			defer p.Close()
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
-				return &exitError{code: 3, err: fmt.Errorf("--listen %s: %w", listen, err)}
+				return unavailable(fmt.Errorf("--listen %s: %w", listen, err))
 			}
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "proxy: http://%s\n", l.Addr()); err != nil {
 				return errors.Join(err, l.Close())

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,17 +11,16 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/xferbench/xferbench/internal/analysis"
-	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/report"
-	"github.com/xferbench/xferbench/internal/transport"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
 func newRootCommand() *cobra.Command {
-	f := newRawFlags("raw")
+	var f *rawCommand
 	cmd := &cobra.Command{
 		Use:   "xferbench [flags] [PEER]",
 		Short: "Measure how long a KV cache takes on the wire",
@@ -40,19 +37,16 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				f.o.Peer = args[0]
-			}
-			return f.run(cmd)
-		},
+		RunE:                       func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
-	f.bind(cmd.Flags())
-	cmd.Flags().BoolVar(&f.o.Tune, "tune", false, "first search --streams, --depth and --chunk for each provider, within --budget, and use the best")
+	f = newRawCommand(cmd, spec.Raw, func(fs *pflag.FlagSet, s *spec.Spec) {
+		bindRaw(fs, s)
+		fs.BoolVar(&s.Raw.Tune, "tune", s.Raw.Tune, "first search --streams, --depth and --chunk for each provider, within --budget, and use the best")
+	})
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	cmd.AddCommand(newServeCommand(), newProvidersCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
-		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand())
+		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand())
 	return cmd
 }
 
@@ -63,227 +57,165 @@ func peerArg(cmd *cobra.Command, args []string) error {
 	}
 	if len(args) == 1 && !strings.ContainsAny(args[0], "#:/.") {
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return fmt.Errorf("%q is no PEER (host:port#token or ssh://host); did you mean the command %s?", args[0], strings.Join(near, " or "))
+			return fmt.Errorf("%q is not a PEER (host:port#token or ssh://host); did you mean the command %s?", args[0], strings.Join(near, " or "))
 		}
 	}
 	return nil
 }
 
-// rawFlags are the flags of a raw run.
-type rawFlags struct {
-	o          raw.Options
-	sizes      *units.SizeList
-	tokens     *units.TokenList
-	chunk      units.Size
-	until      units.Percent
-	recordFile string
-	noRecord   bool
-	json       string
-	wide       bool
-	resume     bool
-	// noNamespace leaves a run within this host in its network.
-	noNamespace bool
-}
-
-func newRawFlags(kind string) *rawFlags {
-	return &rawFlags{o: raw.Options{Kind: kind}, sizes: units.NewSizeList(), tokens: units.NewTokenList()}
-}
-
-func (f *rawFlags) bind(fs *pflag.FlagSet) {
-	o := &f.o
-	fs.SortFlags = false
-	fs.StringSliceVarP(&o.Providers, "provider", "p", []string{"tcp"}, "transports, comma-separated; the same twice is an A/A test (xferbench providers lists them); ucx:A+B is UCX_TLS=A,B")
-	fs.StringSliceVar(&o.Ops, "op", []string{"read"}, "read (as vLLM's NixlConnector does), write, send")
-	fs.Var(f.sizes, "size", "bytes, rounded up to whole KV blocks: 438MB, 64KiB,1GiB")
-	fs.Var(f.tokens, "tokens", "the same in tokens (default 8000)")
-	fs.StringSliceVar(&o.Shapes, "shape", []string{"merged", "fragmented"}, "merged (one descriptor a layer), fragmented (one a layer and block), contiguous (one)")
-	fs.StringVar(&o.Layout, "kv-layout", string(kv.Packed), "packed (K and V of a block in one descriptor, vLLM >= 0.26) or split (two)")
-	fs.IntSliceVar(&o.BlockTokens, "block-tokens", []int{kv.DefaultBlockTokens}, "tokens a block")
-	fs.StringVar(&o.Model, "model", kv.DefaultModel, "preset or config.json (xferbench kv --help)")
-	fs.StringVar(&o.DType, "dtype", "auto", "type of a cached value: bf16, fp8, …")
-	fs.IntVar(&o.TP, "tensor-parallel", 1, "ranks that share the cache; one rank's part is moved")
-	fs.StringVar(&o.Memory, "memory", "host", "buffer: host, host-huge, cuda[:N], cuda-host[:N]")
-	fs.StringVar(&o.PeerMemory, "peer-memory", "", "buffer of the peer (default: as --memory)")
-	fs.IntSliceVar(&o.Streams, "streams", []int{0}, "independent endpoints a NIC, each with its thread (default: the provider's best)")
-	fs.IntSliceVar(&o.Depth, "depth", []int{0}, "operations in flight an endpoint (default: the provider's best)")
-	fs.Var(&f.chunk, "chunk", "split longer descriptors (default: the provider's best)")
-	fs.IntVar(&o.Rails, "rails", 0, "NICs to use (default: all that are nearest)")
-	fs.StringVar(&o.Poll, "poll", "auto", "spin, yield, or auto: spin with 4 cores and more")
-	fs.IntVar(&o.Blocks, "blocks", 10, "randomised blocks, each with every condition once")
-	fs.IntVar(&o.MinBlocks, "min-blocks", 6, "blocks to run even when the budget is over")
-	fs.DurationVar(&o.Budget, "budget", 20*time.Second, "time for the blocks; 0: no limit")
-	fs.IntVar(&o.Iterations, "iterations", 0, "transfers of a condition in each block (default: about 20 ms of them)")
-	fs.Var(&f.until, "until-ci", "stop once every median's 95% interval is within this: 2% (a declared sequential rule)")
-	fs.IntVar(&o.Launches, "launches", 1, "repeat with fresh processes and connections; the launch is then the unit")
-	fs.BoolVar(&o.RoundRobin, "round-robin", false, "keep the conditions in order instead of randomising")
-	fs.Uint64Var(&o.Seed, "seed", 0, "of block order, block ids and payload (default: random, printed)")
-	fs.BoolVar(&o.NoVerify, "no-verify", false, "do not check the data")
-	fs.BoolVar(&o.NoCeiling, "no-ceiling", false, "do not measure memcpy and socket beside the providers")
-	fs.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up after this long without progress")
-	fs.BoolVar(&f.noNamespace, "no-namespace", false, "leave a run within this host in the host's network, where others can reach it")
-	fs.StringSliceVar(&o.Bind, "bind", nil, "local IP addresses for transports, a rail each (default: the one that reaches the peer); PROVIDER@IP+IP for one provider")
-	fs.StringVar(&o.Libfabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
-	fs.StringVar(&o.Libucp, "libucp", "", "libucp.so.0 to load")
-	fs.StringArrayVar(&o.UCXConfig, "ucx-config", nil, "KEY=VALUE, over the settings that NIXL uses")
-	fs.StringArrayVar(&o.Set, "set", nil, "KEY=VALUE for libfabric transports: write-landing=dc|count, efa-shm=on|off")
-	fs.StringVar(&o.SecretFile, "secret-file", "", "secret that both sides share, instead of the token in PEER")
-	fs.StringVar(&o.Program, "peer-program", "xferbench", "xferbench on the ssh:// host")
-	fs.StringVar(&o.SSHCommand, "ssh-command", "ssh", "how to start ssh, read by the shell: 'ssh -i KEY -J GATEWAY'")
-	fs.BoolVar(&o.PushBinary, "push-binary", false, "copy this binary to the ssh:// host for the run")
-	fs.IntVar(&o.Launch, raw.LaunchFlag, -1, "number of this launch")
-	fs.BoolVar(&o.Reuse, raw.ReuseFlag, false, "all operations of a lane over the same memory")
-	// Only a process that repeats itself, and make bench, give these.
-	for _, name := range []string{raw.LaunchFlag, raw.ReuseFlag} {
-		if err := fs.MarkHidden(name); err != nil {
-			panic(err) // the flag was defined above
-		}
+// bindRaw binds the flags of transfers to a spec, whose values are their defaults.
+func bindRaw(fs *pflag.FlagSet, s *spec.Spec) {
+	r, d, h := s.Raw, &s.Design, &s.Hosts
+	words := func(p *spec.List[string], name, usage string) {
+		fs.StringSliceVar((*[]string)(p), name, *p, usage)
 	}
-	f.bindOutput(fs)
-	units.GuardLists(fs)
-}
-
-func (f *rawFlags) bindOutput(fs *pflag.FlagSet) {
-	fs.StringVar(&f.recordFile, "record", "", "file for the record (default: a new one in $XDG_STATE_HOME/xferbench)")
-	fs.BoolVar(&f.noRecord, "no-record", false, "write no record file")
-	fs.StringVar(&f.json, "json", "", `"-": the record's lines on stdout instead of the table`)
-	fs.BoolVar(&f.wide, "wide", false, "all columns")
-}
-
-// untilBlocks bounds a run that stops by the width of its intervals; its
-// budget usually comes first.
-const untilBlocks = 1000
-
-// complete turns the flags into options.
-func (f *rawFlags) complete(cmd *cobra.Command) error {
-	f.o.Sizes, f.o.Tokens = f.sizes.Values(), f.tokens.Values()
-	if len(f.o.Sizes) == 0 && len(f.o.Tokens) == 0 {
-		f.o.Tokens = []int64{8000}
-	}
-	f.o.Chunk, f.o.UntilCI = int64(f.chunk), float64(f.until)
-	if f.o.UntilCI > 0 && !cmd.Flags().Changed("blocks") {
-		f.o.Blocks = untilBlocks
-	}
-	if f.o.Blocks < f.o.MinBlocks && cmd.Flags().Changed("blocks") && !cmd.Flags().Changed("min-blocks") {
-		f.o.MinBlocks = f.o.Blocks
-	}
-	if !cmd.Flags().Changed("seed") {
-		var b [8]byte
-		if _, err := rand.Read(b[:]); err != nil {
-			return err
-		}
-		f.o.Seed = binary.LittleEndian.Uint64(b[:]) >> 32 // short enough to retype
-	}
-	if f.noRecord && f.recordFile != "" {
-		return usagef("--record and --no-record exclude each other")
-	}
-	if f.json != "" && f.json != "-" {
-		return usagef(`--json %q: want "-"; a file is --record`, f.json)
-	}
-	f.o.Argv = argv(cmd)
-	return nil
-}
-
-func (f *rawFlags) writer(cmd *cobra.Command) (*record.Writer, error) {
-	switch {
-	case f.noRecord:
-		return nil, nil
-	case f.recordFile != "":
-		w, err := record.Create(f.recordFile)
-		if err != nil {
-			return nil, usagef("%w", err)
-		}
-		return w, nil
-	}
-	warnState(cmd)
-	return record.CreateDefault(time.Now(), strings.ToLower(rand.Text()[:6]))
-}
-
-// warnState says that a record's usual place is not where $XDG_STATE_HOME says.
-func warnState(cmd *cobra.Command) {
-	if w := record.StateWarning(); w != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "xferbench: warning: %s\n", w)
+	numbers := func(p *spec.List[int], name, usage string) { fs.IntSliceVar((*[]int)(p), name, *p, usage) }
+	fs.StringSliceVarP((*[]string)(&r.Provider), "provider", "p", r.Provider, "transports, comma-separated; the same twice is an A/A test (xferbench providers lists them); ucx:A+B is UCX_TLS=A,B")
+	words(&r.Op, "op", "read (as vLLM's NixlConnector does), write, send")
+	fs.Var(units.SizeListOf((*[]int64)(&r.Size)), "size", "bytes, rounded up to whole KV blocks: 438MB, 64KiB,1GiB")
+	fs.Var(units.TokenListOf((*[]int64)(&r.Tokens)), "tokens", "the same in tokens (default 8000)")
+	words(&r.Shape, "shape", "merged (one descriptor per layer), fragmented (one per layer and KV block), contiguous (one)")
+	fs.StringVar(&r.KVLayout, "kv-layout", r.KVLayout, "packed (K and V of a KV block in one descriptor, vLLM >= 0.26) or split (two)")
+	numbers(&r.BlockTokens, "block-tokens", "tokens per KV block")
+	fs.StringVar(&r.Model, "model", r.Model, "preset or config.json (xferbench kv --help)")
+	fs.StringVar(&r.DType, "dtype", r.DType, "type of a cached value: bf16, fp8, …")
+	fs.IntVar(&r.TensorParallel, "tensor-parallel", r.TensorParallel, "ranks that share the cache; one rank's part is moved")
+	words(&r.Memory, "memory", "buffer: host, host-huge, cuda[:N], cuda-host[:N]")
+	words(&r.PeerMemory, "peer-memory", "buffer of the peer (default: as --memory)")
+	numbers(&r.Streams, "streams", "independent endpoints per NIC, each with its thread (default: the provider's best)")
+	numbers(&r.Depth, "depth", "operations in flight per endpoint (default: the provider's best)")
+	fs.Var(units.SizeListOf((*[]int64)(&r.Chunk)), "chunk", "split longer descriptors (default: the provider's best)")
+	numbers(&r.Rails, "rails", "NICs to use (default: all that are nearest)")
+	words(&r.Poll, "poll", "spin, yield, or auto: spin with 4 cores and more")
+	fs.Var(optional[int]{&d.Blocks, "10"}, "blocks", "randomised blocks, each with every condition once")
+	fs.Var(optional[int]{&d.MinBlocks, "6"}, "min-blocks", "blocks to run even when the budget is over")
+	fs.DurationVar(&d.Budget, "budget", d.Budget, "time for the blocks; 0: no limit")
+	fs.IntVar(&d.Iterations, "iterations", d.Iterations, "transfers of a condition in each block (default: about 20 ms of them)")
+	fs.Var((*units.Percent)(&d.UntilCI), "until-ci", "stop once every median's 95% interval is within this: 2% (a declared sequential rule)")
+	fs.IntVar(&d.Launches, "launches", d.Launches, "repeat with fresh processes and connections; the launch is then the unit")
+	fs.BoolVar(&d.RoundRobin, "round-robin", d.RoundRobin, "keep the conditions in order instead of randomising")
+	fs.Var(optional[uint64]{&s.Seed, ""}, "seed", "of block order, KV block ids and payload (default: random, printed)")
+	fs.BoolVar(&r.NoVerify, "no-verify", r.NoVerify, "do not check the data")
+	fs.BoolVar(&r.NoCeiling, "no-ceiling", r.NoCeiling, "do not measure memcpy and socket beside the providers")
+	fs.DurationVar(&r.Timeout, "timeout", r.Timeout, "give up after this long without progress")
+	fs.BoolVar(&h.NoNamespace, "no-namespace", h.NoNamespace, "leave a run within this host in the host's network, where others can reach it")
+	words(&h.Bind, "bind", "local IP addresses for transports, one per rail (default: the one that reaches the peer); PROVIDER@IP+IP for one provider")
+	words(&r.Libfabric, "libfabric", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
+	words(&r.Libucp, "libucp", "libucp.so.0 to load")
+	fs.Var(newSettings(&r.UCXConfig), "ucx-config", "KEY=VALUE, over the settings that NIXL uses; a KEY with two values is a factor")
+	fs.Var(newSettings(&r.Set), "set", "KEY=VALUE for libfabric transports: write-landing=dc|count, efa-shm=on|off")
+	fs.StringVar(&h.SecretFile, "secret-file", h.SecretFile, "secret that both sides share, instead of the token in PEER")
+	fs.StringVar(&h.PeerProgram, "peer-program", h.PeerProgram, "xferbench on the ssh:// host")
+	fs.StringVar(&h.SSHCommand, "ssh-command", h.SSHCommand, "how to start ssh, read by the shell: 'ssh -i KEY -J GATEWAY'")
+	fs.BoolVar(&h.PushBinary, "push-binary", h.PushBinary, "copy this binary to the ssh:// host for the run")
+	fs.BoolVar(&r.Reuse, "reuse", r.Reuse, "all operations of a lane over the same memory")
+	if err := fs.MarkHidden("reuse"); err != nil { // for make bench alone
+		panic(err) // the flag was defined above
 	}
 }
 
-func (f *rawFlags) run(cmd *cobra.Command) error {
-	if err := f.complete(cmd); err != nil {
-		return err
-	}
-	if err := f.o.Validate(); err != nil {
-		return err
-	}
-	if ended, err := f.keep(cmd); ended {
-		return err
-	}
-	w, err := f.writer(cmd)
+// rawCommand is a command that measures transfers.
+type rawCommand struct {
+	*specFlags
+	recordFlags
+	wide bool
+	plan bool
+}
+
+func newRawCommand(cmd *cobra.Command, workload string, bind func(*pflag.FlagSet, *spec.Spec)) *rawCommand {
+	f := &rawCommand{specFlags: newSpecFlags(cmd.Flags(), workload, bind)}
+	f.recordFlags.bind(cmd.Flags())
+	cmd.Flags().BoolVar(&f.wide, "wide", false, "all columns")
+	return f
+}
+
+// run measures, or says what it would.
+func (f *rawCommand) run(cmd *cobra.Command, args []string) error {
+	s, err := f.spec(cmd)
 	if err != nil {
 		return err
 	}
-	return f.measure(cmd, w)
+	if len(args) == 1 {
+		s.Hosts.Peer = args[0]
+	}
+	old, err := f.resumed(s)
+	if err != nil {
+		return err
+	}
+	p, err := raw.NewPlan(s)
+	if err != nil {
+		return err
+	}
+	if printed, err := f.printed(cmd, s); printed {
+		return err
+	}
+	if f.plan {
+		return printPlan(cmd.OutOrStdout(), p, s, old)
+	}
+	j := raw.Job{Plan: p, Argv: argv(cmd), Resumed: old}
+	var ended bool
+	if ended, j.Isolation, err = f.keep(cmd, p, s); ended {
+		return err
+	}
+	if j.Record, err = f.writer(cmd, old); err != nil {
+		return err
+	}
+	return f.measure(cmd, j)
 }
 
-// keep has a second process measure; see [keep]. A launch is one already: the
-// process that repeats it loads no library.
-func (f *rawFlags) keep(cmd *cobra.Command) (bool, error) {
-	if f.o.Launch >= 0 {
-		return false, nil
-	}
-	able, why := f.o.Isolable()
-	o := remote.Options{Namespace: able && !f.noNamespace, Linger: f.o.Timeout}
-	if ended, err := keep(cmd, o, f.json == "-"); ended {
-		return true, err
+// keep has a second process measure; see [keep]. isolation is for the record.
+func (f *rawCommand) keep(cmd *cobra.Command, p *raw.Plan, s *spec.Spec) (ended bool, isolation string, err error) {
+	able, why := p.Isolable()
+	o := remote.Options{Namespace: able && !s.Hosts.NoNamespace, Linger: s.Raw.Timeout}
+	if ended, err := keep(cmd, o, f.lines()); ended {
+		return true, "", err
 	}
 	k := kept(cmd)
 	switch {
 	case k != nil && k.Namespace:
-		f.o.Isolation = "namespace"
+		return false, "namespace", nil
 	case able:
 		switch {
-		case f.noNamespace:
+		case s.Hosts.NoNamespace:
 			why = "--no-namespace"
 		case k == nil:
 			why = "no second process could be started"
 		default:
 			why = k.Refused
 		}
-		f.o.Isolation = "none, " + why + "; loopback addresses only"
+		return false, "none, " + why + "; loopback addresses only", nil
 	case why != "":
-		f.o.Isolation = "none, " + why
+		return false, "none, " + why, nil
 	}
-	return false, nil
+	return false, "", nil
 }
 
-// measure runs the options, with w as the record, and prints the table.
-func (f *rawFlags) measure(cmd *cobra.Command, w *record.Writer) error {
-	out := raw.Output{Record: w}
-	if w != nil {
-		if err := kept(cmd).Record(w.Path()); err != nil {
-			return errors.Join(err, w.Close())
-		}
+// measure runs the job and prints the table.
+func (f *rawCommand) measure(cmd *cobra.Command, j raw.Job) error {
+	ctx, stop, err := f.output(cmd, j.Record)
+	if err != nil {
+		return err
 	}
-	if f.json == "-" {
-		out.JSON = cmd.OutOrStdout()
-	}
+	defer stop()
 	bar := newProgress(cmd.ErrOrStderr())
-	out.Progress = bar.raw
-	if f.json == "" {
-		out.Tune = func(l record.Tune) error {
+	j.Progress = bar.raw
+	if j.Launches, err = launchArgv(); err != nil {
+		return err
+	}
+	if f.lines() {
+		j.JSON = cmd.OutOrStdout()
+	} else {
+		j.Tune = func(l record.Tune) error {
 			bar.clear()
 			return report.Comment(cmd.OutOrStdout(), raw.TuneText(l), report.Options{Wide: f.wide})
 		}
 	}
-	ctx := cmd.Context()
-	if w == nil && f.json == "-" {
-		var stop func()
-		ctx, stop = untilUnread(cmd)
-		defer stop()
-	}
-	rec, err := raw.Run(ctx, f.o, out)
+	rec, err := raw.Run(ctx, j)
 	bar.clear()
-	if w != nil {
-		err = errors.Join(err, w.Close())
+	if j.Record != nil {
+		err = errors.Join(err, j.Record.Close())
 	}
-	if f.json == "" && rec != nil && len(rec.Samples) > 0 {
+	if !f.lines() && rec != nil && len(rec.Samples) > 0 {
 		a, aerr := analysis.Of(rec)
 		if aerr != nil {
 			return errors.Join(err, aerr)
@@ -305,7 +237,7 @@ func newProgress(w io.Writer) *progress {
 	return &progress{w}
 }
 
-func (p *progress) raw(x transport.Progress) {
+func (p *progress) raw(x raw.Progress) {
 	if p.w == nil {
 		return
 	}

@@ -15,9 +15,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
-	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -104,11 +104,11 @@ memory allocated here and data moved into it, until serve ends.`,
 				defer stop()
 			}
 			err = s.Serve(ctx, l)
-			if errors.Is(context.Cause(ctx), raw.ErrInterrupted) {
-				return &exitError{code: 130}
+			if errors.Is(context.Cause(ctx), fault.ErrInterrupted) {
+				return silent(fault.Interrupted.ExitCode())
 			}
 			if err != nil {
-				return &exitError{code: 3, err: err}
+				return unavailable(err)
 			}
 			return nil
 		},
@@ -173,13 +173,13 @@ func openListener(where string) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(name, port))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, &exitError{code: 3, err: fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s", err, net.JoinHostPort(name, "0"))}
+		return nil, unavailable(fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s", err, net.JoinHostPort(name, "0")))
 	case err != nil:
 		next := ""
 		if errors.Is(err, syscall.EADDRNOTAVAIL) {
 			next = fmt.Sprintf("; choose an address of this host (see `ip address`); its loopback is %s", host.Loopback())
 		}
-		return nil, &exitError{code: 3, err: fmt.Errorf("--listen %s: %w%s", where, err, next)}
+		return nil, unavailable(fmt.Errorf("--listen %s: %w%s", where, err, next))
 	}
 	return l, nil
 }

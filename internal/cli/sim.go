@@ -136,7 +136,7 @@ func serveSim(cmd *cobra.Command, c sim.Config, roles []sim.Role, host string, p
 		}
 		s, err := sim.Listen(c, host, at)
 		if err != nil {
-			return &exitError{code: 3, err: err}
+			return unavailable(err)
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "simulated %s engine: %s\n", r, s.URL); err != nil {

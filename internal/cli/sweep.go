@@ -1,30 +1,31 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/schedule"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
 func newSweepCommand() *cobra.Command {
-	f := newRawFlags("sweep")
-	var plan bool
+	var f *rawCommand
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [PEER]",
 		Short: "Measure a grid of sizes and settings, and from which size on a transport wins",
 		Long: `sweep measures every combination of providers, operations, sizes, descriptor
-counts, block sizes, streams and depths, in randomised blocks over the whole
-grid, and fits a cost model to each transport: start-up, per byte and per
-descriptor. From two models it says below which size the one is faster, above
-which the other, and between which there is no difference that matters.
+counts, KV block sizes, streams, depths and all other factors, in randomised
+blocks over the whole grid, and fits a cost model to each transport: start-up,
+per byte and per descriptor. From two models it says below which size the one is
+faster, above which the other, and between which there is no difference that
+matters.
 
 Sizes and tokens are lists, or FROM:TO in powers of two, or FROM:TO:N on a
 log scale. A sweep that was cut off goes on with --record FILE --resume.`,
@@ -32,89 +33,29 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
   xferbench sweep --provider tcp --size 64MiB --descriptors 1,28,700,7000
   xferbench sweep --provider tcp --tokens 1000,8000 --streams 1,2,4 --plan`,
 		Args: usageArgs(peerArg),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				f.o.Peer = args[0]
-			}
-			if err := f.complete(cmd); err != nil {
-				return err
-			}
-			if !cmd.Flags().Changed("budget") {
-				f.o.Budget = 0 // the grid is as long as it is
-			}
-			if !plan {
-				if err := f.o.Validate(); err != nil {
-					return err
-				}
-				if ended, err := f.keep(cmd); ended {
-					return err
-				}
-			}
-			w, err := f.sweepRecord(plan, cmd.Flags().Changed("seed"))
-			if err != nil {
-				return err
-			}
-			if err := f.o.Validate(); err != nil {
-				return err
-			}
-			if plan {
-				return printPlan(cmd.OutOrStdout(), &f.o)
-			}
-			if w == nil && !f.noRecord {
-				if w, err = f.writer(cmd); err != nil {
-					return err
-				}
-			}
-			return f.measure(cmd, w)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
-	f.bind(cmd.Flags())
-	fl := cmd.Flags()
-	fl.IntSliceVar(&f.o.Descriptors, "descriptors", nil, "cut the same contiguous bytes into that many descriptors, instead of --shape")
-	units.GuardLists(fl)
-	fl.BoolVar(&f.resume, "resume", false, "go on with the record that --record names")
-	fl.BoolVar(&plan, "plan", false, "print the cells, their bytes and an estimate of the time, and measure nothing")
+	f = newRawCommand(cmd, spec.Sweep, func(fs *pflag.FlagSet, s *spec.Spec) {
+		bindRaw(fs, s)
+		fs.IntSliceVar((*[]int)(&s.Raw.Descriptors), "descriptors", s.Raw.Descriptors, "cut the same contiguous bytes into that many descriptors, instead of --shape")
+	})
+	cmd.Flags().BoolVar(&f.plan, "plan", false, "print the cells, their bytes and an estimate of the time, and measure nothing")
 	return cmd
 }
 
-// sweepRecord opens the record of a sweep that goes on, and takes its seed and
-// what it has measured; nil for a new one. seeded: the seed was given.
-func (f *rawFlags) sweepRecord(plan, seeded bool) (*record.Writer, error) {
-	if !f.resume {
-		return nil, nil
+// printPlan is the dry run of a sweep; old is the record that it would go on with.
+func printPlan(w io.Writer, p *raw.Plan, s *spec.Spec, old *record.Record) error {
+	cells := p.Cells()
+	done := 0
+	for _, values := range schedule.Earlier(old, -1) {
+		blocks := map[int]bool{}
+		for _, v := range values {
+			blocks[v.Block] = true
+		}
+		done += len(blocks)
 	}
-	if f.recordFile == "" {
-		return nil, usagef("--resume goes with --record FILE")
-	}
-	if _, err := os.Stat(f.recordFile); errors.Is(err, os.ErrNotExist) {
-		return nil, nil // nothing yet: the same command starts and resumes
-	}
-	if f.o.Launches > 1 {
-		return nil, usagef("--resume: %s is there, and a sweep of several launches cannot go on with a record yet: give another --record", f.recordFile)
-	}
-	r, err := record.Open(f.recordFile)
-	if err != nil {
-		return nil, usagef("%w", err)
-	}
-	if seeded && f.o.Seed != r.Run.Seed {
-		return nil, usagef("--seed %d, but %s has seed %d: leave --seed out", f.o.Seed, f.recordFile, r.Run.Seed)
-	}
-	if err := f.o.Resume(r); err != nil || plan {
-		return nil, err
-	}
-	return record.Append(f.recordFile)
-}
-
-// printPlan is the dry run of a sweep.
-func printPlan(w io.Writer, o *raw.Options) error {
-	cells, err := o.Cells()
-	if err != nil {
-		return err
-	}
-	left, total, err := o.Left()
-	if err != nil {
-		return err
-	}
+	total := len(cells) * *s.Design.Blocks
+	left := total - done
 	var bytes int64
 	if _, err := fmt.Fprintf(w, "%-4s %-20s %-5s %-10s %15s %9s %11s\n", "#", "provider", "op", "shape", "bytes", "tokens", "descriptors"); err != nil {
 		return err
@@ -125,8 +66,8 @@ func printPlan(w io.Writer, o *raw.Options) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(w, "# %d cells x %d blocks, %d of %d batches left, seed %d\n# %s a block\n# at %s with its data checks about %s\n",
-		len(cells), o.Blocks, left, total, o.Seed, units.FormatBytes(bytes), planRate, planTime(bytes, o.Blocks, left, total))
+	_, err := fmt.Fprintf(w, "# %d cells x %d blocks, %d of %d batches left, seed %d\n# %s per block\n# at %s with its data checks about %s\n",
+		len(cells), *s.Design.Blocks, left, total, *s.Seed, units.FormatBytes(bytes), planRate, planTime(bytes, *s.Design.Blocks, left, total))
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/ttft"
@@ -152,7 +153,7 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	w, err := (&rawFlags{noRecord: f.noRecord, recordFile: f.recordFile}).writer(cmd)
+	w, err := (&recordFlags{none: f.noRecord, file: f.recordFile}).writer(cmd, nil)
 	if err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 	if ctx.Err() != nil {
 		code = 130
 	}
-	return &exitError{code: code, err: err}
+	return &fault.Error{Kind: fault.OfExitCode(code), Err: err}
 }
 
 func recordNote(w *record.Writer) string {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -81,8 +80,7 @@ func TestTTFTExitCodes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := runSub(t, context.Background(), newTTFTCommand(), tt.args...)
-			var e *exitError
-			if !errors.As(err, &e) || e.code != tt.code || !strings.Contains(err.Error(), tt.want) {
+			if exitCode(err) != tt.code || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q with exit code %d", err, tt.want, tt.code)
 			}
 		})
@@ -167,8 +165,7 @@ func TestServersRefuseBadFlags(t *testing.T) {
 		"sim model":             {newSimCommand(), []string{"--model=/none"}},
 	} {
 		_, _, err := runSub(t, context.Background(), tt.cmd, tt.args...)
-		var e *exitError
-		if !errors.As(err, &e) || e.code != 2 {
+		if exitCode(err) != 2 {
 			t.Errorf("%s: %v, want a usage error", name, err)
 		}
 	}

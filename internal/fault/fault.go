@@ -46,6 +46,19 @@ func (k Kind) ExitCode() int {
 	return 1
 }
 
+// OfExitCode is the kind that a process ended with.
+func OfExitCode(code int) Kind {
+	for _, k := range []Kind{None, Usage, Unavailable, Data, Threshold, TooFew, Interrupted} {
+		if k.ExitCode() == code {
+			return k
+		}
+	}
+	return Internal
+}
+
+// ErrInterrupted is the cause of a context that a person ended.
+var ErrInterrupted = New(Interrupted, "interrupted")
+
 // Error is a failure of a known kind. Its text is Err's and, where there is one,
 // the Hint after a semicolon; the kind is not in the text.
 type Error struct {

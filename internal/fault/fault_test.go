@@ -37,7 +37,7 @@ func TestKindOf(t *testing.T) {
 		"cancelled":                  {fmt.Errorf("get: %w", context.Canceled), fault.Interrupted, 130},
 		"cancelled, with a cause":    {fmt.Errorf("%w: %w", errPeer, context.Canceled), fault.Unavailable, 3},
 	} {
-		if got := fault.KindOf(tt.err); got != tt.want || got.ExitCode() != tt.code {
+		if got := fault.KindOf(tt.err); got != tt.want || got.ExitCode() != tt.code || fault.OfExitCode(tt.code) != got {
 			t.Errorf("%s: kind %v, exit code %d; want %v, %d", name, got, got.ExitCode(), tt.want, tt.code)
 		}
 	}

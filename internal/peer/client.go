@@ -16,13 +16,14 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // ErrPeer is matched by the errors of a peer that cannot be reached, refuses,
 // or is lost.
-var ErrPeer = errors.New("peer unavailable")
+var ErrPeer = fault.New(fault.Unavailable, "peer unavailable")
 
 // Client is the initiator's end of a session. It implements [transport.Peer].
 type Client struct {

@@ -15,14 +15,9 @@ import (
 // Isolable says whether a run within this host can have a network of its own
 // that has nothing but a loopback: nobody else then reaches what its transports
 // listen on. why is the reason against it; both are zero for a run to a peer.
-// The options have been validated.
-func (o *Options) Isolable() (ok bool, why string) {
-	if o.Peer != "" {
+func (p *Plan) Isolable() (ok bool, why string) {
+	if p.spec.Hosts.Peer != "" {
 		return false, ""
-	}
-	p, err := o.plan()
-	if err != nil {
-		return false, err.Error()
 	}
 	for _, m := range []mem.Kind{p.memory.Kind, p.peerMemory.Kind} {
 		if m != mem.Host && m != mem.HostHuge {

@@ -15,55 +15,70 @@ import (
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/remote"
+	"github.com/xferbench/xferbench/internal/schedule"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/version"
 )
 
-// Output is where a run goes besides its caller.
-type Output struct {
+// Job is a plan to run.
+type Job struct {
+	Plan *Plan
+	// Argv is the command line for the record; tokens of peers are cut out of it.
+	Argv []string
+	// Isolation is what the record says of this process's network; see
+	// [Plan.Isolable].
+	Isolation string
+	// Resumed is the record that the run goes on with; nil: a new one.
+	Resumed *record.Record
+	// Launch is the one of several that this process is; nil: not one of several.
+	Launch *schedule.Launch
+	// Launches is the command that does one; see [schedule.Launches.Argv].
+	Launches []string
+
 	Record   *record.Writer // nil: none
 	JSON     io.Writer      // the record's lines as well; nil: none
-	Progress func(transport.Progress)
+	Progress func(Progress)
 	Tune     func(record.Tune) error // told each step of --tune; its error ends the run
 }
 
-// ErrInterrupted is the cause of a context that a person ended.
-var ErrInterrupted = errors.New("interrupted")
+// Progress is where a run stands.
+type Progress struct {
+	schedule.Progress
+	Condition   record.Condition // that runs next
+	BytesPerSec float64          // of the condition so far
+}
 
-// Run measures what o asks for. The record in memory has every line that was
-// written, also with an error; its last line is the End. It is nil when nothing was.
-func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
-	p, err := o.plan()
-	if err != nil {
-		return nil, err
+// Run measures. The record in memory has every line that was written, also with an
+// error; its last line is the End. It is nil when nothing was.
+func Run(ctx context.Context, j Job) (*record.Record, error) {
+	s := &session{job: j, p: j.Plan, spec: j.Plan.spec, rec: &record.Record{}, start: clock.Now(), gate: schedule.NewGate(j.Resumed)}
+	if j.Record != nil {
+		s.rec.Path = j.Record.Path()
 	}
-	s := &session{o: o, p: p, out: out, rec: &record.Record{}, start: clock.Now()}
-	if out.Record != nil {
-		s.rec.Path = out.Record.Path()
-	}
-	if o.resumed != nil {
+	if j.Resumed != nil {
 		// Append keeps the first run line; the rest continues it.
-		*s.rec = *o.resumed
+		*s.rec = *j.Resumed
 		s.rec.End = nil
-		s.going = &going{r: o.resumed}
 		s.start -= time.Now().UnixNano() - s.rec.Run.StartUnixNs
 	}
-	if o.Launches > 1 && o.Launch < 0 {
+	var err error
+	if s.spec.Design.Launches > 1 && j.Launch == nil {
 		err = s.launches(ctx)
 	} else {
 		err = s.run(ctx)
 	}
-	if errors.Is(err, errOther) {
+	if errors.Is(err, schedule.ErrOther) {
 		return nil, err
 	}
 	err = errors.Join(err, s.sumUp())
-	if cause := context.Cause(ctx); ctx.Err() != nil && errors.Is(cause, ErrInterrupted) {
-		err = errors.Join(cause, unless(err, ErrInterrupted, context.Canceled))
+	if cause := context.Cause(ctx); ctx.Err() != nil && errors.Is(cause, fault.ErrInterrupted) {
+		err = errors.Join(cause, unless(err, fault.ErrInterrupted, context.Canceled))
 	}
 	return s.rec, errors.Join(err, s.close(err))
 }
@@ -81,7 +96,7 @@ func unless(err error, known ...error) error {
 // sumUp appends the figures and verdicts of what was measured, for readers of
 // the record that do not compute their own.
 func (s *session) sumUp() error {
-	if s.o.Launch >= 0 || len(s.rec.Samples) == 0 {
+	if s.job.Launch != nil || len(s.rec.Samples) == 0 {
 		return nil
 	}
 	a, err := analysis.Live(s.rec)
@@ -102,78 +117,63 @@ func (s *session) sumUp() error {
 }
 
 type session struct {
-	o     Options
-	p     *plan
-	out   Output
+	job   Job
+	p     *Plan
+	spec  *spec.Spec
 	rec   *record.Record
 	start int64
-	going *going // nil: the record is a new one, or known to be of this experiment
+	gate  *schedule.Gate
 }
 
-// write appends a line to the record in memory, on disk and on stdout.
+// write appends a line to the record in memory, on disk and on stdout, once it is
+// known to be of this record's experiment.
 func (s *session) write(l record.Line) error {
-	if s.going != nil {
-		lines, err := s.going.take(l)
-		if err != nil {
-			return err
-		}
-		if s.going.known() {
-			s.going = nil
-		}
-		for _, l := range lines {
-			if err := s.append(l); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if c, ok := l.(record.Condition); ok && s.o.resumed != nil {
-		if _, there := s.rec.Condition(c.ID); there {
-			return nil
-		}
-	}
-	return s.append(l)
-}
-
-func (s *session) append(l record.Line) error {
-	if err := s.rec.Add(l); err != nil {
-		return err
-	}
-	if s.out.Record != nil {
-		if err := s.out.Record.Write(l); err != nil {
-			return err
-		}
-	}
-	if s.out.JSON == nil {
-		return nil
-	}
-	b, err := record.Marshal(l)
+	lines, err := s.gate.Take(l)
 	if err != nil {
 		return err
 	}
-	_, err = s.out.JSON.Write(b)
-	return err
+	return s.append(lines)
+}
+
+func (s *session) append(lines []record.Line) error {
+	for _, l := range lines {
+		if err := s.rec.Add(l); err != nil {
+			return err
+		}
+		if s.job.Record != nil {
+			if err := s.job.Record.Write(l); err != nil {
+				return err
+			}
+		}
+		if s.job.JSON == nil {
+			continue
+		}
+		b, err := record.Marshal(l)
+		if err == nil {
+			_, err = s.job.JSON.Write(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // close writes the End, even after a run that failed before its first line.
 func (s *session) close(cause error) error {
-	if s.rec.Run.Schema == 0 || errors.Is(cause, errOther) {
+	if err := s.append(s.gate.Rest()); err != nil {
+		return err
+	}
+	s.gate = nil
+	if s.rec.Run.Schema == 0 {
 		return nil
 	}
-	if s.going != nil {
-		lines := s.going.held
-		s.going = nil
-		for _, l := range lines {
-			if err := s.append(l); err != nil {
-				return err
-			}
-		}
-	}
-	e := record.End{Status: record.StatusOK, EndUnixNs: time.Now().UnixNano(), ExitCode: ExitCode(cause)}
+	kind := fault.KindOf(cause)
+	e := record.End{Status: record.StatusOK, EndUnixNs: time.Now().UnixNano(), ExitCode: kind.ExitCode()}
 	if cause != nil {
 		e.Status, e.Error = record.StatusFailed, cause.Error()
 	}
-	if errors.Is(cause, ErrInterrupted) {
+	if kind == fault.Interrupted {
 		e.Status = record.StatusInterrupted
 	}
 	if err := s.write(e); err != nil && !errors.Is(cause, err) {
@@ -182,31 +182,61 @@ func (s *session) close(cause error) error {
 	return nil
 }
 
-// ExitCode is the exit code that an error of Run stands for.
-func ExitCode(err error) int {
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, ErrInterrupted):
-		return 130
-	case mem.MoreFiles(err) != "":
-		return 3 // whatever the descriptor was for
-	case errors.Is(err, ErrUsage), errors.Is(err, transport.ErrTooLarge), errors.Is(err, transport.ErrRefused):
-		return 2
-	case errors.Is(err, transport.ErrUnavailable), errors.Is(err, transport.ErrUnsupported), errors.Is(err, transport.ErrTransfer), errors.Is(err, transport.ErrStranger),
-		errors.Is(err, peer.ErrPeer), errors.Is(err, remote.ErrCrashed):
-		return 3
-	case errors.Is(err, transport.ErrData):
-		return 4
+// launches runs the plan in processes of their own.
+func (s *session) launches(ctx context.Context) error {
+	if err := s.fits(); err != nil {
+		return err
 	}
-	return 1
+	l := schedule.Launches{Spec: s.spec, Isolation: s.job.Isolation, Resumed: s.job.Resumed, Argv: s.job.Launches, Write: s.write,
+		Run: func(r *record.Run) { r.Argv = redact(s.job.Argv) }}
+	return l.Do(ctx)
+}
+
+// header is the run line, without the peer.
+func (s *session) header() (record.Run, error) {
+	h := host.Root("").Inventory()
+	h.CPUs = runtime.NumCPU()
+	h.GPUs = providers.GPUs()
+	text, err := s.spec.Redacted().JSON()
+	return record.Run{Schema: record.Schema, ID: s.id(), Kind: s.spec.Workload, StartUnixNs: time.Now().UnixNano(),
+		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.job.Argv), Seed: *s.spec.Seed,
+		Host: h, Env: host.Environment(os.Environ()), Spec: text, Design: s.design(), Launches: s.spec.Design.Launches, Isolation: s.job.Isolation}, err
+}
+
+func (s *session) design() *record.Design {
+	d := s.spec.Design
+	out := &record.Design{Blocks: *d.Blocks, MinBlocks: *d.MinBlocks, BudgetNs: int64(d.Budget), Order: "random",
+		UntilCIPpm: int64(d.UntilCI * 1e6), Iterations: d.Iterations, Reuse: s.spec.Raw.Reuse, Unchecked: s.spec.Raw.NoVerify}
+	if d.RoundRobin {
+		out.Order = "round-robin"
+	}
+	return out
+}
+
+// id is a new run's, or that of the run that this one goes on with.
+func (s *session) id() string {
+	if s.job.Resumed != nil {
+		return s.job.Resumed.Run.ID
+	}
+	return rand.Text()[:12]
+}
+
+// redact replaces the token of a peer.
+func redact(argv []string) []string {
+	out := slices.Clone(argv)
+	for i, a := range out {
+		if address, token, ok := strings.Cut(a, "#"); ok && len(token) >= 40 {
+			out[i] = address + "#…"
+		}
+	}
+	return out
 }
 
 func (s *session) run(ctx context.Context) (err error) {
-	h := s.inventory()
-	line := record.Run{Schema: record.Schema, ID: s.id(), Kind: s.o.Kind, StartUnixNs: time.Now().UnixNano(),
-		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.o.Argv), Seed: s.o.Seed,
-		Host: h, Env: host.Environment(os.Environ()), Design: s.design(), Launches: s.o.Launches, Isolation: s.o.Isolation}
+	line, err := s.header()
+	if err != nil {
+		return err
+	}
 	if err := s.fits(); err != nil {
 		return errors.Join(s.write(line), err)
 	}
@@ -219,7 +249,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	defer func() { err = s.end(client, child, err) }()
 	if l := client.Local; l.To4() == nil && l.IsLinkLocalUnicast() && s.unbound() {
 		// Of an interface's own scope: a library's address does not carry it over.
-		return errors.Join(s.write(line), usage("the peer was reached over a link-local address (this side's is %s), which transports cannot use: name the peer by another, or give --bind addresses on both sides", l))
+		return errors.Join(s.write(line), fault.Usagef("the peer was reached over a link-local address (this side's is %s), which transports cannot use: name the peer by another, or give --bind addresses on both sides", l))
 	}
 	ctx = client.Context()
 	line.Host.Address = client.Local.String()
@@ -242,19 +272,11 @@ func (s *session) run(ctx context.Context) (err error) {
 	return s.measure(ctx, side, client)
 }
 
-// id is a new run's, or that of the run that this one goes on with.
-func (s *session) id() string {
-	if s.o.resumed != nil {
-		return s.o.resumed.Run.ID
-	}
-	return rand.Text()[:12]
-}
-
 // fits refuses what this host's memory cannot hold before anything is started;
 // the peer of another host looks at its own.
 func (s *session) fits() error {
 	local := s.p.where.ssh == nil && s.p.where.address == ""
-	m, _, err := transport.Requests(s.p.memory, s.p.peerMemory, s.p.specs, s.p.transports, local)
+	m, _, err := transport.Requests(s.p.memory, s.p.peerMemory, s.p.moves(), s.p.transports, local)
 	if err != nil {
 		return err
 	}
@@ -267,53 +289,42 @@ func (s *session) unbound() bool {
 }
 
 func (s *session) measure(ctx context.Context, side *transport.Side, client transport.Peer) error {
-	r := &transport.Run{
-		Local: side, Peer: client, Transports: s.p.transports, Labels: s.p.labels, Specs: s.p.specs,
-		Schedule: transport.Schedule{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, Budget: s.o.Budget,
-			Iterations: s.o.Iterations, RoundRobin: s.o.RoundRobin},
-		Memory: s.p.memory, PeerMemory: s.p.peerMemory, Seed: s.o.Seed, SkipVerify: s.o.NoVerify,
-		Reuse: s.o.Reuse, Start: s.start, Write: s.write, Progress: s.out.Progress,
+	w, err := newWorkload(ctx, s.p, side, client, s.start, s.write)
+	if err != nil {
+		return err
 	}
-	if s.o.Tune {
-		r.Prepare = func(ctx context.Context) error { return s.tune(ctx, r) }
-	}
-	if s.o.Launch > 0 {
-		// Another order and payload for each launch, from the one seed.
-		r.Seed = mem.Key(s.o.Seed, uint64(s.o.Launch))
-	}
-	if s.o.done != nil {
-		r.Schedule.Skip = s.o.skip
-		r.Before = s.o.resumed.Samples
-	}
-	r.Schedule.Enough = s.o.enough(r)
-	return r.Do(ctx)
-}
-
-func (s *session) design() *record.Design {
-	d := &record.Design{Blocks: s.o.Blocks, MinBlocks: s.o.MinBlocks, BudgetNs: int64(s.o.Budget), Order: "random",
-		UntilCIPpm: int64(s.o.UntilCI * 1e6), Iterations: s.o.Iterations, Reuse: s.o.Reuse, Unchecked: s.o.NoVerify}
-	if s.o.RoundRobin {
-		d.Order = "round-robin"
-	}
-	return d
-}
-
-func (s *session) inventory() record.Host {
-	h := host.Root("").Inventory()
-	h.CPUs = runtime.NumCPU()
-	h.GPUs = providers.GPUs()
-	return h
-}
-
-// redact replaces the token of a peer.
-func redact(argv []string) []string {
-	out := slices.Clone(argv)
-	for i, a := range out {
-		if address, token, ok := strings.Cut(a, "#"); ok && len(token) >= 40 {
-			out[i] = address + "#…"
+	if s.spec.Raw.Tune {
+		if err := s.tune(ctx, w); err != nil {
+			return err
 		}
 	}
-	return out
+	if err := w.open(ctx); err != nil {
+		return err
+	}
+	earlier := schedule.Earlier(s.job.Resumed, -1)
+	if l := s.job.Launch; l != nil {
+		earlier = l.Earlier
+		if l.Number > 0 {
+			// Another order and payload for each launch, from the one seed.
+			w.seed = mem.Key(w.seed, uint64(l.Number))
+		}
+	}
+	d := s.spec.Design
+	sch := schedule.Schedule{Conditions: len(s.p.cells), Seed: w.seed, RoundRobin: d.RoundRobin, Blocks: *d.Blocks, MinBlocks: *d.MinBlocks,
+		Budget: d.Budget, UntilCI: float64(d.UntilCI), Reference: func(c int) bool { return s.p.cells[c].ceiling }, Earlier: earlier}
+	if s.job.Progress != nil {
+		sch.Progress = func(p schedule.Progress) {
+			x := Progress{Progress: p, Condition: w.conditions[p.Condition]}
+			if m := w.moved[p.Condition]; m.ns > 0 {
+				x.BytesPerSec = float64(m.bytes) / float64(m.ns) * 1e9
+			}
+			s.job.Progress(x)
+		}
+	}
+	if err := sch.Run(ctx, w); err != nil {
+		return err
+	}
+	return w.checks()
 }
 
 // connect reaches the peer, starting it if need be.
@@ -323,17 +334,17 @@ func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error
 	w := s.p.where
 	// A peer that this run starts loads what this side does.
 	var args []string
-	if s.o.Libfabric != "" {
-		args = append(args, "--libfabric="+s.o.Libfabric)
+	if l := s.spec.Raw.Libfabric; len(l) > 0 && l[0] != "" {
+		args = append(args, "--libfabric="+l[0])
 	}
-	if s.o.Libucp != "" {
-		args = append(args, "--libucp="+s.o.Libucp)
+	if l := s.spec.Raw.Libucp; len(l) > 0 && l[0] != "" {
+		args = append(args, "--libucp="+l[0])
 	}
 	switch {
 	case w.ssh != nil:
-		child, err = peer.StartSSH(ctx, *w.ssh, s.o.Timeout, args...)
+		child, err = peer.StartSSH(ctx, *w.ssh, s.spec.Raw.Timeout, args...)
 	case w.address == "":
-		child, err = peer.StartLocal(ctx, s.o.Timeout, args...)
+		child, err = peer.StartLocal(ctx, s.spec.Raw.Timeout, args...)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -341,7 +352,7 @@ func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error
 	if child != nil {
 		w.address, w.secret = child.Address, child.Secret
 	}
-	c, err := peer.Dial(ctx, w.address, w.secret, s.o.Timeout)
+	c, err := peer.Dial(ctx, w.address, w.secret, s.spec.Raw.Timeout)
 	if err != nil && w.ssh != nil {
 		err = fmt.Errorf("%w; that is where ssh reached %s: this host must reach it directly too, on any port (or run serve there by hand, with --listen)", err, w.ssh.Target)
 	}

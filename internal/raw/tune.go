@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/clock"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/units"
@@ -137,38 +138,38 @@ func search(start setting, fr free, f field, try func(setting) (bool, error)) (s
 // tuner searches for one transport's setting.
 type tuner struct {
 	s        *session
-	r        *transport.Run
+	w        *workload
 	cfg      transport.Config
 	label    string
-	specs    []transport.Spec
-	iters    []int // of each spec
+	moves    []transport.Move
+	iters    []int // of each move
 	bytes    uint64
 	deadline int64 // 0: none
 	step     int
-	best     *transport.Probe
+	best     *probe
 }
 
-// tune is [transport.Run.Prepare] of a run with --tune: it gives each transport that
-// was asked for the best setting that it finds, within --budget for all.
-func (s *session) tune(ctx context.Context, r *transport.Run) error {
+// tune gives each transport that was asked for the best setting that it finds,
+// within --budget for all. Both sides have their buffers; no transport is open.
+func (s *session) tune(ctx context.Context, w *workload) error {
 	var wanted []int
-	for i := range r.Transports {
-		if !slices.ContainsFunc(r.Specs, func(sp transport.Spec) bool { return sp.Transport == i && sp.Ceiling }) {
+	for i := range w.plan.transports {
+		if !slices.ContainsFunc(w.plan.cells, func(c cell) bool { return c.transport == i && c.ceiling }) {
 			wanted = append(wanted, i)
 		}
 	}
 	began := clock.Now()
 	for k, i := range wanted {
-		t := &tuner{s: s, r: r, cfg: r.Transports[i], label: r.Labels[i]}
-		for _, sp := range r.Specs {
-			if sp.Transport == i {
-				t.specs = append(t.specs, sp)
+		t := &tuner{s: s, w: w, cfg: w.plan.transports[i], label: w.plan.labels[i]}
+		for _, c := range w.plan.cells {
+			if c.transport == i {
+				t.moves = append(t.moves, c.move)
 			}
 		}
-		if s.o.Budget > 0 {
+		if s.spec.Design.Budget > 0 {
 			// What one provider leaves of its part goes to the next ones.
 			now := clock.Now()
-			t.deadline = now + (began+int64(s.o.Budget)-now)/int64(len(wanted)-k)
+			t.deadline = now + (began+int64(s.spec.Design.Budget)-now)/int64(len(wanted)-k)
 		}
 		best, err := t.search(ctx)
 		if t.best != nil {
@@ -177,36 +178,65 @@ func (s *session) tune(ctx context.Context, r *transport.Run) error {
 		if err != nil {
 			return fmt.Errorf("tuning %s: %w", t.label, err)
 		}
-		c := &r.Transports[i]
+		c := &w.plan.transports[i]
 		c.Streams, c.Depth, c.Chunk = best.streams, best.depth, best.chunk
 	}
 	return nil
 }
 
+// probe is a link that is brought up beside a run's own, over the same buffers,
+// to try a setting before the run is made. Its transfers carry whatever lies in
+// the buffers, and nothing checks them.
+type probe struct {
+	*transport.Link
+	plans map[transport.Move]*transport.Plan
+}
+
+func (w *workload) probe(ctx context.Context, cfg transport.Config) (*probe, error) {
+	l, err := w.pair.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &probe{Link: l, plans: map[transport.Move]*transport.Plan{}}, nil
+}
+
+// transfer runs m iters times, back to back.
+func (p *probe) transfer(ctx context.Context, m transport.Move, iters int) ([]loop.Sample, error) {
+	if p.plans[m] == nil {
+		plan, err := p.Plan(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		p.plans[m] = plan
+	}
+	out, err := p.plans[m].Transfer(ctx, transport.Batch{Iters: iters, Unchecked: true})
+	return out.Samples, err
+}
+
 func (t *tuner) search(ctx context.Context) (setting, error) {
 	var err error
-	if t.best, err = t.r.Probe(ctx, t.cfg); err != nil {
+	if t.best, err = t.w.probe(ctx, t.cfg); err != nil {
 		return setting{}, err
 	}
 	info := t.best.Info()
 	start := setting{streams: info.Streams, depth: info.Depth, chunk: info.Chunk}
-	fr := free{streams: t.s.o.Streams[0] == 0, depth: t.s.o.Depth[0] == 0, chunk: t.s.o.Chunk == 0}
+	fr := free{streams: t.cfg.Streams == 0, depth: t.cfg.Depth == 0, chunk: t.cfg.Chunk == 0}
 	if info.API == "socket" || info.API == "memcpy" {
 		// One stream of bytes has neither operations in flight nor pieces.
 		fr.depth, fr.chunk = false, false
 		start.depth = 0
 	}
 	f := field{cpus: runtime.NumCPU()}
-	t.iters = make([]int, len(t.specs))
+	t.iters = make([]int, len(t.moves))
 	var ns int64
-	for i, sp := range t.specs {
-		n, err := t.warm(ctx, t.best, sp)
+	for i, m := range t.moves {
+		n, err := t.warm(ctx, t.best, m)
 		if err != nil {
 			return start, err
 		}
 		t.iters[i] = int(min(tuneMaxIters, max(1, int64(tuneBlock)/max(1, n))))
 		ns += n
-		b, err := sizes(sp, &f)
+		b, err := sizes(m, &f)
 		if err != nil {
 			return start, err
 		}
@@ -234,8 +264,8 @@ func (t *tuner) search(ctx context.Context) (setting, error) {
 
 // warm runs a condition twice on a probe, and says what the second took: the
 // first is cold.
-func (t *tuner) warm(ctx context.Context, p *transport.Probe, sp transport.Spec) (ns int64, err error) {
-	ss, err := p.Transfer(ctx, sp, 2)
+func (t *tuner) warm(ctx context.Context, p *probe, m transport.Move) (ns int64, err error) {
+	ss, err := p.transfer(ctx, m, 2)
 	if err != nil {
 		return 0, err
 	}
@@ -244,9 +274,9 @@ func (t *tuner) warm(ctx context.Context, p *transport.Probe, sp transport.Spec)
 
 // block is the time of one transfer of each condition, each the mean of its
 // iterations.
-func (t *tuner) block(ctx context.Context, p *transport.Probe) (ns int64, err error) {
-	for i, sp := range t.specs {
-		ss, err := p.Transfer(ctx, sp, t.iters[i])
+func (t *tuner) block(ctx context.Context, p *probe) (ns int64, err error) {
+	for i, m := range t.moves {
+		ss, err := p.transfer(ctx, m, t.iters[i])
 		if err != nil {
 			return 0, err
 		}
@@ -300,12 +330,12 @@ func (t *tuner) try(ctx context.Context, c setting) (better bool, err error) {
 
 // against opens cfg and runs blocks of it and of the best so far, each pair in
 // the other order than the last.
-func (t *tuner) against(ctx context.Context, cfg transport.Config) (p *transport.Probe, mine, theirs []int64, err error) {
-	if p, err = t.r.Probe(ctx, cfg); err != nil {
+func (t *tuner) against(ctx context.Context, cfg transport.Config) (p *probe, mine, theirs []int64, err error) {
+	if p, err = t.w.probe(ctx, cfg); err != nil {
 		return nil, nil, nil, err
 	}
-	for _, sp := range t.specs {
-		if _, err := p.Transfer(ctx, sp, 1); err != nil {
+	for _, m := range t.moves {
+		if _, err := p.transfer(ctx, m, 1); err != nil {
 			return p, nil, nil, err
 		}
 	}
@@ -340,8 +370,8 @@ func (t *tuner) line(c setting, total, best int64) record.Tune {
 
 // tuned writes a step and tells the caller.
 func (s *session) tuned(l record.Tune) error {
-	if s.out.Tune != nil {
-		if err := s.out.Tune(l); err != nil {
+	if s.job.Tune != nil {
+		if err := s.job.Tune(l); err != nil {
 			return err
 		}
 	}
@@ -349,8 +379,8 @@ func (s *session) tuned(l record.Tune) error {
 }
 
 // sizes notes what the ladders need of a condition, and returns its bytes.
-func sizes(sp transport.Spec, f *field) (uint64, error) {
-	bytes, count, longest, err := transport.Extent(sp)
+func sizes(m transport.Move, f *field) (uint64, error) {
+	bytes, count, longest, err := transport.Extent(m)
 	if err != nil {
 		return 0, err
 	}
@@ -383,17 +413,4 @@ func TuneText(l record.Tune) string {
 	}
 	return fmt.Sprintf("tune %s: %s: %s, %s of the best's time, %s", l.Provider, c.flags(), rate,
 		units.FormatSignificant(float64(l.TotalNs)/float64(max(1, l.BestNs))), kept)
-}
-
-// checkTune reports what --tune does not go with.
-func (o *Options) checkTune() error {
-	switch {
-	case !o.Tune:
-		return nil
-	case len(o.Streams) > 1 || len(o.Depth) > 1:
-		return usage("--tune chooses --streams and --depth: give one number for what is to stay")
-	case o.Launches > 1:
-		return usage("--tune does not go with --launches: tune once, then give the flags that it names")
-	}
-	return nil
 }

@@ -8,6 +8,8 @@
 // were of the newest: see [Comparison].
 package record
 
+import "encoding/json"
+
 // Schema is the version that this build writes, and the newest that it reads.
 const Schema = 2
 
@@ -29,6 +31,9 @@ type Run struct {
 	Peer *Host    `json:"peer,omitempty"`
 	// Env holds the allow-listed variables that were set.
 	Env map[string]string `json:"env,omitempty"`
+	// Spec is the experiment as a value, as docs/spec.md describes it, without
+	// what gives access to a peer.
+	Spec json.RawMessage `json:"spec,omitempty"`
 	// Design says how the conditions are scheduled.
 	Design *Design `json:"design,omitempty"`
 	// Launches is how often the run was repeated with fresh processes; samples

@@ -7,11 +7,13 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+
+	"github.com/xferbench/xferbench/internal/fault"
 )
 
 // ErrCrashed is matched by the ending of a process that a library or the kernel
 // ended, not a fault of this program.
-var ErrCrashed = errors.New("was ended")
+var ErrCrashed = fault.New(fault.Unavailable, "was ended")
 
 // ErrFault is matched by the ending of a process that this program's own fault
 // ended.

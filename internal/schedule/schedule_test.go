@@ -132,7 +132,7 @@ func earlier(conditions, blocks int) map[int][]stats.Sample {
 
 // A run that goes on has the batches that are missing, at the places that they
 // would have had.
-func TestEarlier(t *testing.T) {
+func TestSkips(t *testing.T) {
 	var whole script
 	s := Schedule{Conditions: 3, Blocks: 8, Seed: 3}
 	s.run(t, &whole)

@@ -146,7 +146,7 @@ func Difference(there, here *Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return difference("", a, b), nil
+	return FirstDifference("", a, b), nil
 }
 
 // comparable is what tells one experiment from another.
@@ -167,8 +167,9 @@ func (s *Spec) comparable() (map[string]any, error) {
 	return out, json.Unmarshal(b, &out)
 }
 
-// difference names the first value in which two trees of JSON differ.
-func difference(path string, there, here any) string {
+// FirstDifference names the first value below path in which two trees of JSON
+// (map[string]any and its values) differ, with both; "" for none.
+func FirstDifference(path string, there, here any) string {
 	a, isA := there.(map[string]any)
 	b, isB := here.(map[string]any)
 	if (isA || there == nil) && (isB || here == nil) { // an empty section is left out
@@ -180,7 +181,7 @@ func difference(path string, there, here any) string {
 		}
 		slices.Sort(keys)
 		for _, k := range keys {
-			if d := difference(strings.TrimPrefix(path+"."+k, "."), a[k], b[k]); d != "" {
+			if d := FirstDifference(strings.TrimPrefix(path+"."+k, "."), a[k], b[k]); d != "" {
 				return d
 			}
 		}

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/gate"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
 )
 
 // ErrStranger is matched by the error of a side that somebody who is not the other
 // side has connected to.
-var ErrStranger = errors.New("a stranger has connected to the data plane")
+var ErrStranger = fault.New(fault.Unavailable, "a stranger has connected to the data plane")
 
 // maxPeers bounds Config.Peers.
 const maxPeers = maxBind

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/kv"
 )
 
@@ -38,7 +38,7 @@ const (
 
 // ErrRefused is matched by the errors of a request that a side does not take,
 // whatever its host has.
-var ErrRefused = errors.New("refused")
+var ErrRefused = fault.New(fault.Usage, "refused")
 
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...))

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 )
 
 // ErrTransfer is matched by the error of a transfer that did not complete.
-var ErrTransfer = errors.New("transfer failed")
+var ErrTransfer = fault.New(fault.Unavailable, "transfer failed")
 
 // Pair is a local side and a peer, between which links are brought up. Several
 // pairs may share a local side. Its methods and those of its links are for one

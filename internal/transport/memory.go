@@ -54,11 +54,11 @@ func Fits(root host.Root, r MemoryRequest) error {
 	return fmt.Errorf("%w: %w; counted are %s; %s", ErrTooLarge, err, strings.Join(parts, ", "), hint)
 }
 
-// BufferBytes is how large a side's buffer must be for specs.
-func BufferBytes(specs []Spec) (uint64, error) {
+// BufferBytes is how large a side's buffer must be for moves.
+func BufferBytes(moves []Move) (uint64, error) {
 	n := uint64(0)
-	for _, s := range specs {
-		t, err := kv.New(s.KV)
+	for _, m := range moves {
+		t, err := kv.New(m.KV)
 		if err != nil {
 			return 0, err
 		}
@@ -70,8 +70,8 @@ func BufferBytes(specs []Spec) (uint64, error) {
 // Requests are what the sides of a run ask for: the initiator's own buffer, with
 // memcpy's sources beside it, and the target's. sameHost says that both take of
 // one host's memory.
-func Requests(local, peer MemoryRequest, specs []Spec, transports []Config, sameHost bool) (MemoryRequest, MemoryRequest, error) {
-	n, err := BufferBytes(specs)
+func Requests(local, peer MemoryRequest, moves []Move, transports []Config, sameHost bool) (MemoryRequest, MemoryRequest, error) {
+	n, err := BufferBytes(moves)
 	if err != nil {
 		return local, peer, err
 	}

@@ -93,14 +93,14 @@ func freePlans(ps []*loop.Plan) {
 
 // Extent is what a condition moves: its bytes, its descriptors before any
 // splitting, and the bytes of the longest.
-func Extent(s Spec) (bytes uint64, descriptors int, longest uint64, err error) {
-	t, err := kv.New(s.KV)
+func Extent(m Move) (bytes uint64, descriptors int, longest uint64, err error) {
+	t, err := kv.New(m.KV)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	if s.Pieces > 0 {
-		piece, err := pieceBytes(s.KV, s.Pieces)
-		return uint64(t.Bytes), s.Pieces, piece, err
+	if m.Pieces > 0 {
+		piece, err := pieceBytes(m.KV, m.Pieces)
+		return uint64(t.Bytes), m.Pieces, piece, err
 	}
 	for d := range t.All() {
 		longest = max(longest, d.Len)

@@ -12,6 +12,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
@@ -121,7 +122,7 @@ type (
 )
 
 // ErrTooLarge is matched by the errors of a buffer that a side refuses.
-var ErrTooLarge = errors.New("too large")
+var ErrTooLarge = fault.New(fault.Usage, "too large")
 
 // Side is one side of a run: its buffer, its open endpoints and its plans. It
 // implements [Peer]. Its methods are for one goroutine at a time; Close may

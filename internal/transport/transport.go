@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 )
 
@@ -61,9 +62,9 @@ var (
 	// ErrUnavailable: this host cannot run the provider (no device, no
 	// library, no permission). The text names the cause in the library's words
 	// and the next step.
-	ErrUnavailable = errors.New("transport unavailable")
+	ErrUnavailable = fault.New(fault.Unavailable, "transport unavailable")
 	// ErrUnsupported: the provider cannot do this operation or memory kind.
-	ErrUnsupported = errors.New("not supported by the transport")
+	ErrUnsupported = fault.New(fault.Unavailable, "not supported by the transport")
 	// ErrNotClosed: the library did not let go of an endpoint in time. Its
 	// memory must stay until the process ends.
 	ErrNotClosed = errors.New("not closed")

@@ -91,7 +91,11 @@ func (v *Percent) String() string {
 func (*Percent) Type() string { return "percent" }
 
 // NewSizeList returns a SizeList with a default, in bytes.
-func NewSizeList(bytes ...int64) *SizeList { return &SizeList{list{vals: bytes}} }
+func NewSizeList(bytes ...int64) *SizeList { return SizeListOf(&bytes) }
+
+// SizeListOf returns a SizeList that keeps its values, in bytes, in to, whose
+// values are the default.
+func SizeListOf(to *[]int64) *SizeList { return &SizeList{list{vals: to}} }
 
 // Set implements pflag.Value.
 func (v *SizeList) Set(s string) error { return v.set(s, ParseByteList) }
@@ -103,7 +107,11 @@ func (v *SizeList) String() string { return v.join(CompactBytes) }
 func (*SizeList) Type() string { return "sizes" }
 
 // NewTokenList returns a TokenList with a default.
-func NewTokenList(tokens ...int64) *TokenList { return &TokenList{list{vals: tokens}} }
+func NewTokenList(tokens ...int64) *TokenList { return TokenListOf(&tokens) }
+
+// TokenListOf returns a TokenList that keeps its values in to, whose values are
+// the default.
+func TokenListOf(to *[]int64) *TokenList { return &TokenList{list{vals: to}} }
 
 // Set implements pflag.Value.
 func (v *TokenList) Set(s string) error { return v.set(s, ParseTokenList) }
@@ -117,7 +125,7 @@ func (v *TokenList) String() string {
 func (*TokenList) Type() string { return "tokens" }
 
 // NewRateList returns a RateList with a default, in bit/s.
-func NewRateList(bitsPerSecond ...int64) *RateList { return &RateList{list{vals: bitsPerSecond}} }
+func NewRateList(bitsPerSecond ...int64) *RateList { return &RateList{list{vals: &bitsPerSecond}} }
 
 // Set implements pflag.Value.
 func (v *RateList) Set(s string) error { return v.set(s, ParseRateList) }
@@ -130,33 +138,41 @@ func (*RateList) Type() string { return "rates" }
 
 // list holds what the list flags share.
 type list struct {
-	vals  []int64
+	vals  *[]int64
 	given bool
 }
 
 // Values returns the values in the order given. The slice belongs to the flag.
-func (l *list) Values() []int64 { return l.vals }
+func (l *list) Values() []int64 {
+	if l.vals == nil {
+		return nil
+	}
+	return *l.vals
+}
 
 func (l *list) set(s string, parse func(string) ([]int64, error)) error {
 	v, err := parse(s)
 	if err != nil {
 		return err
 	}
+	if l.vals == nil {
+		l.vals = new([]int64)
+	}
 	if !l.given {
-		l.vals, l.given = nil, true
+		*l.vals, l.given = nil, true
 	}
 	for _, n := range v {
-		if slices.Contains(l.vals, n) {
+		if slices.Contains(*l.vals, n) {
 			return fmt.Errorf("%q repeats a value of an earlier use of this flag", s)
 		}
 	}
-	l.vals = append(l.vals, v...)
+	*l.vals = append(*l.vals, v...)
 	return nil
 }
 
 func (l *list) join(one func(int64) string) string {
-	parts := make([]string, len(l.vals))
-	for i, v := range l.vals {
+	parts := make([]string, len(l.Values()))
+	for i, v := range l.Values() {
 		parts[i] = one(v)
 	}
 	return strings.Join(parts, ",")

@@ -1,0 +1,517 @@
+// Package raw is the workload of raw transfers: a KV cache moved over one or more
+// transports between this side and a peer.
+package raw
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/fault"
+	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/peer"
+	"github.com/xferbench/xferbench/internal/spec"
+	"github.com/xferbench/xferbench/internal/transport"
+	"github.com/xferbench/xferbench/internal/units"
+)
+
+// Plan is what a spec means for transfers: the transports to open and the
+// conditions to measure over them, in the order of their IDs.
+type Plan struct {
+	spec       *spec.Spec
+	transports []transport.Config
+	labels     []string // of the transports, unique
+	cells      []cell
+	memory     transport.MemoryRequest
+	peerMemory transport.MemoryRequest
+	where      where
+}
+
+// cell is one condition.
+type cell struct {
+	transport int // indexes Plan.transports
+	move      transport.Move
+	ceiling   bool // others are compared to it
+}
+
+// where is how the peer is reached; all zero for a child on this host.
+type where struct {
+	ssh     *peer.SSH
+	address string
+	secret  peer.Secret
+}
+
+// NewPlan is the plan of a completed spec of workload raw or sweep. Its errors are
+// of kind Usage: nothing was started.
+func NewPlan(s *spec.Spec) (*Plan, error) {
+	p := &Plan{spec: s}
+	if err := check(s); err != nil {
+		return nil, err
+	}
+	var err error
+	r := s.Raw
+	if p.memory, err = memory(r.Memory[0]); err != nil {
+		return nil, err
+	}
+	p.peerMemory = p.memory
+	if len(r.PeerMemory) > 0 {
+		if p.peerMemory, err = memory(r.PeerMemory[0]); err != nil {
+			return nil, err
+		}
+	}
+	if p.where, err = reach(s.Hosts); err != nil {
+		return nil, err
+	}
+	var ops []loop.Op
+	for _, w := range r.Op {
+		op, err := loop.ParseOp(w)
+		if err != nil {
+			return nil, fault.Usagef("--op: %w", err)
+		}
+		// Named twice, as a size that is given twice, is one condition.
+		if !slices.Contains(ops, op) {
+			ops = append(ops, op)
+		}
+	}
+	moves, err := moves(s)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.cross(ops, moves)
+}
+
+// cross makes a transport of each provider and each combination of the factors
+// that need endpoints of their own, and its conditions.
+func (p *Plan) cross(ops []loop.Op, moves []transport.Move) error {
+	r, count := p.spec.Raw, map[string]int{}
+	for _, name := range p.providers() {
+		base := transport.Config{Bind: p.spec.Hosts.Bind, Ops: ops, Timeout: r.Timeout, Device: -1}
+		if p.memory.Kind.OnDevice() {
+			base.Device = p.memory.Device
+		}
+		var at string
+		if base.Provider, at, _ = strings.Cut(name, "@"); at != "" {
+			base.Bind = strings.Split(at, "+")
+		}
+		if slices.ContainsFunc(base.Bind, func(a string) bool { return net.ParseIP(a) == nil }) {
+			return fault.Usagef("--provider %q: after @ want IP addresses of this host, joined by +", name)
+		}
+		if strings.HasPrefix(base.Provider, "ucx:") {
+			// UCX_TLS is a list with commas; so is --provider.
+			base.Provider = strings.ReplaceAll(base.Provider, "+", ",")
+		}
+		if err := transport.CheckConfig(base); err != nil {
+			return fault.Usagef("--provider: %w", err)
+		}
+		added := !slices.Contains(r.Provider, name)
+		label := name
+		if count[name]++; count[name] > 1 {
+			// The same provider twice is an A/A comparison.
+			label = fmt.Sprintf("%s#%d", name, count[name])
+		}
+		variants := []variant{{config: base, suffix: ""}}
+		if added {
+			variants[0].config.Ops = []loop.Op{loop.Read}
+		}
+		for _, f := range factors(r) {
+			if f.of(base.Provider) && (!added || f.always) {
+				variants = vary(variants, f, added)
+			}
+		}
+		for _, v := range variants {
+			if err := transport.CheckConfig(v.config); err != nil {
+				return fault.Usagef("%w", err)
+			}
+			if err := checkPieces(v.config, moves); err != nil {
+				return err
+			}
+			p.labels = append(p.labels, label+v.suffix)
+			p.cells = append(p.cells, cells(len(p.transports), v.config.Ops, moves, added)...)
+			p.transports = append(p.transports, v.config)
+		}
+	}
+	return nil
+}
+
+// variant is one combination of a transport's factors.
+type variant struct {
+	config transport.Config
+	suffix string // tells its label from the others'
+}
+
+// factor is a setting of transports that a spec may give several values.
+type factor struct {
+	values []string // as the label has them
+	name   string   // in the label, "s" of "s=4"
+	of     func(provider string) bool
+	set    func(c *transport.Config, i int)
+	always bool // also of a ceiling that nobody asked for, with its first value
+}
+
+// vary crosses variants with a factor; the values that are there twice count once.
+func vary(in []variant, f factor, first bool) (out []variant) {
+	distinct := slices.Compact(slices.Sorted(slices.Values(f.values)))
+	for _, v := range in {
+		for i, word := range f.values {
+			if slices.Index(f.values, word) != i || first && i > 0 {
+				continue
+			}
+			n := v
+			n.config.Options = maps.Clone(v.config.Options)
+			f.set(&n.config, i)
+			if len(distinct) > 1 && !first {
+				n.suffix += fmt.Sprintf(" %s=%s", f.name, word)
+			}
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// factors are those of a transport, in the order of the label. One that was left
+// to the provider has no value.
+func factors(r *spec.RawWorkload) []factor {
+	any := func(string) bool { return true }
+	fabric := func(p string) bool { return api(p) == "libfabric" }
+	ucx := func(p string) bool { return api(p) == "ucx" }
+	numbers := func(name string, list []int, set func(*transport.Config, int)) factor {
+		f := factor{name: name, of: any, set: func(c *transport.Config, i int) { set(c, list[i]) }}
+		for _, n := range list {
+			f.values = append(f.values, fmt.Sprint(n))
+		}
+		return f
+	}
+	chunks := factor{name: "c", of: any, set: func(c *transport.Config, i int) { c.Chunk = uint64(r.Chunk[i]) }}
+	for _, n := range r.Chunk {
+		chunks.values = append(chunks.values, units.CompactBytes(n))
+	}
+	out := []factor{
+		numbers("s", r.Streams, func(c *transport.Config, n int) { c.Streams = n }),
+		numbers("d", r.Depth, func(c *transport.Config, n int) { c.Depth = n }),
+		chunks,
+		numbers("r", r.Rails, func(c *transport.Config, n int) { c.Rails = n }),
+		{name: "poll", values: r.Poll, of: any, always: true, set: func(c *transport.Config, i int) { c.Poll = polls[r.Poll[i]]() }},
+		{name: "lib", values: r.Libfabric, of: fabric, set: func(c *transport.Config, i int) { c.Library = r.Libfabric[i] }},
+		{name: "lib", values: r.Libucp, of: ucx, set: func(c *transport.Config, i int) { c.Library = r.Libucp[i] }},
+	}
+	settings := func(of func(string) bool, s spec.Settings, key func(string) string) {
+		for _, k := range slices.Sorted(maps.Keys(s)) {
+			out = append(out, factor{name: k, values: s[k], of: of, set: func(c *transport.Config, i int) {
+				if c.Options == nil {
+					c.Options = map[string]string{}
+				}
+				c.Options[key(k)] = s[k][i]
+			}})
+		}
+	}
+	settings(ucx, r.UCXConfig, func(k string) string { return strings.TrimPrefix(k, "UCX_") })
+	settings(fabric, r.Set, func(k string) string { return k })
+	for i := range out {
+		if len(out[i].values) == 0 {
+			out[i].of = func(string) bool { return false }
+		}
+	}
+	return out
+}
+
+// api is the library of a provider.
+func api(provider string) string {
+	switch name, _, _ := strings.Cut(provider, ":"); name {
+	case "ucx", "socket", "memcpy":
+		return name
+	}
+	return "libfabric"
+}
+
+// polls choose how to wait: a spinning poller on each side needs cores of its own,
+// and one more for everything else.
+var polls = map[string]func() loop.Poll{
+	"spin":  func() loop.Poll { return loop.Spin },
+	"yield": func() loop.Poll { return loop.Yield },
+	"auto": func() loop.Poll {
+		if runtime.NumCPU() >= 4 {
+			return loop.Spin
+		}
+		return loop.Yield
+	},
+}
+
+// ceilings are the rows that every other is compared to: one copy in memory,
+// and the kernel's TCP.
+var ceilings = []string{"memcpy", "socket"}
+
+// providers are the ones asked for and, first, the ceilings.
+func (p *Plan) providers() []string {
+	r := p.spec.Raw
+	if r.NoCeiling {
+		return r.Provider
+	}
+	var out []string
+	for _, c := range ceilings {
+		// The kernel's TCP cannot read or write device memory.
+		device := c == "socket" && (p.memory.Kind.OnDevice() || p.peerMemory.Kind.OnDevice())
+		if !device && !slices.Contains(r.Provider, c) {
+			out = append(out, c)
+		}
+	}
+	return append(out, r.Provider...)
+}
+
+// cells are the conditions of one transport. A ceiling that nobody asked for
+// runs each size once, in its best shape.
+func cells(t int, ops []loop.Op, moves []transport.Move, ceiling bool) (out []cell) {
+	seen := map[int64]bool{}
+	for _, op := range ops {
+		for _, m := range moves {
+			if ceiling {
+				k, err := kv.New(m.KV)
+				if err != nil || seen[k.Bytes] {
+					continue
+				}
+				seen[k.Bytes] = true
+				m.KV = kv.Request{Model: m.KV.Model, Bytes: k.Bytes, Shape: kv.Contiguous, TensorParallel: m.KV.TensorParallel}
+				m.Pieces = 0
+			}
+			m.Op = op
+			out = append(out, cell{transport: t, move: m, ceiling: ceiling})
+		}
+	}
+	return out
+}
+
+// checkPieces reports a --chunk or --descriptors that cuts a transfer into more
+// operations than a plan may have.
+func checkPieces(c transport.Config, moves []transport.Move) error {
+	for _, m := range moves {
+		t, err := kv.New(m.KV)
+		if err != nil {
+			return fault.Usagef("%w", err)
+		}
+		chunk := c.Chunk
+		if n := uint64(max(m.Pieces, 1)); chunk == 0 || uint64(t.Bytes)/n < chunk && n > 1 {
+			chunk = uint64(t.Bytes) / n
+		}
+		if _, err := transport.CheckPlan(t, max(c.Streams, 1)*max(c.Rails, 1), chunk); err != nil {
+			return fault.Usagef("%w", err)
+		}
+	}
+	return nil
+}
+
+// moves are the bytes to transfer and how they are cut, without their operation.
+func moves(s *spec.Spec) (out []transport.Move, err error) {
+	r := s.Raw
+	m, err := kv.Resolve(r.Model, r.DType)
+	if err != nil {
+		return nil, fault.Usagef("--model: %w", err)
+	}
+	layout, err := kv.ParseLayout(r.KVLayout)
+	if err != nil {
+		return nil, fault.Usagef("--kv-layout: %w", err)
+	}
+	shapes, err := kv.ParseShapes(strings.Join(r.Shape, ","))
+	if err != nil {
+		return nil, fault.Usagef("--shape: %w", err)
+	}
+	add := func(q kv.Request, pieces int) error {
+		q.Model, q.TensorParallel, q.Seed = m, r.TensorParallel, *s.Seed
+		t, err := kv.New(q)
+		if err != nil {
+			return fault.Usagef("%w", err)
+		}
+		if int64(pieces) > t.Bytes {
+			return fault.Usagef("--descriptors %d: more than the %d bytes", pieces, t.Bytes)
+		}
+		same := func(o transport.Move) bool {
+			u, err := kv.New(o.KV)
+			return err == nil && u.Bytes == t.Bytes && o.KV.Shape == q.Shape && u.BlockTokens == t.BlockTokens && o.Pieces == pieces
+		}
+		// Two sizes that round up to the same KV blocks are one condition.
+		if !slices.ContainsFunc(out, same) {
+			out = append(out, transport.Move{KV: q, Pieces: pieces, Reuse: r.Reuse})
+		}
+		return nil
+	}
+	size := func(tokens, bytes int64) error {
+		for _, n := range r.Descriptors {
+			if err := add(kv.Request{Tokens: tokens, Bytes: bytes, Shape: kv.Contiguous}, n); err != nil {
+				return err
+			}
+		}
+		if len(r.Descriptors) > 0 {
+			return nil
+		}
+		for _, b := range r.BlockTokens {
+			for _, sh := range shapes {
+				if err := add(kv.Request{Tokens: tokens, Bytes: bytes, BlockTokens: b, Layout: layout, Shape: sh}, 0); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	for _, b := range r.Size {
+		if err := size(0, b); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range r.Tokens {
+		if err := size(t, 0); err != nil {
+			return nil, err
+		}
+	}
+	if len(out) == 0 {
+		return nil, fault.Usagef("no size: give --size or --tokens")
+	}
+	return out, nil
+}
+
+// Cell is what tells one condition from another before it is run.
+type Cell struct {
+	Provider, Op, Shape string
+	Bytes               uint64
+	Block               int // tokens per KV block
+	Tokens              int64
+	Descriptors         int
+}
+
+// Cells are the conditions, in their order.
+func (p *Plan) Cells() []Cell {
+	out := make([]Cell, len(p.cells))
+	for i, c := range p.cells {
+		out[i] = Cell{Provider: p.labels[c.transport], Op: c.move.Op.String()}
+		if t, err := kv.New(c.move.KV); err == nil { // it was made before
+			out[i].Shape, out[i].Bytes, out[i].Block, out[i].Tokens = string(t.Shape), uint64(t.Bytes), t.BlockTokens, t.Tokens
+			out[i].Descriptors = max(t.Count(), c.move.Pieces)
+		}
+	}
+	return out
+}
+
+func (p *Plan) moves() []transport.Move {
+	out := make([]transport.Move, len(p.cells))
+	for i, c := range p.cells {
+		out[i] = c.move
+	}
+	return out
+}
+
+func memory(word string) (r transport.MemoryRequest, err error) {
+	kind, dev, has := strings.Cut(word, ":")
+	r.Kind = mem.Kind(kind)
+	if !slices.Contains(mem.Kinds(), r.Kind) {
+		return r, fault.Usagef("--memory %q: want one of %v, the CUDA kinds with :N for device N", word, mem.Kinds())
+	}
+	if has {
+		if r.Kind != mem.CUDA && r.Kind != mem.CUDAHost {
+			return r, fault.Usagef("--memory %q: only the CUDA kinds take a device", word)
+		}
+		if _, err := fmt.Sscanf(dev+"\n", "%d\n", &r.Device); err != nil || r.Device < 0 {
+			return r, fault.Usagef("--memory %q: %q is not a device number", word, dev)
+		}
+	}
+	return r, nil
+}
+
+func reach(h spec.Hosts) (w where, err error) {
+	if h.Peer == "" {
+		return w, nil
+	}
+	if strings.HasPrefix(h.Peer, "ssh://") {
+		s, err := peer.ParseSSH(h.Peer)
+		if err != nil {
+			return w, fault.Usagef("%w", err)
+		}
+		s.Program, s.Push, s.Command = h.PeerProgram, h.PushBinary, h.SSHCommand
+		return where{ssh: &s}, nil
+	}
+	var shared *peer.Secret
+	if h.SecretFile != "" {
+		f, err := peer.ReadSecret(h.SecretFile)
+		if err != nil {
+			return w, fault.Usagef("--secret-file: %w", err)
+		}
+		shared = &f
+	}
+	if w.address, w.secret, err = peer.ParseLine(h.Peer, shared); err != nil {
+		return w, fault.Usagef("%w", err)
+	}
+	return w, nil
+}
+
+// Bounds of a spec, far above what a run can use.
+const (
+	maxBlocks      = 1 << 20
+	maxDescriptors = 1 << 22
+)
+
+func check(s *spec.Spec) error {
+	r, d := s.Raw, s.Design
+	for name, ns := range map[string][]int{"streams": r.Streams, "depth": r.Depth, "rails": r.Rails, "iterations": {d.Iterations}} {
+		for _, n := range ns {
+			if n < 0 || n > 1<<16 {
+				return fault.Usagef("--%s %d: want a number from 1 to 65536, or 0 for the provider's best", name, n)
+			}
+		}
+	}
+	for _, n := range r.Descriptors {
+		if n < 1 || n > maxDescriptors {
+			return fault.Usagef("--descriptors %d: want 1 to %d", n, maxDescriptors)
+		}
+	}
+	for _, w := range r.Poll {
+		if polls[w] == nil {
+			return fault.Usagef("--poll %q: want auto, spin or yield", w)
+		}
+	}
+	for _, settings := range []spec.Settings{r.Set, r.UCXConfig} {
+		for k, v := range settings {
+			if k == "" || len(v) == 0 {
+				return fault.Usagef("setting %q: it needs a name and a value", k)
+			}
+		}
+	}
+	switch {
+	case len(r.Provider) == 0:
+		return fault.Usagef("--provider: name at least one; xferbench providers lists what this host can run")
+	case len(r.Op) == 0:
+		return fault.Usagef("--op: name at least one of read, write, send")
+	case len(r.Poll) == 0:
+		return fault.Usagef("--poll: want auto, spin or yield")
+	case len(r.Libfabric) > 1 || len(r.Libucp) > 1:
+		return fault.Usagef("--libfabric, --libucp: a process loads one build of a library: give one, and compare two records (xferbench compare A B)")
+	case len(r.Memory) != 1 || len(r.PeerMemory) > 1:
+		return fault.Usagef("--memory %s: name one kind of memory for each side", strings.Join(append(r.Memory, r.PeerMemory...), ","))
+	case slices.ContainsFunc(s.Hosts.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
+		return fault.Usagef("--bind %s: want IP addresses of this host", strings.Join(s.Hosts.Bind, ","))
+	case *d.Blocks < 1 || *d.Blocks > maxBlocks:
+		return fault.Usagef("--blocks %d: want 1 to %d", *d.Blocks, maxBlocks)
+	case *d.MinBlocks < 1 || *d.MinBlocks > *d.Blocks:
+		return fault.Usagef("--min-blocks %d: want 1 to --blocks (%d)", *d.MinBlocks, *d.Blocks)
+	case r.Timeout < transport.MinTimeout || r.Timeout > transport.MaxTimeout:
+		return fault.Usagef("--timeout %v: want 100ms to 1h", r.Timeout)
+	case d.Budget < 0:
+		return fault.Usagef("--budget %v: want 0 (no limit) or more", d.Budget)
+	case d.Launches < 1 || d.Launches > 1000:
+		return fault.Usagef("--launches %d: want 1 to 1000", d.Launches)
+	case d.UntilCI < 0 || d.UntilCI >= 1:
+		return fault.Usagef("--until-ci %v%%: want a percentage from 0%% (not used) to below 100%%", d.UntilCI*100)
+	case r.Reuse && !r.NoVerify:
+		return fault.Usagef("--reuse leaves nothing to check: give --no-verify too")
+	case r.Tune && slices.ContainsFunc([]int{len(r.Streams), len(r.Depth), len(r.Chunk)}, func(n int) bool { return n > 1 }):
+		return fault.Usagef("--tune chooses --streams, --depth and --chunk: give one number for what is to stay")
+	case r.Tune && d.Launches > 1:
+		return fault.Usagef("--tune does not go with --launches: tune once, then give the flags that it names")
+	}
+	for _, p := range r.Provider {
+		if p == "" || strings.ContainsAny(p, " \t\n#") {
+			return fault.Usagef("--provider: %q is not a provider", p)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package schedule
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/xferbench/xferbench/internal/fault"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
+	"github.com/xferbench/xferbench/internal/spec"
+	"github.com/xferbench/xferbench/internal/stats"
+)
+
+// Launch is what the process of one launch gets on its standard input, as JSON.
+type Launch struct {
+	// Spec is the whole experiment, with what gives access to a peer.
+	Spec json.RawMessage `json:"spec"`
+	// Number counts launches from 0.
+	Number    int    `json:"launch"`
+	Isolation string `json:"isolation,omitempty"` // of the record
+	// Earlier is what an earlier start of this launch measured, by condition.
+	Earlier map[int][]stats.Sample `json:"earlier,omitempty"`
+}
+
+// ReadLaunch reads what [Launches.Run] writes.
+func ReadLaunch(r io.Reader) (l Launch, s *spec.Spec, err error) {
+	if err := json.NewDecoder(r).Decode(&l); err != nil {
+		return l, nil, fault.Usagef("launch on standard input: %w", err)
+	}
+	if s, err = spec.Parse(l.Spec); err != nil {
+		return l, nil, fault.Usagef("launch on standard input: %w", err)
+	}
+	return l, s, nil
+}
+
+// Launches repeats a spec in processes of their own, one after another, and takes
+// their lines over: the launch is then the unit that was repeated. The first
+// launch's run and condition lines stand for all.
+type Launches struct {
+	Spec      *spec.Spec // completed
+	Isolation string
+	Resumed   *record.Record // nil: a new record
+	// Argv is the command that reads a [Launch] on its standard input and writes the
+	// lines of a record on its standard output.
+	Argv []string
+	// Write takes each line; its error ends the run.
+	Write func(record.Line) error
+	// Run completes a run line, which says what the launch was given, with what the
+	// user gave.
+	Run func(*record.Run)
+}
+
+// ErrLaunch is matched by the error of a launch that ended without a reason.
+var ErrLaunch = errors.New("the launched process failed")
+
+// Do runs the launches. Of failed data checks it is told at the end; any other
+// failure of a launch is the last of them.
+func (l *Launches) Do(ctx context.Context) error {
+	from := 0
+	if l.Resumed != nil {
+		// They run one after another: all but the last that is there are done.
+		for _, s := range l.Resumed.Samples {
+			from = max(from, s.Launch)
+		}
+		for _, q := range l.Resumed.Requests {
+			from = max(from, q.Launch)
+		}
+	}
+	var worst error
+	for i := from; i < l.Spec.Design.Launches; i++ {
+		one := Launch{Number: i, Isolation: l.Isolation, Earlier: Earlier(l.Resumed, i)}
+		var err error
+		if one.Spec, err = l.Spec.JSON(); err != nil {
+			return err
+		}
+		if l.whole(one.Earlier) {
+			continue
+		}
+		if len(one.Earlier) > 0 {
+			if err := l.Write(record.Event{Level: record.Warning, Message: fmt.Sprintf("launch %d was cut off and goes on in another process: its blocks are of two", i)}); err != nil {
+				return err
+			}
+		}
+		err = l.one(ctx, one, i == from)
+		if err != nil && fault.KindOf(err) != fault.Data {
+			return fmt.Errorf("launch %d: %w", i, err)
+		}
+		worst = errors.Join(worst, err)
+	}
+	return worst
+}
+
+// whole reports whether every condition has every block.
+func (l *Launches) whole(earlier map[int][]stats.Sample) bool {
+	if l.Resumed == nil || len(earlier) < len(l.Resumed.Conditions) || len(earlier) == 0 {
+		return false
+	}
+	for _, list := range earlier {
+		blocks := map[int]bool{}
+		for _, v := range list {
+			blocks[v.Block] = true
+		}
+		if len(blocks) < *l.Spec.Design.Blocks {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *Launches) one(ctx context.Context, one Launch, first bool) error {
+	stdin, err := json.Marshal(one)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
+	var words bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &words
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%w: %w", ErrLaunch, err)
+	}
+	// The first signal lets it close its peer in order; its own deadlines
+	// bound how long that takes.
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	end, rerr := l.adopt(bufio.NewReader(out), one.Number, first)
+	werr := cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case rerr != nil:
+		return rerr
+	case werr == nil:
+		return nil
+	case end != nil && end.ExitCode != 0:
+		return &fault.Error{Kind: fault.OfExitCode(end.ExitCode), Err: errors.New(end.Error)}
+	}
+	said, _, _ := strings.Cut(words.String(), "\ngoroutine ")
+	return fmt.Errorf("%w: it %w; its last words: %s", ErrLaunch, remote.Ending(werr, words.String()), strings.TrimSpace(said))
+}
+
+// adopt copies a launch's lines into this record. It returns the launch's end.
+func (l *Launches) adopt(r *bufio.Reader, launch int, first bool) (end *record.End, err error) {
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			return end, nil // its exit says whether that was all
+		}
+		decoded, err := record.Decode(line)
+		if err != nil {
+			return end, fmt.Errorf("%w: its output: %w", ErrLaunch, err)
+		}
+		switch d := decoded.(type) {
+		case nil, record.Summary, record.Comparison:
+			continue // of one launch alone
+		case record.End:
+			end = &d
+			continue
+		case record.Run:
+			if !first {
+				continue
+			}
+			l.Run(&d)
+			decoded = d
+		case record.Condition:
+			if !first {
+				continue
+			}
+		case record.Sample:
+			d.Launch = launch
+			decoded = d
+		case record.Request:
+			d.Launch = launch
+			decoded = d
+		}
+		if err := l.Write(decoded); err != nil {
+			return end, err
+		}
+	}
+}
