@@ -6,8 +6,9 @@ package record
 type Request struct {
 	Condition int    `json:"condition"`
 	Arm       string `json:"arm"`
-	Mode      string `json:"mode"` // unified, disaggregated
-	Path      string `json:"path"` // unified, two-leg, proxy, direct
+	Mode      string `json:"mode"`             // unified, disaggregated
+	Path      string `json:"path"`             // unified, two-leg, proxy, direct
+	Launch    int    `json:"launch,omitempty"` // fresh processes; counts from 0
 	Block     int    `json:"block"`
 	Order     int    `json:"order"`     // the condition's place within its block
 	Iteration int    `json:"iteration"` // within the condition, from 0
