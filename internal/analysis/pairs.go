@@ -27,10 +27,15 @@ func (p Pair) Faster() (fast, slow *Row, ratio float64, ci *stats.Interval) {
 	if v.Ratio >= 1 {
 		return p.A, p.B, v.Ratio, v.Interval
 	}
-	if v.Interval != nil {
-		ci = &stats.Interval{Lo: 1 / v.Interval.Hi, Hi: 1 / v.Interval.Lo, Level: v.Interval.Level}
+	return p.B, p.A, 1 / v.Ratio, turned(v.Interval)
+}
+
+// turned is the interval of 1 over what iv is of; nil of nil.
+func turned(iv *stats.Interval) *stats.Interval {
+	if iv == nil {
+		return nil
 	}
-	return p.B, p.A, 1 / v.Ratio, ci
+	return &stats.Interval{Lo: 1 / iv.Hi, Hi: 1 / iv.Lo, Level: iv.Level}
 }
 
 // Warnings are those of the verdict that the verdict's own line does not tell.
@@ -185,9 +190,10 @@ func Summaries(a *Analysis) []record.Summary {
 		if r.N == 0 {
 			continue
 		}
+		failed := r.Failed
 		s := record.Summary{
 			Condition: r.ID, N: r.N, Blocks: r.Blocks, Bytes: r.Bytes, SumBytes: r.SumBytes, CPUNs: r.CPUNs, PeerCPUNs: r.PeerCPUNs,
-			Failed: r.Failed, SteadyState: r.Steady.Class.String(), Simulated: r.Emulated,
+			Failed: &failed, SteadyState: r.Steady.Class.String(), Simulated: r.Emulated,
 		}
 		if r.Valid() {
 			s.MedianNs, s.MinNs, s.MaxNs, s.PostNs, s.SumTotalNs = round(r.MedianNs), round(r.MinNs), round(r.MaxNs), round(r.PostNs), r.SumNs
@@ -208,32 +214,42 @@ func Summaries(a *Analysis) []record.Summary {
 func Comparisons(a *Analysis) []record.Comparison {
 	var out []record.Comparison
 	for _, p := range slices.Concat(a.Pairs, a.Brackets) {
-		v := p.Verdict
-		c := record.Comparison{A: p.A.ID, B: p.B.ID, Interleaved: true, Verdict: p.Outcome(), Reason: p.Refused}
-		if p.Refused == "" {
-			c.N, c.P, c.PHolm = v.NA, finite(v.P), finite(v.PAdjusted)
-			c.Ratio, c.Detectable = finite(v.Ratio), finite(v.MDE)
-			if v.Interval != nil {
-				c.RatioLo, c.RatioHi = finite(v.Interval.Lo), finite(v.Interval.Hi)
-			}
-			if v.Kind == stats.TooFew {
-				c.Reason = fmt.Sprintf("%d units, %d are needed", min(v.NA, v.NB), v.Need)
-			}
+		if p.Refused != "" {
+			out = append(out, record.Comparison{A: p.A.ID, B: p.B.ID, Interleaved: true, Verdict: p.Outcome(), Reason: p.Refused})
+			continue
 		}
-		out = append(out, c)
+		out = append(out, comparisonLine(p.A.ID, p.B.ID, p.Verdict))
 	}
 	return out
+}
+
+// comparisonLine is a verdict on two conditions of one run.
+func comparisonLine(a, b int, v stats.Verdict) record.Comparison {
+	c := record.Comparison{A: a, B: b, Interleaved: true, Verdict: outcome(v), N: v.NA, P: finite(v.P), PHolm: finite(v.PAdjusted),
+		Ratio: finite(v.Ratio), Detectable: finite(v.MDE)}
+	if v.Interval != nil {
+		c.RatioLo, c.RatioHi = finite(v.Interval.Lo), finite(v.Interval.Hi)
+	}
+	if v.Kind == stats.TooFew {
+		c.Reason = fmt.Sprintf("%d units, %d are needed", min(v.NA, v.NB), v.Need)
+	}
+	return c
 }
 
 // Outcome is the verdict in the words of the record: different, no-difference,
 // too-few, refused.
 func (p Pair) Outcome() string {
-	switch {
-	case p.Refused != "":
+	if p.Refused != "" {
 		return "refused"
-	case p.Verdict.Kind == stats.Different:
+	}
+	return outcome(p.Verdict)
+}
+
+func outcome(v stats.Verdict) string {
+	switch v.Kind {
+	case stats.Different:
 		return "different"
-	case p.Verdict.Kind == stats.NoDifference:
+	case stats.NoDifference:
 		return "no-difference"
 	}
 	return "too-few"

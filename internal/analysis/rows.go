@@ -115,11 +115,11 @@ func (r *Row) figure() error {
 		r.PeerCPUNs += s.PeerCPUNs
 		r.EAgain += s.EAgain
 	}
-	blocks, err := stats.BlockMedians(ss)
+	blocks, us, err := independent(ss)
 	if err != nil {
 		return err
 	}
-	r.Blocks, r.Units, r.Launches = len(blocks), blocks, 1
+	r.Blocks, r.Units, r.Launches = len(blocks), us, 1
 	r.Iters = blocks[0].N
 	for _, b := range blocks {
 		if b.N != r.Iters {
@@ -128,9 +128,6 @@ func (r *Row) figure() error {
 		}
 	}
 	if first, last := blocks[0].Key.Launch, blocks[len(blocks)-1].Key.Launch; first != last {
-		if r.Units, err = stats.LaunchMedians(ss); err != nil {
-			return err
-		}
 		r.Launches = len(r.Units)
 	}
 	sum, err := stats.Summarize(stats.Values(r.Units), Level)

@@ -10,9 +10,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
+	"github.com/xferbench/xferbench/internal/report"
 	"github.com/xferbench/xferbench/internal/ttft"
 	"github.com/xferbench/xferbench/internal/ttft/session"
 	"github.com/xferbench/xferbench/internal/units"
@@ -33,7 +35,7 @@ type ttftFlags struct {
 }
 
 func newTTFTCommand() *cobra.Command {
-	f := &ttftFlags{tokens: units.NewTokenList(1000), maxInvalid: ttft.MaxInvalid}
+	f := &ttftFlags{tokens: units.NewTokenList(1000), maxInvalid: session.MaxInvalid}
 	cmd := &cobra.Command{
 		Use:   "ttft",
 		Short: "Measure time to first token end to end, with proof that the KV moved",
@@ -179,14 +181,14 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 		ctx, stop = untilUnread(cmd)
 		defer stop()
 	}
-	res, err := session.Run(ctx, f.o, out)
+	rec, err := session.Run(ctx, f.o, out)
 	bar.clear()
-	if res != nil && f.json == "" {
-		_, perr := fmt.Fprintf(cmd.OutOrStdout(), "# xferbench ttft, seed %d%s\n", f.o.Run.Seed, recordNote(w))
-		if perr == nil {
-			perr = res.Text(cmd.OutOrStdout())
+	if f.json == "" && rec != nil && len(rec.Conditions) > 0 {
+		a, aerr := analysis.OfRequests(rec)
+		if aerr == nil {
+			aerr = report.TTFTText(cmd.OutOrStdout(), a, report.Options{Color: color(cmd.OutOrStdout())})
 		}
-		err = errors.Join(err, perr)
+		err = errors.Join(err, aerr)
 	}
 	if w != nil {
 		err = errors.Join(err, w.Close())
@@ -199,13 +201,6 @@ func (f *ttftFlags) run(cmd *cobra.Command) error {
 		code = 130
 	}
 	return &fault.Error{Kind: fault.OfExitCode(code), Err: err}
-}
-
-func recordNote(w *record.Writer) string {
-	if w == nil {
-		return ", no record"
-	}
-	return ", record " + w.Path()
 }
 
 func (p *progress) ttft(x ttft.Progress) {

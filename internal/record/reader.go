@@ -114,9 +114,8 @@ func readAll(r io.Reader) ([]*Record, error) {
 // none of all, and nil for any other line.
 func another(line []byte, all []*Record) *Record {
 	var run struct {
-		Type string   `json:"type"`
-		ID   string   `json:"id"`
-		Argv []string `json:"argv"`
+		Type string `json:"type"`
+		Run
 	}
 	if len(all) == 0 || !bytes.Contains(line, []byte(`"run"`)) || json.Unmarshal(line, &run) != nil || run.Type != "run" {
 		return nil
@@ -126,8 +125,8 @@ func another(line []byte, all []*Record) *Record {
 			return rec
 		}
 	}
-	if slices.Contains(run.Argv, "--resume") {
-		return all[len(all)-1] // builds before 2026-12 gave each start an ID of its own
+	if last := all[len(all)-1]; goesOn(run.Run, last.Run.ID) {
+		return last
 	}
 	return &Record{}
 }
@@ -148,75 +147,117 @@ func readLine(br *bufio.Reader) ([]byte, error) {
 	}
 }
 
+// add parses a line and appends it.
 func (r *Record) add(line []byte) error {
 	first := r.Run.Schema == 0
-	var head struct {
-		Type   string `json:"type"`
-		Schema int    `json:"schema"`
+	l, err := Parse(line)
+	if err != nil && first {
+		return fmt.Errorf("%w: this is not a record of xferbench", err)
 	}
-	if err := json.Unmarshal(line, &head); err != nil {
-		if first {
-			return fmt.Errorf("%w: this is not a record of xferbench", err)
-		}
+	if err != nil || l == nil && !first {
 		return err
 	}
-	if first && head.Type != "run" {
-		return fmt.Errorf("type %q where the run line should be: this is not a record of xferbench", head.Type)
-	}
-	switch head.Type {
-	case "run":
-		if head.Schema < 1 || head.Schema > Schema {
-			return fmt.Errorf("schema %d, this build reads 1 to %d: use a newer xferbench", head.Schema, Schema)
-		}
-		if !first {
-			// A resumed sweep appends a run line; the first one stays.
-			return nil
-		}
-		if err := json.Unmarshal(line, &r.Run); err != nil {
+	if run, is := l.(Run); !is && first {
+		return errNoRun
+	} else if is {
+		if err := readable(run); err != nil {
 			return err
 		}
-		r.Run.Host.memlock()
-		r.Run.Peer.memlock()
-		return nil
-	case "condition":
-		return into(line, &r.Conditions)
-	case "cold":
-		return into(line, &r.Colds)
-	case "sample":
-		return into(line, &r.Samples)
-	case "path":
-		return into(line, &r.Paths)
-	case "summary":
-		return into(line, &r.Summaries)
-	case "comparison":
-		c, err := comparison(line)
-		if err != nil {
-			return err
-		}
-		r.Comparisons = append(r.Comparisons, c)
-		return nil
-	case "event":
-		return into(line, &r.Events)
-	case "tune":
-		return into(line, &r.Tunes)
-	case "request":
-		return into(line, &r.Requests)
-	case "end":
-		r.End = new(End)
-		return json.Unmarshal(line, r.End)
-	case "":
-		return errors.New("no type")
 	}
-	// A type that a later version added.
+	return r.Add(l)
+}
+
+var errNoRun = errors.New("another line where the run line should be: this is not a record of xferbench")
+
+// goesOn reports whether a run line continues the run with the ID id: builds
+// before 2026-12 gave each start of a resumed sweep an ID of its own.
+func goesOn(run Run, id string) bool { return run.ID == id || slices.Contains(run.Argv, "--resume") }
+
+// readable says whether this build knows a run's schema.
+func readable(run Run) error {
+	if run.Schema < 1 || run.Schema > Schema {
+		return fmt.Errorf("schema %d, this build reads 1 to %d: use a newer xferbench", run.Schema, Schema)
+	}
 	return nil
 }
 
-func into[T any](line []byte, list *[]T) error {
+// Parse is the line that stands in a record as text; nil for a type that a later
+// version added.
+func Parse(line []byte) (Line, error) {
+	var head struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(line, &head); err != nil {
+		return nil, err
+	}
+	switch head.Type {
+	case "run":
+		return run(line)
+	case "condition":
+		return as[Condition](line)
+	case "cold":
+		return as[Cold](line)
+	case "sample":
+		return as[Sample](line)
+	case "path":
+		return as[Path](line)
+	case "summary":
+		return as[Summary](line)
+	case "comparison":
+		return comparison(line)
+	case "event":
+		return as[Event](line)
+	case "tune":
+		return as[Tune](line)
+	case "request":
+		return as[Request](line)
+	case "end":
+		return as[End](line)
+	case "":
+		return nil, errors.New("no type")
+	}
+	return nil, nil
+}
+
+func as[T Line](line []byte) (Line, error) {
 	var v T
 	if err := json.Unmarshal(line, &v); err != nil {
-		return err
+		return nil, err
 	}
-	*list = append(*list, v)
+	return v, nil
+}
+
+// Add appends a line, as Read does with one of the file. The run line of a
+// resumed sweep is not the first: that one stays.
+func (r *Record) Add(l Line) error {
+	switch l := l.(type) {
+	case Run:
+		if r.Run.Schema == 0 {
+			r.Run = l
+		}
+	case Condition:
+		r.Conditions = append(r.Conditions, l)
+	case Cold:
+		r.Colds = append(r.Colds, l)
+	case Sample:
+		r.Samples = append(r.Samples, l)
+	case Path:
+		r.Paths = append(r.Paths, l)
+	case Summary:
+		r.Summaries = append(r.Summaries, l)
+	case Comparison:
+		r.Comparisons = append(r.Comparisons, l)
+	case Event:
+		r.Events = append(r.Events, l)
+	case Tune:
+		r.Tunes = append(r.Tunes, l)
+	case Request:
+		r.Requests = append(r.Requests, l)
+	case End:
+		r.End = &l
+	default:
+		return fmt.Errorf("record: a line of type %T", l)
+	}
 	return nil
 }
 
@@ -261,13 +302,4 @@ func Last() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no record in %s yet: run xferbench first, or name a file", dir)
-}
-
-// Add appends a line to a record in memory, as Read would from the file.
-func (r *Record) Add(l Line) error {
-	b, err := Marshal(l)
-	if err != nil {
-		return err
-	}
-	return r.add(b)
 }

@@ -5,9 +5,20 @@ import (
 	"math"
 )
 
+// run reads a run line.
+func run(line []byte) (Line, error) {
+	var r Run
+	if err := json.Unmarshal(line, &r); err != nil {
+		return nil, err
+	}
+	r.Host.memlock()
+	r.Peer.memlock()
+	return r, nil
+}
+
 // comparison reads a comparison line. Early records of schema 1 have the time of
 // A over that of B, and 0 where they do not know.
-func comparison(line []byte) (Comparison, error) {
+func comparison(line []byte) (Line, error) {
 	v := struct {
 		*Comparison
 		Ratio float64 `json:"ratio"`
@@ -15,7 +26,7 @@ func comparison(line []byte) (Comparison, error) {
 		Hi    float64 `json:"ratio_hi"`
 	}{Comparison: new(Comparison)}
 	if err := json.Unmarshal(line, &v); err != nil {
-		return Comparison{}, err
+		return nil, err
 	}
 	c := v.Comparison
 	if v.Ratio == 0 {

@@ -248,27 +248,43 @@ type Counter struct {
 	Delta  uint64 `json:"delta"`
 }
 
-// Summary is one condition's figures; reports compute their own from samples,
-// and this line serves other readers. Rates are not stored: bytes over time.
+// Summary is one condition's figures; reports compute their own from samples and
+// requests, and this line serves other readers. Times are of the transfer, or of
+// the TTFT for an end-to-end condition. Rates are not stored: bytes over time.
+// What is not known, or not measured by that kind of run, is absent.
 type Summary struct {
-	Condition   int    `json:"condition"`
-	N           int    `json:"n"`
-	Blocks      int    `json:"blocks"`
-	Bytes       uint64 `json:"bytes"`
-	MedianNs    int64  `json:"median_ns"`
-	MinNs       int64  `json:"min_ns"`
-	MaxNs       int64  `json:"max_ns"`
-	P95Ns       int64  `json:"p95_ns,omitempty"` // with enough samples for it
-	MedianLoNs  int64  `json:"median_lo_ns,omitempty"`
-	MedianHiNs  int64  `json:"median_hi_ns,omitempty"`
-	PostNs      int64  `json:"post_median_ns"`
-	SumBytes    uint64 `json:"sum_bytes"`
-	SumTotalNs  int64  `json:"sum_total_ns"`
-	CPUNs       int64  `json:"sum_cpu_ns"`
-	PeerCPUNs   int64  `json:"sum_peer_cpu_ns"`
-	Failed      int    `json:"failed_checks"`
+	Condition int `json:"condition"`
+	// N counts the samples or valid requests behind the figures, in Blocks blocks.
+	N      int `json:"n"`
+	Blocks int `json:"blocks"`
+	// Bytes are those of a transfer; end to end, the median of what NIXL counted.
+	Bytes uint64 `json:"bytes,omitempty"`
+	// MedianNs is the median of block medians, MedianLoNs to MedianHiNs its 95 %
+	// interval. The other figures are over all samples or requests.
+	MedianNs   int64 `json:"median_ns,omitempty"`
+	MedianLoNs int64 `json:"median_lo_ns,omitempty"`
+	MedianHiNs int64 `json:"median_hi_ns,omitempty"`
+	MinNs      int64 `json:"min_ns,omitempty"`
+	MaxNs      int64 `json:"max_ns,omitempty"`
+	P95Ns      int64 `json:"p95_ns,omitempty"` // with enough samples for it
+	P99Ns      int64 `json:"p99_ns,omitempty"` // end to end only
+
+	// Of raw transfers.
+	PostNs      int64  `json:"post_median_ns,omitempty"`
+	SumBytes    uint64 `json:"sum_bytes,omitempty"`
+	SumTotalNs  int64  `json:"sum_total_ns,omitempty"`
+	CPUNs       int64  `json:"sum_cpu_ns,omitempty"`
+	PeerCPUNs   int64  `json:"sum_peer_cpu_ns,omitempty"`
+	Failed      *int   `json:"failed_checks,omitempty"`
 	SteadyState string `json:"steady_state,omitempty"`
-	Simulated   bool   `json:"simulated,omitempty"`
+
+	// Of requests: Invalid counts those that are in no figure, E2ENs and ITLNs are
+	// medians of the time to the last token and of that between tokens.
+	Invalid *int  `json:"invalid,omitempty"`
+	E2ENs   int64 `json:"e2e_median_ns,omitempty"`
+	ITLNs   int64 `json:"itl_median_ns,omitempty"`
+
+	Simulated bool `json:"simulated,omitempty"`
 }
 
 // Comparison is the verdict on two conditions; see package stats. What is not

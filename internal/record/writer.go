@@ -173,18 +173,23 @@ func (w *Writer) Path() string {
 
 // Write appends one line.
 func (w *Writer) Write(l Line) error {
+	b, err := Marshal(l)
+	if err != nil {
+		return err
+	}
+	_, closing := l.(End)
+	return w.append(b, closing)
+}
+
+// append writes a line's text; closing: it is the End.
+func (w *Writer) append(b []byte, closing bool) (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, closing := l.(End)
 	switch {
 	case w.ended:
 		return errors.New("record: a line after its end")
 	case w.err != nil && !closing:
 		return w.err
-	}
-	b, err := Marshal(l)
-	if err != nil {
-		return err
 	}
 	if !closing {
 		err = w.ensure(int64(len(b)))

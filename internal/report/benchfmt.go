@@ -29,8 +29,8 @@ func writeBenchfmt(b *bytes.Buffer, docs []Document) error {
 	for _, d := range docs {
 		run := &d.Record.Run
 		if d.TTFT != nil {
-			for _, r := range d.TTFT.rows {
-				for _, u := range r.units {
+			for _, r := range d.TTFT.Rows {
+				for _, u := range r.Units {
 					if err := write(run, ttftBenchName(r), u.N, seconds(u.Value)); err != nil {
 						return err
 					}

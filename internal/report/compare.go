@@ -12,6 +12,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 )
 
@@ -176,7 +177,7 @@ func runLine(a *analysis.Analysis) string {
 const caveat = "the records were not interleaved: what changed on the hosts or the network between them looks the same as a difference. To tell them apart, run both in one invocation"
 
 // compareColumns are a row a pair: medians of both, and B over A.
-func compareColumns(r *analysis.Runs, o CompareOptions) ([]column, []*analysis.Row, string) {
+func compareColumns(r *analysis.Runs, o CompareOptions) ([]table.Column, []*analysis.Row, string) {
 	var rows []*analysis.Row
 	for _, p := range r.Pairs {
 		rows = append(rows, p.A)
@@ -203,19 +204,19 @@ func compareColumns(r *analysis.Runs, o CompareOptions) ([]column, []*analysis.R
 		})
 	}
 	cols := append(naming(rows),
-		column{head: "A", cell: func(i int) string { return speedOr(r.Pairs[i].A, t) }},
-		column{head: "B", cell: func(i int) string { return speedOr(r.Pairs[i].B, t) }},
-		column{head: "B/A", cell: cell(func(p analysis.Pair) string { return rcell(p.Verdict.Ratio) })},
-		column{head: "ci_lo", cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
-		column{head: "ci_hi", cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
-		column{head: "p", cell: cell(func(p analysis.Pair) string { return pcell(p.Verdict.PAdjusted) })},
-		column{head: "n", cell: cell(func(p analysis.Pair) string { return fmt.Sprintf("%d+%d", p.Verdict.NA, p.Verdict.NB) })},
-		column{head: "seen", rank: 5, cell: cell(func(p analysis.Pair) string { return effect(p.Verdict.MDE) })},
-		column{head: "verdict", left: true, cell: func(i int) string { return brief(change(r.Pairs[i])) }},
+		table.Column{Head: "A", Cell: func(i int) string { return speedOr(r.Pairs[i].A, t) }},
+		table.Column{Head: "B", Cell: func(i int) string { return speedOr(r.Pairs[i].B, t) }},
+		table.Column{Head: "B/A", Cell: cell(func(p analysis.Pair) string { return rcell(p.Verdict.Ratio) })},
+		table.Column{Head: "ci_lo", Cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
+		table.Column{Head: "ci_hi", Cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
+		table.Column{Head: "p", Cell: cell(func(p analysis.Pair) string { return pcell(p.Verdict.PAdjusted) })},
+		table.Column{Head: "n", Cell: cell(func(p analysis.Pair) string { return fmt.Sprintf("%d+%d", p.Verdict.NA, p.Verdict.NB) })},
+		table.Column{Head: "seen", Rank: 5, Cell: cell(func(p analysis.Pair) string { return effect(p.Verdict.MDE) })},
+		table.Column{Head: "verdict", Left: true, Cell: func(i int) string { return brief(change(r.Pairs[i])) }},
 	)
 	notes := fmt.Sprintf("A, B: medians in %s; B/A: ratio of times, above 1 B is slower; n: %s of A and B; seen: the smallest difference that would have been found 8 times in 10", t.name, unitsWord(r.Pairs[0]))
 	if o.Threshold > 0 {
-		cols = append(cols, column{head: "limit", left: true, cell: func(i int) string { return word(against(r.Pairs[i], o.Threshold)) }})
+		cols = append(cols, table.Column{Head: "limit", Left: true, Cell: func(i int) string { return word(against(r.Pairs[i], o.Threshold)) }})
 		notes += fmt.Sprintf("; limit of %s: missed when the whole interval lies beyond it, held when none of it does", limit(o.Threshold))
 	}
 	if c := constants(rows); c != "" {
@@ -267,7 +268,7 @@ func compareText(b *bytes.Buffer, w io.Writer, r *analysis.Runs, o CompareOption
 	}
 	cols, rows, notes := compareColumns(r, o)
 	p.line("")
-	for i, l := range layout(cols, len(rows), p.width()) {
+	for i, l := range table.Layout(cols, len(rows), p.width()) {
 		switch {
 		case i == 0:
 			p.line(l, p.bold)

@@ -11,6 +11,7 @@ import (
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -188,13 +189,13 @@ func labels(rows []*analysis.Row) []string {
 func spreadTable(rows []*analysis.Row) *htmlTable {
 	s := timeScale(rows)
 	cols := append(naming(rows),
-		column{head: "n", cell: func(i int) string { return fmt.Sprint(rows[i].N) }},
-		column{head: "min", cell: func(i int) string { return s.time(rows[i].MinNs) }},
-		column{head: "median", cell: func(i int) string { return s.time(rows[i].MedianNs) }},
-		column{head: "max", cell: func(i int) string { return s.time(rows[i].MaxNs) }},
-		column{head: "steady state", left: true, cell: func(i int) string { return rows[i].Steady.Class.String() }},
+		table.Column{Head: "n", Cell: func(i int) string { return fmt.Sprint(rows[i].N) }},
+		table.Column{Head: "min", Cell: func(i int) string { return s.time(rows[i].MinNs) }},
+		table.Column{Head: "median", Cell: func(i int) string { return s.time(rows[i].MedianNs) }},
+		table.Column{Head: "max", Cell: func(i int) string { return s.time(rows[i].MaxNs) }},
+		table.Column{Head: "steady state", Left: true, Cell: func(i int) string { return rows[i].Steady.Class.String() }},
 	)
-	t := table("times in "+s.name, cols, len(rows), "")
+	t := htmlTableOf("times in "+s.name, cols, len(rows), "")
 	return &t
 }
 
@@ -477,17 +478,17 @@ func coldFigure(a *analysis.Analysis, id string) *htmlFigure {
 	cell := func(of func(c record.Cold) int64) func(int) string {
 		return func(i int) string { return nanos(float64(of(cold[i]))) }
 	}
-	t := table("One-time costs", []column{
-		{head: "provider", left: true, cell: func(i int) string { return cold[i].Provider }},
-		{head: "open", cell: cell(func(c record.Cold) int64 { return c.OpenNs })},
-		{head: "register", cell: cell(func(c record.Cold) int64 { return c.RegisterNs })},
-		{head: "registered", cell: func(i int) string { return shortBytes(int64(cold[i].RegisterBytes)) }},
-		{head: "connect", cell: cell(func(c record.Cold) int64 { return c.ConnectNs })},
-		{head: "first transfer", cell: cell(func(c record.Cold) int64 { return c.FirstNs })},
-		{head: "first bytes", cell: func(i int) string { return shortBytes(int64(cold[i].FirstBytes)) }},
-		{head: "peer open", cell: cell(func(c record.Cold) int64 { return c.PeerOpenNs })},
-		{head: "peer register", cell: cell(func(c record.Cold) int64 { return c.PeerRegisterNs })},
-		{head: "allocate", cell: cell(func(c record.Cold) int64 { return c.MemoryNs })},
+	t := htmlTableOf("One-time costs", []table.Column{
+		{Head: "provider", Left: true, Cell: func(i int) string { return cold[i].Provider }},
+		{Head: "open", Cell: cell(func(c record.Cold) int64 { return c.OpenNs })},
+		{Head: "register", Cell: cell(func(c record.Cold) int64 { return c.RegisterNs })},
+		{Head: "registered", Cell: func(i int) string { return shortBytes(int64(cold[i].RegisterBytes)) }},
+		{Head: "connect", Cell: cell(func(c record.Cold) int64 { return c.ConnectNs })},
+		{Head: "first transfer", Cell: cell(func(c record.Cold) int64 { return c.FirstNs })},
+		{Head: "first bytes", Cell: func(i int) string { return shortBytes(int64(cold[i].FirstBytes)) }},
+		{Head: "peer open", Cell: cell(func(c record.Cold) int64 { return c.PeerOpenNs })},
+		{Head: "peer register", Cell: cell(func(c record.Cold) int64 { return c.PeerRegisterNs })},
+		{Head: "allocate", Cell: cell(func(c record.Cold) int64 { return c.MemoryNs })},
 	}, len(cold), "")
 	f.Data = &t
 	f.SVG = plot.Bars(plot.Text{ID: id + "-c", Title: "Cold costs by provider", Desc: "Open, register, connect and first transfer, end to end: " + list(words) + ".", X: "time"},

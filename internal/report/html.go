@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -101,7 +102,7 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 			p.Runs = append(p.Runs, htmlRunOf(d.Raw, id))
 			continue
 		}
-		run, err := d.TTFT.html(id)
+		run, err := ttftHTML(d.TTFT, id)
 		if err != nil {
 			return err
 		}
@@ -157,7 +158,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	rows := ordered(a)
 	if len(rows) > 0 {
 		cols, notes := speedColumns(rows, true)
-		h.Results = table("Results", cols, len(rows), notes)
+		h.Results = htmlTableOf("Results", cols, len(rows), notes)
 		markRows(&h.Results, rows, len(naming(rows)))
 	}
 	h.Figures = figures(a, id)
@@ -166,7 +167,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	h.Cold = coldFigure(a, id)
 	if rs := counted(rows); len(rs) > 0 {
 		cols, notes := pathColumns(rs)
-		t := table("Payload against what the NICs counted", cols, len(rs), notes)
+		t := htmlTableOf("Payload against what the NICs counted", cols, len(rs), notes)
 		h.Path = &t
 	}
 	for _, f := range fs[1:] {
@@ -205,15 +206,15 @@ func summary(a *analysis.Analysis) []string {
 	return out
 }
 
-func table(caption string, cols []column, n int, notes string) htmlTable {
+func htmlTableOf(caption string, cols []table.Column, n int, notes string) htmlTable {
 	t := htmlTable{Caption: caption, Notes: notes}
 	for _, c := range cols {
-		t.Head = append(t.Head, htmlCell{Text: c.head, Left: c.left})
+		t.Head = append(t.Head, htmlCell{Text: c.Head, Left: c.Left})
 	}
 	for i := range n {
 		var r htmlRow
 		for _, c := range cols {
-			r.Cells = append(r.Cells, htmlCell{Text: c.cell(i), Left: c.left})
+			r.Cells = append(r.Cells, htmlCell{Text: c.Cell(i), Left: c.Left})
 		}
 		t.Rows = append(t.Rows, r)
 	}
@@ -343,12 +344,12 @@ func transportFacts(t record.Transport) []htmlFact {
 func dataTable(rows []*analysis.Row) *htmlTable {
 	s := timeScale(rows)
 	cols := append(naming(rows),
-		column{head: "median", cell: figure(rows, func(r *analysis.Row) string { return s.time(r.MedianNs) })},
-		column{head: "ci_lo", cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, false) })},
-		column{head: "ci_hi", cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, true) })},
-		column{head: "GB/s", cell: figure(rows, func(r *analysis.Row) string { return units.Digits(r.Rate/1e9, 3) })},
+		table.Column{Head: "median", Cell: figure(rows, func(r *analysis.Row) string { return s.time(r.MedianNs) })},
+		table.Column{Head: "ci_lo", Cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, false) })},
+		table.Column{Head: "ci_hi", Cell: figure(rows, func(r *analysis.Row) string { return ciEnd(s, r.CI, true) })},
+		table.Column{Head: "GB/s", Cell: figure(rows, func(r *analysis.Row) string { return units.Digits(r.Rate/1e9, 3) })},
 	)
-	t := table("times in "+s.name, cols, len(rows), "")
+	t := htmlTableOf("times in "+s.name, cols, len(rows), "")
 	return &t
 }
 

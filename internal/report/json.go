@@ -172,7 +172,7 @@ func writeJSON(b *bytes.Buffer, docs []Document) error {
 		if d.Raw != nil {
 			out.Reports = append(out.Reports, toJSON(d.Raw))
 		} else {
-			out.Reports = append(out.Reports, d.TTFT.json())
+			out.Reports = append(out.Reports, ttftJSON(d.TTFT))
 		}
 	}
 	e := json.NewEncoder(b)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -89,13 +90,13 @@ func advice(a *analysis.Analysis) []string {
 
 // markdownTable writes columns; instead gives words that stand in place of all
 // cells from column from on, "" for none.
-func markdownTable(b *bytes.Buffer, cols []column, n int, instead func(int) string, from int) {
+func markdownTable(b *bytes.Buffer, cols []table.Column, n int, instead func(int) string, from int) {
 	for _, c := range cols {
-		fmt.Fprintf(b, "| %s ", escape(c.head))
+		fmt.Fprintf(b, "| %s ", escape(c.Head))
 	}
 	b.WriteString("|\n")
 	for _, c := range cols {
-		if c.left {
+		if c.Left {
 			b.WriteString("|:--")
 		} else {
 			b.WriteString("|--:")
@@ -108,7 +109,7 @@ func markdownTable(b *bytes.Buffer, cols []column, n int, instead func(int) stri
 			words = instead(i)
 		}
 		for j, c := range cols {
-			s := c.cell(i)
+			s := c.Cell(i)
 			switch {
 			case words != "" && j == from:
 				s = words

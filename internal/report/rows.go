@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -61,8 +62,8 @@ func word(s string) string {
 
 // naming are the columns that say what a row is: those that all runs have and
 // those that vary within this one.
-func naming(rows []*analysis.Row) []column {
-	var out []column
+func naming(rows []*analysis.Row) []table.Column {
+	var out []table.Column
 	for i, f := range factors() {
 		constant := true
 		perProvider := map[string]string{}
@@ -92,13 +93,13 @@ func naming(rows []*analysis.Row) []column {
 		if constant && !f.always {
 			continue
 		}
-		c := column{head: f.head, left: f.left, cell: func(i int) string { return f.cell(rows[i]) }}
+		c := table.Column{Head: f.head, Left: f.left, Cell: func(i int) string { return f.cell(rows[i]) }}
 		if constant {
-			c.rank = f.rank
+			c.Rank = f.rank
 		}
 		if f.head == "shape" && !constant {
-			c.rank = 2
-			c.short = func(i int) string { return shortShape(rows[i].Shape) }
+			c.Rank = 2
+			c.Short = func(i int) string { return shortShape(rows[i].Shape) }
 		}
 		out = append(out, c)
 	}

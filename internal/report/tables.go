@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -21,7 +22,7 @@ func figure(rows []*analysis.Row, f func(r *analysis.Row) string) func(int) stri
 
 // speedColumns are the columns of the main table and what its words mean. The
 // wide table has all that is known of a row.
-func speedColumns(rows []*analysis.Row, wide bool) ([]column, string) {
+func speedColumns(rows []*analysis.Row, wide bool) ([]table.Column, string) {
 	t := timeScale(rows)
 	val := func(f func(r *analysis.Row) string) func(int) string { return figure(rows, f) }
 	ci := func(f func(iv *stats.Interval) float64) func(int) string {
@@ -32,16 +33,16 @@ func speedColumns(rows []*analysis.Row, wide bool) ([]column, string) {
 			return t.time(f(r.CI))
 		})
 	}
-	p95 := column{head: "p95", rank: 5, cell: val(func(r *analysis.Row) string { return t.time(r.P95.Value) })}
-	longest := column{head: "max", rank: 5, cell: val(func(r *analysis.Row) string { return t.time(r.MaxNs) })}
+	p95 := table.Column{Head: "p95", Rank: 5, Cell: val(func(r *analysis.Row) string { return t.time(r.P95.Value) })}
+	longest := table.Column{Head: "max", Rank: 5, Cell: val(func(r *analysis.Row) string { return t.time(r.MaxNs) })}
 	cols := append(naming(rows),
-		column{head: "n", cell: func(i int) string { return count(rows[i]) }},
-		column{head: "median", cell: val(func(r *analysis.Row) string { return t.time(r.MedianNs) })},
-		column{head: "ci_lo", cell: ci(func(iv *stats.Interval) float64 { return iv.Lo })},
-		column{head: "ci_hi", cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
+		table.Column{Head: "n", Cell: func(i int) string { return count(rows[i]) }},
+		table.Column{Head: "median", Cell: val(func(r *analysis.Row) string { return t.time(r.MedianNs) })},
+		table.Column{Head: "ci_lo", Cell: ci(func(iv *stats.Interval) float64 { return iv.Lo })},
+		table.Column{Head: "ci_hi", Cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
 	)
 	if wide {
-		cols = append(cols, column{head: "min", cell: val(func(r *analysis.Row) string { return t.time(r.MinNs) })})
+		cols = append(cols, table.Column{Head: "min", Cell: val(func(r *analysis.Row) string { return t.time(r.MinNs) })})
 	}
 	if allP95(rows) {
 		cols = append(cols, p95)
@@ -50,19 +51,19 @@ func speedColumns(rows []*analysis.Row, wide bool) ([]column, string) {
 		cols = append(cols, longest)
 	}
 	cols = append(cols,
-		column{head: "GB/s", cell: val(func(r *analysis.Row) string { return units.Digits(r.Rate/1e9, 3) })},
-		column{head: "Gbit/s", rank: 6, cell: val(func(r *analysis.Row) string { return units.Digits(r.Rate*8/1e9, 3) })},
+		table.Column{Head: "GB/s", Cell: val(func(r *analysis.Row) string { return units.Digits(r.Rate/1e9, 3) })},
+		table.Column{Head: "Gbit/s", Rank: 6, Cell: val(func(r *analysis.Row) string { return units.Digits(r.Rate*8/1e9, 3) })},
 	)
 	bound, legend := boundColumn(rows)
-	if bound.head != "" {
+	if bound.Head != "" {
 		cols = append(cols, bound)
 	}
 	if wide {
 		cols = append(cols, costColumns(rows)...)
 	}
-	cols = append(cols, column{head: "check", left: true, cell: func(i int) string { return rows[i].Check() }})
+	cols = append(cols, table.Column{Head: "check", Left: true, Cell: func(i int) string { return rows[i].Check() }})
 	if slices.ContainsFunc(rows, emulatedRMA) {
-		cols = append(cols, column{head: "rma", left: true, cell: func(i int) string {
+		cols = append(cols, table.Column{Head: "rma", Left: true, Cell: func(i int) string {
 			if emulatedRMA(rows[i]) {
 				return "emulated"
 			}
@@ -103,7 +104,7 @@ func allP95(rows []*analysis.Row) bool {
 
 // boundColumn is the share of the ceiling; its head says which when all rows
 // have the same kind.
-func boundColumn(rows []*analysis.Row) (column, string) {
+func boundColumn(rows []*analysis.Row) (table.Column, string) {
 	var kinds []string
 	for _, r := range rows {
 		if r.Bound != nil {
@@ -112,9 +113,9 @@ func boundColumn(rows []*analysis.Row) (column, string) {
 	}
 	kinds = unique(kinds)
 	if len(kinds) == 0 {
-		return column{}, ""
+		return table.Column{}, ""
 	}
-	c := column{head: "%" + kinds[0], cell: func(i int) string {
+	c := table.Column{Head: "%" + kinds[0], Cell: func(i int) string {
 		b := rows[i].Bound
 		if b == nil {
 			return "-"
@@ -127,14 +128,14 @@ func boundColumn(rows []*analysis.Row) (column, string) {
 	}}
 	words := map[string]string{"socket": "%socket: of plain TCP in this run", "line": "%line: of the NICs' link speed"}
 	if len(kinds) > 1 {
-		c.head = "%max"
+		c.Head = "%max"
 		return c, "%max: s of plain TCP in this run, l of the NICs' link speed"
 	}
 	return c, words[kinds[0]]
 }
 
 // costColumns are post time, descriptors and CPU.
-func costColumns(rows []*analysis.Row) []column {
+func costColumns(rows []*analysis.Row) []table.Column {
 	val := func(f func(r *analysis.Row) string) func(int) string { return figure(rows, f) }
 	cpu := func(f float64) string {
 		if f == 0 {
@@ -142,16 +143,16 @@ func costColumns(rows []*analysis.Row) []column {
 		}
 		return units.Digits(f, 3)
 	}
-	var cols []column
-	if !slices.ContainsFunc(naming(rows), func(c column) bool { return c.head == "descs" }) {
-		cols = append(cols, column{head: "descs", cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }})
+	var cols []table.Column
+	if !slices.ContainsFunc(naming(rows), func(c table.Column) bool { return c.Head == "descs" }) {
+		cols = append(cols, table.Column{Head: "descs", Cell: func(i int) string { return fmt.Sprint(rows[i].Descs) }})
 	}
-	return append(cols, []column{
-		{head: "post_us", cell: val(func(r *analysis.Row) string { return posted(r, r.PostNs/1e3) })},
-		{head: "ns/desc", cell: val(func(r *analysis.Row) string { return posted(r, r.PostPerDesc) })},
-		{head: "cpu_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
-		{head: "peer_s/GB", cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
-		{head: "eagain", rank: 5, cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
+	return append(cols, []table.Column{
+		{Head: "post_us", Cell: val(func(r *analysis.Row) string { return posted(r, r.PostNs/1e3) })},
+		{Head: "ns/desc", Cell: val(func(r *analysis.Row) string { return posted(r, r.PostPerDesc) })},
+		{Head: "cpu_s/GB", Cell: val(func(r *analysis.Row) string { return cpu(r.CPUPerByte) })},
+		{Head: "peer_s/GB", Cell: val(func(r *analysis.Row) string { return cpu(r.PeerCPUPerByte) })},
+		{Head: "eagain", Rank: 5, Cell: func(i int) string { return fmt.Sprint(r0(rows[i].EAgain, rows[i].N)) }},
 	}...)
 }
 
@@ -181,16 +182,16 @@ func r0(sum uint64, n int) uint64 {
 }
 
 // costTable is what does not fit beside the speeds in 80 columns.
-func costTable(rows []*analysis.Row) ([]column, string) {
+func costTable(rows []*analysis.Row) ([]table.Column, string) {
 	t := timeScale(rows)
-	cols := append(naming(rows), column{head: "min", cell: figure(rows, func(r *analysis.Row) string { return t.time(r.MinNs) })})
+	cols := append(naming(rows), table.Column{Head: "min", Cell: figure(rows, func(r *analysis.Row) string { return t.time(r.MinNs) })})
 	return append(cols, costColumns(rows)...),
 		fmt.Sprintf("min in %s; post: time until all is posted; CPU of initiator and peer; eagain: refused posts a transfer", t.name)
 }
 
 // pairColumns are a row a pair: what is compared, and the ratio of the second's
 // time to the first's.
-func pairColumns(pairs []analysis.Pair) ([]column, string) {
+func pairColumns(pairs []analysis.Pair) ([]table.Column, string) {
 	var rows []*analysis.Row
 	for _, v := range pairs {
 		rows = append(rows, v.A)
@@ -212,14 +213,14 @@ func pairColumns(pairs []analysis.Pair) ([]column, string) {
 		})
 	}
 	cols := append(naming(rows),
-		column{head: "than", left: true, cell: func(i int) string { return pairs[i].B.Provider }},
-		column{head: "ratio", cell: val(func(v analysis.Pair) string { return rcell(v.Verdict.Ratio) })},
-		column{head: "ci_lo", cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
-		column{head: "ci_hi", cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
-		column{head: "p", cell: val(func(v analysis.Pair) string { return pcell(v.Verdict.PAdjusted) })},
-		column{head: "n", cell: val(func(v analysis.Pair) string { return fmt.Sprint(v.Verdict.NA) })},
-		column{head: "seen", cell: val(func(v analysis.Pair) string { return effect(v.Verdict.MDE) })},
-		column{head: "verdict", left: true, cell: func(i int) string {
+		table.Column{Head: "than", Left: true, Cell: func(i int) string { return pairs[i].B.Provider }},
+		table.Column{Head: "ratio", Cell: val(func(v analysis.Pair) string { return rcell(v.Verdict.Ratio) })},
+		table.Column{Head: "ci_lo", Cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
+		table.Column{Head: "ci_hi", Cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
+		table.Column{Head: "p", Cell: val(func(v analysis.Pair) string { return pcell(v.Verdict.PAdjusted) })},
+		table.Column{Head: "n", Cell: val(func(v analysis.Pair) string { return fmt.Sprint(v.Verdict.NA) })},
+		table.Column{Head: "seen", Cell: val(func(v analysis.Pair) string { return effect(v.Verdict.MDE) })},
+		table.Column{Head: "verdict", Left: true, Cell: func(i int) string {
 			switch v := pairs[i]; v.Outcome() {
 			case "different":
 				if v.Verdict.Ratio > 1 {
@@ -242,7 +243,7 @@ func counted(rows []*analysis.Row) []*analysis.Row {
 }
 
 // pathColumns hold the payload against what the NICs counted.
-func pathColumns(rows []*analysis.Row) ([]column, string) {
+func pathColumns(rows []*analysis.Row) ([]table.Column, string) {
 	top := func(f func(q *analysis.Path) string) func(int) string {
 		return func(i int) string {
 			if len(rows[i].Path.Counters) == 0 {
@@ -252,15 +253,15 @@ func pathColumns(rows []*analysis.Row) ([]column, string) {
 		}
 	}
 	cols := append(naming(rows),
-		column{head: "payload_B", cell: func(i int) string { return fmt.Sprint(rows[i].Path.PayloadBytes) }},
-		column{head: "counted_B", cell: top(func(q *analysis.Path) string { return fmt.Sprint(q.Counters[0].Delta) })},
-		column{head: "ratio", cell: func(i int) string {
+		table.Column{Head: "payload_B", Cell: func(i int) string { return fmt.Sprint(rows[i].Path.PayloadBytes) }},
+		table.Column{Head: "counted_B", Cell: top(func(q *analysis.Path) string { return fmt.Sprint(q.Counters[0].Delta) })},
+		table.Column{Head: "ratio", Cell: func(i int) string {
 			if rows[i].Emulated {
 				return "simulated"
 			}
 			return top(func(q *analysis.Path) string { return units.Digits(q.Ratio, 4) })(i)
 		}},
-		column{head: "counter", left: true, cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
+		table.Column{Head: "counter", Left: true, Cell: top(func(q *analysis.Path) string { return q.Counters[0].Device + ":" + q.Counters[0].Name })},
 	)
 	return cols, "the NIC counter that moved most, beside the payload: near 1 the bytes took that NIC, headers add to it"
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/muesli/termenv"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
@@ -63,7 +64,7 @@ func (p *page) line(s string, st ...lipgloss.Style) {
 
 // comment writes a "#" line, broken over several where it is too long.
 func (p *page) comment(s string) {
-	for _, l := range wrap(s, "# ", "#   ", p.width()) {
+	for _, l := range table.Wrap(s, "# ", "#   ", p.width()) {
 		p.line(l, p.faint)
 	}
 }
@@ -71,7 +72,7 @@ func (p *page) comment(s string) {
 // item writes a paragraph that hangs by two columns.
 func (p *page) item(s string, st ...lipgloss.Style) {
 	indent := s[:len(s)-len(strings.TrimLeft(s, " "))]
-	for _, l := range wrap(strings.TrimLeft(s, " "), indent, indent+"  ", p.width()) {
+	for _, l := range table.Wrap(strings.TrimLeft(s, " "), indent, indent+"  ", p.width()) {
 		p.line(l, st...)
 	}
 }
@@ -105,9 +106,9 @@ func Text(w io.Writer, a *analysis.Analysis, o Options) error {
 }
 
 // table writes rows, and the words of an emulated row in place of its figures.
-func (p *page) table(cols []column, rows []*analysis.Row) {
-	ls := layout(cols, len(rows), p.width())
-	names := layout(cols[:len(naming(rows))+1], len(rows), 0)
+func (p *page) table(cols []table.Column, rows []*analysis.Row) {
+	ls := table.Layout(cols, len(rows), p.width())
+	names := table.Layout(cols[:len(naming(rows))+1], len(rows), 0)
 	for i, l := range ls {
 		switch {
 		case i == 0:
@@ -367,9 +368,9 @@ func (p *page) paths(rows []*analysis.Row) {
 }
 
 // plain writes a table after an empty line.
-func (p *page) plain(cols []column, n int) {
+func (p *page) plain(cols []table.Column, n int) {
 	p.line("")
-	for i, l := range layout(cols, n, p.width()) {
+	for i, l := range table.Layout(cols, n, p.width()) {
 		if i == 0 {
 			p.line(l, p.bold)
 			continue

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -119,20 +120,50 @@ func TestSchema1(t *testing.T) {
 	}
 }
 
-// TestTTFTText holds that the report of a TTFT run is the header of the record
-// and the very text that the run printed.
+// TestTTFTText: what the run itself prints, in 80 columns.
 func TestTTFTText(t *testing.T) {
-	d := load(t, filepath.Join(recordsDir, "ttft.jsonl"))
-	var got, want bytes.Buffer
-	if err := Write(&got, []Document{d}, "text", Options{}); err != nil {
-		t.Fatal(err)
+	lap := func(arms []string, blocks, each int, load string, concurrency int, change func(*record.Record)) Document {
+		rec := synth.MakeLap(arms, blocks, each, load, concurrency)
+		if change != nil {
+			change(rec)
+		}
+		d, err := NewDocument(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
 	}
-	if err := d.TTFT.result.Text(&want); err != nil {
-		t.Fatal(err)
-	}
-	head, ok := strings.CutSuffix(got.String(), want.String())
-	if !ok || !strings.Contains(head, "ttft run ttft") || !strings.Contains(head, "record: ttft.jsonl") || !strings.Contains(want.String(), "438566912") {
-		t.Errorf("got\n%s", got.String())
+	for name, d := range map[string]Document{
+		"ttft.txt":     load(t, filepath.Join(recordsDir, "ttft.jsonl")),
+		"two-arms.txt": lap([]string{"tcp", "efa"}, 10, 4, record.LoadClosed, 1, nil),
+		"few-blocks.txt": lap([]string{"tcp", "efa"}, 3, 1, record.LoadClosed, 1, func(r *record.Record) {
+			no := false
+			r.Requests[0].ITLNs = nil
+			r.Requests[1].ConnReused, r.Requests[1].FirstTokenMatch = false, &no
+		}),
+		"none-valid.txt": lap([]string{"tcp"}, 2, 2, record.LoadClosed, 4, func(r *record.Record) {
+			for i := range r.Requests {
+				r.Requests[i].Valid, r.Requests[i].Reason, r.Requests[i].Simulated = false, record.ReasonNullParams, true
+			}
+			r.Conditions[0].Simulated = true
+		}),
+		"offline.txt": lap([]string{"tcp"}, 6, 4, record.LoadOffline, 0, func(r *record.Record) {
+			for i := range r.Requests {
+				q := &r.Requests[i]
+				q.Batch, q.Moved, q.Split.Engine = q.Block, nil, false
+			}
+		}),
+	} {
+		var b bytes.Buffer
+		if err := Write(&b, []Document{d}, "text", Options{}); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.Bytes())
+		for line := range strings.Lines(b.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%s: %d columns: %s", name, n, line)
+			}
+		}
 	}
 }
 

@@ -2,383 +2,304 @@ package report
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
-	"github.com/xferbench/xferbench/internal/analysis/endtoend"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
-// compareTTFT writes where the TTFT went and which share of it the wire
-// explains.
-func compareTTFT(w io.Writer, raw, tt *record.Record, o CompareOptions) error {
-	if o.Threshold > 0 {
-		return fmt.Errorf("%w: --threshold is for two raw records, and %s is of a TTFT run", ErrRefused, tt.Path)
-	}
-	a, err := analyseNamed(raw)
-	if err != nil {
-		return err
-	}
-	if a.Emulated() {
-		return fmt.Errorf("%w: %s is of an %s", ErrRefused, raw.Path, analysis.Emulated)
-	}
-	res, err := endtoend.Analyze(a, tt)
-	if errors.Is(err, endtoend.ErrNothing) {
-		return fmt.Errorf("%w: %w", ErrTooFew, err)
-	}
-	if err != nil {
-		return err
-	}
-	var buf bytes.Buffer
-	switch o.Format {
-	case "json":
-		err = ttftJSON(&buf, res, tt)
-	case "markdown":
-		ttftMarkdown(&buf, res, tt)
-	default:
-		ttftText(&buf, w, res, tt, o)
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := w.Write(buf.Bytes()); err != nil {
-		return fmt.Errorf("writing the comparison: %w", err)
-	}
-	return ttftOutcome(res)
-}
+// simulatedTTFT are the words that stand beside figures of simulated engines.
+const simulatedTTFT = "the engines are stand-ins; their TTFT is not a measurement"
 
-// ttftOutcome says when no row could be held against the wire.
-func ttftOutcome(res *endtoend.Result) error {
-	moved := false
-	for _, r := range res.Rows {
-		moved = moved || r.Bytes > 0
-		if len(r.Wire()) > 0 {
-			return nil
+// TTFTText writes the analysis of a TTFT run for a terminal: a header of "#"
+// lines, a row for each condition, where the TTFT went, what NIXL counted,
+// verdicts, the requests in run order, and warnings.
+func TTFTText(w io.Writer, d *analysis.Requests, o Options) error {
+	p := &page{Options: o, painter: newPainter(w, o.Color)}
+	for _, f := range ttftFacts(d) {
+		if f.title == "" {
+			p.comment(f.text)
+			continue
+		}
+		p.comment(f.title + ": " + f.text)
+	}
+	for _, t := range ttftTables(d) {
+		p.plain(t.cols, t.rows)
+		p.comment(t.notes)
+	}
+	var verdicts remarks
+	for _, v := range ttftVerdicts(d) {
+		verdicts.add(v.about, v.text)
+	}
+	if ss := verdicts.sentences("comparisons"); len(ss) > 0 {
+		p.line("")
+		for _, s := range ss {
+			p.item(s)
+		}
+		p.comment(ttftMethod(d))
+	}
+	for _, r := range runOrder(d) {
+		p.line("")
+		p.item(r.head)
+		for _, l := range r.lines {
+			p.item("  " + l)
 		}
 	}
-	if !moved {
-		return fmt.Errorf("%w: no request of the TTFT record moved a KV cache", ErrTooFew)
-	}
-	return fmt.Errorf("%w: the raw record has no transfer of the bytes that the engines moved: %s", ErrTooFew, measureThem(res))
-}
-
-// measureThem is the command that measures the bytes that are missing.
-func measureThem(res *endtoend.Result) string {
-	for _, r := range res.Rows {
-		if r.Bytes > 0 && len(r.Wire()) == 0 {
-			return fmt.Sprintf("run xferbench --size %d", r.Bytes)
+	if ws := ttftWarnings(d); len(ws) > 0 {
+		p.line("")
+		for _, w := range ws {
+			p.item("warning: "+w, p.warn)
 		}
 	}
-	return ""
+	_, err := io.WriteString(w, p.b.String())
+	return err
 }
 
-func rowTitle(r endtoend.Row) string {
-	s := fmt.Sprintf("%s, %s tokens, %s", r.Arm, units.FormatCount(int64(r.Tokens)), r.Level)
-	if r.Path != "" && r.Path != r.Arm {
-		s += ", " + r.Path
+func ttftFacts(d *analysis.Requests) []fact {
+	run := &d.Record.Run
+	out := []fact{{"", title(run)}}
+	if note := run.Env["XFERBENCH_NOTE"]; note != "" {
+		out = append(out, fact{"note", note})
 	}
-	return s
+	if d.Simulated {
+		out = append(out, fact{"SIMULATED", simulatedTTFT})
+	}
+	out = append(out, hosts(run)...)
+	if run.Design != nil {
+		out = append(out, fact{"design", fmt.Sprintf("%s order in blocks, seed %d", run.Design.Order, run.Seed)})
+	}
+	if d.Record.Path != "" {
+		out = append(out, fact{"record", tilde(d.Record.Path)})
+	}
+	return append(out, fact{"", fmt.Sprintf("%s requests, %d invalid (%s %%)", units.FormatCount(int64(d.N)), d.Invalid, units.Digits(100*d.InvalidShare(), 3))})
 }
 
-// wireSentence is the answer: what the wire explains of a row's TTFT.
-func wireSentence(r endtoend.Row) string {
-	wire := r.Wire()
-	switch {
-	case r.Bytes == 0:
-		return "No KV cache moves on this path."
-	case len(wire) == 0:
-		return fmt.Sprintf("The raw record holds no transfer of %s, so the wire's share is not known.", units.FormatExact(r.Bytes))
-	}
-	lo, hi := wire[0], wire[len(wire)-1]
-	s := fmt.Sprintf("The wire explains %s of the TTFT", shareWords(*lo.Share))
-	if len(wire) > 1 {
-		s += fmt.Sprintf(" (%s) to %s (%s)", lo.Name, shareWords(*hi.Share), hi.Name)
-	} else {
-		s += fmt.Sprintf(" (%s)", lo.Name)
-	}
-	if r.Increment != nil && lo.OfIncrement != nil {
-		s += fmt.Sprintf(", and %s of the %s that the first token takes longer than on %s", shareWords(*lo.OfIncrement), nanos(r.Increment.MedianNs), r.Base)
-	}
-	s += "."
-	if c := r.Connector(); c != nil {
-		s += fmt.Sprintf(" NIXL's own transfer took %s, %s times the fastest raw one.", nanos(c.MedianNs), ratio(c.MedianNs/lo.MedianNs))
-	}
-	if rest := r.TTFT.Median - lo.MedianNs; rest > 0 {
-		s += fmt.Sprintf(" With a wire that takes no time the first token would still take about %s.", nanos(rest))
-	}
-	return s
+// armVerdict is a comparison of arms in words.
+type armVerdict struct {
+	outcome     string // as [analysis.ArmComparison.Outcome] has it
+	about, text string
 }
 
-// shareWords is a share with its interval: "15.2% [14.8, 15.9]".
-func shareWords(s stats.Share) string {
-	v := units.Digits(s.Value*100, 3) + "%"
-	if s.Interval == nil {
-		return v
-	}
-	return v + fmt.Sprintf(" [%s, %s]", units.Digits(s.Interval.Lo*100, 3), units.Digits(s.Interval.Hi*100, 3))
-}
+func (v armVerdict) sentence() string { return v.about + ": " + v.text }
 
-func shareCells(s *stats.Share) (v, lo, hi string) {
-	if s == nil {
-		return "-", "-", "-"
-	}
-	v, lo, hi = units.Digits(s.Value*100, 3), "-", "-"
-	if s.Interval != nil {
-		lo, hi = units.Digits(s.Interval.Lo*100, 3), units.Digits(s.Interval.Hi*100, 3)
-	}
-	return v, lo, hi
-}
-
-func partColumns(r endtoend.Row) ([]column, int) {
-	t := scale{"ms", 1e6}
-	cell := func(k int) func(int) string {
-		return func(i int) string {
-			v, lo, hi := shareCells(&r.Parts[i].Share)
-			return [...]string{v, lo, hi}[k]
-		}
-	}
-	return []column{
-		{head: "part", left: true, cell: func(i int) string { return strings.ReplaceAll(r.Parts[i].Name, " ", "_") }},
-		{head: "median", cell: func(i int) string { return t.time(r.Parts[i].MedianNs) }},
-		{head: "%ttft", cell: cell(0)},
-		{head: "ci_lo", cell: cell(1)},
-		{head: "ci_hi", cell: cell(2)},
-	}, len(r.Parts)
-}
-
-func rungColumns(r endtoend.Row) ([]column, int) {
-	t := scale{"ms", 1e6}
-	ci := func(f func(*stats.Interval) float64) func(int) string {
-		return func(i int) string {
-			if r.Rungs[i].CI == nil {
-				return "-"
+func ttftVerdicts(d *analysis.Requests) []armVerdict {
+	var out []armVerdict
+	for _, c := range d.Comparisons {
+		v := c.Verdict
+		a := armVerdict{outcome: c.Outcome(), about: fmt.Sprintf("%s against %s, %s tokens, %s", c.B.Arm, c.A.Arm, units.FormatCount(int64(c.B.Tokens)), c.B.Load)}
+		switch v.Kind {
+		case stats.TooFew:
+			a.text = fmt.Sprintf("too few blocks for a verdict: %d, need %d", v.NA, v.Need)
+		case stats.NoDifference:
+			r, iv := ratioInterval(v.Ratio, v.Interval)
+			a.text = fmt.Sprintf("no difference, would have seen %s or more (ratio %s %s, %s, n = %d)", effect(v.MDE), r, iv, pvalue(v.PAdjusted), v.NA)
+		default:
+			slow, f, ci := c.Slower()
+			r, iv := ratioInterval(f, ci)
+			a.text = fmt.Sprintf("%s times as long to the first token %s, %s, n = %d", r, iv, pvalue(v.PAdjusted), v.NA)
+			if slow == c.A {
+				a.text = slow.Arm + " takes " + a.text
 			}
-			return t.time(f(r.Rungs[i].CI))
 		}
-	}
-	cell := func(k int) func(int) string {
-		return func(i int) string {
-			v, lo, hi := shareCells(r.Rungs[i].Share)
-			return [...]string{v, lo, hi}[k]
-		}
-	}
-	return []column{
-		{head: "rung", left: true, cell: func(i int) string { return strings.ReplaceAll(r.Rungs[i].Name, " ", "_") }},
-		{head: "median", cell: func(i int) string { return t.time(r.Rungs[i].MedianNs) }},
-		{head: "ci_lo", cell: ci(func(iv *stats.Interval) float64 { return iv.Lo })},
-		{head: "ci_hi", cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
-		{head: "GB/s", cell: func(i int) string {
-			if r.Rungs[i].Kind == endtoend.TTFT {
-				return "-"
-			}
-			return units.Digits(float64(r.Rungs[i].Bytes)/r.Rungs[i].MedianNs, 3)
-		}},
-		{head: "%ttft", cell: cell(0)},
-		{head: "%_lo", cell: cell(1)},
-		{head: "%_hi", cell: cell(2)},
-	}, len(r.Rungs)
-}
-
-const (
-	partNotes = "medians of blocks in ms; %ttft: mean share of the TTFT with its 95% interval, paired by block"
-	rungNotes = "the ladder: the same bytes on each rung, medians in ms; %ttft: which share of the TTFT that time is, with its 95% interval (Fieller)"
-)
-
-// ttftHead is what stands above, in every format for people.
-func ttftHead(res *endtoend.Result, tt *record.Record) []string {
-	out := []string{"raw: " + runLine(res.Raw), fmt.Sprintf("ttft: run %s on %s, %s, %s requests, %d invalid", tt.Run.ID, tt.Run.Host.Hostname, tilde(tt.Path),
-		units.FormatCount(int64(res.Requests)), res.Invalid)}
-	for _, r := range []*record.Run{&res.Raw.Record.Run, &tt.Run} {
-		if note := r.Env["XFERBENCH_NOTE"]; note != "" {
-			out = append(out, "note: "+note)
-		}
-	}
-	if res.Simulated {
-		out = append(out, "SIMULATED: the engines are stand-ins; their TTFT is no measurement")
-	}
-	return unique(out)
-}
-
-func ttftWarnings(res *endtoend.Result, tt *record.Record) []string {
-	out := []string{"the raw transfers and the requests were not interleaved: a change of the host or the network between the two records is in every share"}
-	if tt.Run.Host.Hostname != res.Raw.Record.Run.Host.Hostname {
-		out = append(out, fmt.Sprintf("the raw run is of %s, the TTFT run of %s: their times need not belong together", res.Raw.Record.Run.Host.Hostname, tt.Run.Host.Hostname))
-	}
-	legs, few := remark{of: len(res.Rows)}, remark{of: len(res.Rows)}
-	for _, r := range res.Rows {
-		if r.Bytes > 0 && len(r.Wire()) == 0 {
-			out = append(out, fmt.Sprintf("%s: the raw record has no transfer of %s; %s", rowTitle(r), units.FormatExact(r.Bytes), measureThem(res)))
-		}
-		if !r.FromEngines && len(r.Parts) > 0 {
-			legs.rows = append(legs.rows, rowTitle(r))
-		}
-		if r.TTFT.N < minBlocks {
-			few.rows = append(few.rows, rowTitle(r))
-		}
-	}
-	out = append(out, legs.about("several requests were in flight, so that prefill and decode queue are whole legs by this side's clock")...)
-	out = append(out, few.about(fmt.Sprintf("fewer than %d blocks give no interval; use --blocks 10", minBlocks))...)
-	for _, w := range res.Raw.Warnings {
-		if w.Code == "path" || w.Code == "no-steady-state" {
-			out = append(out, w.Text)
-		}
+		out = append(out, a)
 	}
 	return out
 }
 
+// ttftMethod says how the verdicts came about.
+func ttftMethod(d *analysis.Requests) string {
+	unit := "blocks"
+	if d.Launches() > 1 {
+		unit = "launches"
+	}
+	return "verdicts: paired " + unit + ", Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+}
+
+// orderText is how an arm behaved over its requests.
+type orderText struct {
+	head  string
+	lines []string
+}
+
+// runOrder tells of each series what changed, and where the block pool wraps
+// around.
+func runOrder(d *analysis.Requests) []orderText {
+	var out []orderText
+	for _, s := range d.Series {
+		var classes []string
+		known := false // a few requests have no class
+		for _, c := range s.Classes {
+			classes = append(classes, c.Component+" "+c.Class.String())
+			known = known || c.Class != stats.Unclassified
+		}
+		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil {
+			continue
+		}
+		o := orderText{head: fmt.Sprintf("%s, %d requests one at a time", seriesName(s), s.N)}
+		if len(classes) > 0 {
+			o.head += ": " + strings.Join(classes, ", ")
+		}
+		for _, c := range s.Changes {
+			before, after := ttftCell(c.Before), ttftCell(c.After)+" ms"
+			if c.Component == analysis.ComponentDescriptors {
+				before, after = units.Digits(c.Before, 4), units.Digits(c.After, 4)
+			}
+			o.lines = append(o.lines, fmt.Sprintf("%s changes at request %d: %s to %s", c.Component, c.Sequence+1, before, after))
+		}
+		if l := s.Lap; l != nil {
+			t := fmt.Sprintf("block pool: %s blocks, %d a request: the free list of a fresh engine wraps around at request %d", units.FormatCount(int64(l.PoolBlocks)), l.PerRequest, l.Sequence+1)
+			if l.DecodeSequence != l.Sequence {
+				t += fmt.Sprintf(" (decode engine, which holds the output too: %d)", l.DecodeSequence+1)
+			}
+			if !l.Reached {
+				t += ", after the last of these"
+			}
+			o.lines = append(o.lines, t)
+			if l.Model != "" {
+				o.lines = append(o.lines, fmt.Sprintf("descriptors follow a free list in %s order in %d of %d requests", l.Model, l.Agree, l.Of))
+			}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func seriesName(s analysis.Series) string {
+	name := fmt.Sprintf("%s, %s tokens", s.Arm, units.FormatCount(int64(s.Tokens)))
+	if s.Launch > 0 {
+		name += fmt.Sprintf(", launch %d", s.Launch+1)
+	}
+	return name
+}
+
+// maxDetail is how many characters of an engine's words are shown; the record
+// has all.
+const maxDetail = 600
+
+// minBlocks is the fewest units that an interval of a median needs.
 const minBlocks = stats.MinRankCI
 
-// remark collects the rows of which one thing holds.
-type remark struct {
-	rows []string
-	of   int
+// fewBlocks says that a row has too few units for an interval.
+func fewBlocks(r *analysis.RequestRow) string {
+	return fmt.Sprintf("%d blocks give no interval and no verdict: use --blocks 10", r.Blocks)
 }
 
-// about says it of each row, or once if there are many.
-func (m remark) about(text string) (out []string) {
-	if len(m.rows) > 3 {
-		return []string{fmt.Sprintf("%d of %d rows: %s", len(m.rows), m.of, text)}
-	}
-	for _, r := range m.rows {
-		out = append(out, r+": "+text)
-	}
-	return out
-}
-
-func ttftText(b *bytes.Buffer, w io.Writer, res *endtoend.Result, tt *record.Record, o CompareOptions) {
-	p := &page{Options: o.Options, painter: newPainter(w, o.Color)}
-	for _, l := range ttftHead(res, tt) {
-		p.comment(l)
-	}
-	for _, r := range res.Rows {
-		p.line("")
-		title := rowTitle(r) + ": first token after " + nanos(r.TTFT.Median)
-		if r.TTFT.CI != nil {
-			title += fmt.Sprintf(" [%s, %s]", nanos(r.TTFT.CI.Lo), nanos(r.TTFT.CI.Hi))
+// ttftWarnings are what a reader must know beside the numbers.
+func ttftWarnings(d *analysis.Requests) []string {
+	var out []string
+	if d.Invalid > 0 {
+		var why []string
+		for r, n := range d.Reasons {
+			why = append(why, fmt.Sprintf("%s %d", r, n))
 		}
-		title += fmt.Sprintf(", n = %d in %d blocks", r.N, r.TTFT.N)
-		p.item(title, p.bold)
-		p.item(wireSentence(r))
-		if cols, n := partColumns(r); n > 0 {
-			p.plain(cols, n)
-		}
-		if cols, n := rungColumns(r); n > 1 {
-			p.plain(cols, n)
-		}
-	}
-	p.comment("parts: " + partNotes)
-	p.comment("rungs: " + rungNotes)
-	p.line("")
-	for _, l := range ttftWarnings(res, tt) {
-		p.item("warning: "+l, p.warn)
-	}
-	b.WriteString(p.b.String())
-}
-
-func ttftMarkdown(b *bytes.Buffer, res *endtoend.Result, tt *record.Record) {
-	b.WriteString("# xferbench: where the TTFT went\n\n")
-	for _, l := range ttftHead(res, tt) {
-		fmt.Fprintf(b, "- %s\n", escape(l))
-	}
-	for _, r := range res.Rows {
-		fmt.Fprintf(b, "\n## %s: first token after %s\n\n%s\n", escape(rowTitle(r)), nanos(r.TTFT.Median), escape(wireSentence(r)))
-		if cols, n := partColumns(r); n > 0 {
-			b.WriteString("\n")
-			markdownTable(b, cols, n, nil, 0)
-		}
-		if cols, n := rungColumns(r); n > 1 {
-			b.WriteString("\n")
-			markdownTable(b, cols, n, nil, 0)
-		}
-	}
-	fmt.Fprintf(b, "\nParts: %s. Rungs: %s.\n", escape(partNotes), escape(rungNotes))
-	for _, l := range ttftWarnings(res, tt) {
-		fmt.Fprintf(b, "\n> **Warning:** %s\n", escape(l))
-	}
-}
-
-type (
-	jsonEndToEnd struct {
-		Schema    int            `json:"schema"`
-		Raw       jsonRecordName `json:"raw"`
-		TTFT      jsonRecordName `json:"ttft"`
-		Simulated bool           `json:"simulated"`
-		Requests  int            `json:"requests"`
-		Invalid   int            `json:"invalid"`
-		Rows      []jsonEndRow   `json:"rows"`
-		Warnings  []string       `json:"warnings"`
-	}
-	jsonEndRow struct {
-		Arm         string        `json:"arm"`
-		Path        string        `json:"path"`
-		Load        string        `json:"load"`
-		Tokens      int           `json:"prompt_tokens"`
-		Requests    int           `json:"requests"`
-		Blocks      int           `json:"blocks"`
-		TTFT        float64       `json:"ttft_median_ns"`
-		CI          *jsonInterval `json:"ttft_ci_ns"`
-		FromEngines bool          `json:"parts_from_engines"`
-		Parts       []jsonPart    `json:"parts"`
-		Bytes       int64         `json:"moved_bytes"`
-		Rungs       []jsonRung    `json:"rungs"`
-		Base        string        `json:"base,omitempty"`
-		Increment   *float64      `json:"increment_median_ns"`
-		Text        string        `json:"text"`
-	}
-	jsonPart struct {
-		Name   string        `json:"name"`
-		Median float64       `json:"median_ns"`
-		Share  *float64      `json:"share_of_ttft"`
-		CI     *jsonInterval `json:"share_ci"`
-	}
-	jsonRung struct {
-		Name        string        `json:"name"`
-		Kind        string        `json:"kind"`
-		Bytes       int64         `json:"bytes"`
-		Median      float64       `json:"median_ns"`
-		CI          *jsonInterval `json:"median_ci_ns"`
-		Share       *float64      `json:"share_of_ttft"`
-		ShareCI     *jsonInterval `json:"share_ci"`
-		OfIncrement *float64      `json:"share_of_increment"`
-		IncrementCI *jsonInterval `json:"share_of_increment_ci"`
-	}
-)
-
-func ttftJSON(b *bytes.Buffer, res *endtoend.Result, tt *record.Record) error {
-	name := func(r *record.Record) jsonRecordName {
-		return jsonRecordName{r.Path, r.Run.ID, r.Run.StartUnixNs, r.Run.Host.Hostname}
-	}
-	j := jsonEndToEnd{Schema: jsonSchema, Raw: name(res.Raw.Record), TTFT: name(tt), Simulated: res.Simulated, Requests: res.Requests, Invalid: res.Invalid,
-		Rows: []jsonEndRow{}, Warnings: ttftWarnings(res, tt)}
-	for _, r := range res.Rows {
-		row := jsonEndRow{Arm: r.Arm, Path: r.Path, Load: r.Level, Tokens: r.Tokens, Requests: r.N, Blocks: r.TTFT.N, TTFT: r.TTFT.Median, CI: interval(r.TTFT.CI),
-			FromEngines: r.FromEngines, Bytes: r.Bytes, Base: r.Base, Text: wireSentence(r), Parts: []jsonPart{}, Rungs: []jsonRung{}}
-		if r.Increment != nil {
-			row.Increment = number(r.Increment.MedianNs)
-		}
-		for _, p := range r.Parts {
-			row.Parts = append(row.Parts, jsonPart{p.Name, p.MedianNs, number(p.Share.Value), interval(p.Share.Interval)})
-		}
-		for _, g := range r.Rungs {
-			x := jsonRung{Name: g.Name, Kind: g.Kind, Bytes: g.Bytes, Median: g.MedianNs, CI: interval(g.CI)}
-			if g.Share != nil {
-				x.Share, x.ShareCI = number(g.Share.Value), interval(g.Share.Interval)
+		slices.Sort(why)
+		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.Invalid, d.N, list(why)))
+		for _, r := range slices.Sorted(maps.Keys(d.Details)) {
+			if detail := oneLine(d.Details[r]); detail != "" {
+				out = append(out, fmt.Sprintf("the first %s: %.*s", r, maxDetail, detail))
 			}
-			if g.OfIncrement != nil {
-				x.OfIncrement, x.IncrementCI = number(g.OfIncrement.Value), interval(g.OfIncrement.Interval)
-			}
-			row.Rungs = append(row.Rungs, x)
 		}
-		j.Rows = append(j.Rows, row)
 	}
-	e := json.NewEncoder(b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(j)
+	switch end := d.Record.End; {
+	case end == nil:
+		out = append(out, "the record has no end line: the run was cut off; what it had measured is here")
+	case end.Status != record.StatusOK:
+		out = append(out, strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": "))
+	}
+	var direct, rows remarks
+	for _, r := range d.Rows {
+		if r.Cold > 0 {
+			out = append(out, fmt.Sprintf("%s: %d of %d requests had to open a connection", r.Condition.Name, r.Cold, r.N()))
+		}
+		if r.Merged > 0 {
+			out = append(out, fmt.Sprintf("%s: %d of %d requests came in fewer chunks than tokens: the API server was late, and TTFT and itl are of several tokens", r.Condition.Name, r.Merged, r.N()))
+		}
+		if r.Mismatch > 0 {
+			out = append(out, fmt.Sprintf("%s: the decode engine's first token differs from the prefill engine's in %d of %d requests", r.Condition.Name, r.Mismatch, r.Matched))
+		}
+		if r.Path == record.PathDirect {
+			direct.add(r.Arm, "ends at the prefill engine and contains no transfer of KV cache")
+		}
+		if r.TTFT != nil && r.TTFT.N < minBlocks {
+			rows.add(r.Condition.Name, fewBlocks(r))
+		}
+	}
+	out = append(out, direct.sentences("arms")...)
+	out = append(out, rows.sentences("rows")...)
+	for _, s := range d.Series {
+		if slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
+			out = append(out, seriesName(s)+": the TTFT has more than one level, and its median mixes them; see the changes in run order")
+		}
+	}
+	var compared remarks
+	for i, c := range d.Comparisons {
+		for _, w := range c.Verdict.Warnings {
+			if w.Code != "too-few-units" {
+				compared.add(ttftVerdicts(d)[i].about, w.Text)
+			}
+		}
+	}
+	return append(out, compared.sentences("comparisons")...)
+}
+
+func ttftMarkdown(b *bytes.Buffer, d *analysis.Requests) {
+	fmt.Fprintf(b, "# xferbench ttft run %s\n", escape(d.Record.Run.ID))
+	if d.Simulated {
+		fmt.Fprintf(b, "\n**SIMULATED: %s**\n", simulatedTTFT)
+	}
+	for _, w := range ttftWarnings(d) {
+		fmt.Fprintf(b, "\n> **Warning:** %s\n", escape(w))
+	}
+	if vs := ttftVerdicts(d); len(vs) > 0 {
+		b.WriteString("\n## Verdicts\n\n")
+		for _, v := range vs {
+			fmt.Fprintf(b, "- %s\n", escape(v.sentence()))
+		}
+	}
+	for _, t := range ttftTables(d) {
+		fmt.Fprintf(b, "\n## %s\n\n", t.title)
+		markdownTable(b, t.cols, t.rows, nil, 0)
+		fmt.Fprintf(b, "\n%s.\n", escape(t.notes))
+	}
+	if os := runOrder(d); len(os) > 0 {
+		b.WriteString("\n## Run order\n\n")
+		for _, o := range os {
+			fmt.Fprintf(b, "- %s\n", escape(o.head))
+			for _, l := range o.lines {
+				fmt.Fprintf(b, "  - %s\n", escape(l))
+			}
+		}
+	}
+	b.WriteString("\n## Provenance\n\n")
+	for _, f := range ttftFacts(d) {
+		fmt.Fprintf(b, "- %s\n", escape(strings.TrimPrefix(f.title+": "+f.text, ": ")))
+	}
+}
+
+// ttftLabel names a row in figures.
+func ttftLabel(r *analysis.RequestRow) string {
+	return fmt.Sprintf("%s, %s tokens, %s", r.Arm, units.FormatCount(int64(r.Tokens)), word(r.Load))
+}
+
+func ttftBenchName(r *analysis.RequestRow) string {
+	return pairs("TTFT", "arm", r.Arm, "path", r.Path, "load", r.Load, "tokens", fmt.Sprint(r.Tokens))
+}
+
+// ttftTable is a table of a TTFT run, with the words that explain it.
+type ttftTable struct {
+	title, notes string
+	cols         []table.Column
+	rows         int
+}
+
+// ttftTables are those of a run that have a row.
+func ttftTables(d *analysis.Requests) []ttftTable {
+	return slices.DeleteFunc([]ttftTable{mainTable(d), splitTable(d), movedTable(d)}, func(t ttftTable) bool { return t.rows == 0 })
 }

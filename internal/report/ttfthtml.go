@@ -6,34 +6,38 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
-// html is the article of a TTFT run.
-func (d *TTFTDocument) html(id string) (htmlRun, error) {
-	run := d.record.Run
-	fs := d.facts()
-	h := htmlRun{ID: id, Title: "ttft run " + run.ID, When: fs[0].text, Argv: strings.Join(run.Argv, " "), Verdicts: d.verdicts(),
+// ttftHTML is the article of a TTFT run.
+func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
+	run := d.Record.Run
+	fs := ttftFacts(d)
+	h := htmlRun{ID: id, Title: "ttft run " + run.ID, When: fs[0].text, Argv: strings.Join(run.Argv, " "),
 		SequenceNote: "Each dot is one request, one at a time, in the order in which they ran; the line is the median. A dashed line is where the engine's block pool is predicted to wrap around, a full one a change that was found."}
-	if d.result.Simulated {
-		h.Emulated = "SIMULATED: the engines are stand-ins; their TTFT is no measurement"
+	for _, v := range ttftVerdicts(d) {
+		h.Verdicts = append(h.Verdicts, htmlVerdict{v.outcome, v.sentence()})
 	}
-	if d.record.End == nil {
+	if d.Simulated {
+		h.Emulated = "SIMULATED: " + simulatedTTFT
+	}
+	if d.Record.End == nil {
 		h.Status = "This run was cut off."
-	} else if d.record.End.Status != record.StatusOK {
-		h.Status = "This run is not complete: " + d.record.End.Status + "."
+	} else if d.Record.End.Status != record.StatusOK {
+		h.Status = "This run is not complete: " + d.Record.End.Status + "."
 	}
 	if len(h.Verdicts) > 0 {
-		h.Method = "verdicts: paired blocks, Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+		h.Method = ttftMethod(d)
 	}
-	for _, r := range d.rows {
+	for _, r := range d.Rows {
 		if r.TTFT == nil {
 			continue
 		}
-		s := d.label(r) + ": first token after " + nanos(r.TTFT.Median)
+		s := ttftLabel(r) + ": first token after " + nanos(r.TTFT.Median)
 		if r.TTFT.CI != nil {
 			s += fmt.Sprintf(" [%s, %s]", nanos(r.TTFT.CI.Lo), nanos(r.TTFT.CI.Hi))
 		}
@@ -42,27 +46,30 @@ func (d *TTFTDocument) html(id string) (htmlRun, error) {
 		}
 		h.Summary = append(h.Summary, s)
 	}
-	for _, w := range d.warnings() {
+	for _, w := range ttftWarnings(d) {
 		h.Warnings = append(h.Warnings, htmlWarning{"warning", w})
 	}
-	if len(d.rows) > 0 {
-		cols, notes := d.columns()
-		h.Results = table("Time to first token", cols, len(d.rows), notes)
+	if t := mainTable(d); t.rows > 0 {
+		h.Results = htmlTableOf(t.title, t.cols, t.rows, t.notes)
 	}
-	h.Figures = slices.DeleteFunc([]htmlFigure{d.partsFigure(id), d.spreadFigure(id)}, func(f htmlFigure) bool { return f.SVG == "" })
+	if t := movedTable(d); t.rows > 0 {
+		p := htmlTableOf(t.title, t.cols, t.rows, t.notes)
+		h.Path = &p
+	}
+	h.Figures = slices.DeleteFunc([]htmlFigure{partsFigure(d, id), spreadFigure(d, id)}, func(f htmlFigure) bool { return f.SVG == "" })
 	var err error
-	if h.Sequences, err = d.sequences(id); err != nil {
+	if h.Sequences, err = requestSequences(d, id); err != nil {
 		return h, err
 	}
 	for _, f := range fs[1:] {
 		h.Facts = append(h.Facts, htmlFact{f.title, f.text})
 	}
-	h.Details = provenance(d.record, nil)
+	h.Details = provenance(d.Record, nil)
 	return h, nil
 }
 
-func (d *TTFTDocument) partsFigure(id string) htmlFigure {
-	rows := d.split()
+func partsFigure(d *analysis.Requests, id string) htmlFigure {
+	rows := splitRows(d)
 	if len(rows) == 0 {
 		return htmlFigure{}
 	}
@@ -72,7 +79,7 @@ func (d *TTFTDocument) partsFigure(id string) htmlFigure {
 	var words []string
 	used := map[int]bool{}
 	for _, r := range rows {
-		b := plot.Bar{Label: d.label(r)}
+		b := plot.Bar{Label: ttftLabel(r)}
 		sum := 0.0
 		for i, p := range partNames {
 			v := p.of(r.Split)
@@ -92,27 +99,27 @@ func (d *TTFTDocument) partsFigure(id string) htmlFigure {
 	if hi == 0 {
 		return htmlFigure{}
 	}
-	cols, n := d.splitColumns()
-	t := table("medians in ms", cols, n, "")
+	st := splitTable(d)
+	t := htmlTableOf("medians in ms", st.cols, st.rows, "")
 	f.Data = &t
 	f.SVG = plot.Bars(plot.Text{ID: id + "-p", Title: f.Title, Desc: "Stacked parts of the time to first token: " + list(words) + ".", X: "time"},
 		plot.Axis{Hi: hi * 1.02, Ticks: plot.Linear(0, hi*1.02, 5, tickTime)}, bars)
 	return f
 }
 
-func (d *TTFTDocument) spreadFigure(id string) htmlFigure {
+func spreadFigure(d *analysis.Requests, id string) htmlFigure {
 	lo, hi := math.Inf(1), 0.0
 	var strips []plot.Strip
 	var words []string
-	for i, r := range d.rows {
+	for i, r := range d.Rows {
 		if r.TTFT == nil {
 			continue
 		}
-		s := plot.Strip{Label: d.label(r), Class: i % 6, Mid: r.TTFT.Median, Text: fmt.Sprintf("median %s, n %d", nanos(r.TTFT.Median), r.N)}
-		for _, l := range plot.Thin(r.lines, maxDots, func(a, b record.Request) int { return int(a.TTFTNs - b.TTFTNs) }) {
+		s := plot.Strip{Label: ttftLabel(r), Class: i % 6, Mid: r.TTFT.Median, Text: fmt.Sprintf("median %s, n %d", nanos(r.TTFT.Median), r.N())}
+		for _, l := range plot.Thin(r.Requests, maxDots, func(a, b record.Request) int { return int(a.TTFTNs - b.TTFTNs) }) {
 			s.Values = append(s.Values, float64(l.TTFTNs))
 		}
-		for _, l := range r.lines {
+		for _, l := range r.Requests {
 			lo, hi = math.Min(lo, float64(l.TTFTNs)), math.Max(hi, float64(l.TTFTNs))
 		}
 		if r.TTFT.CI != nil {
@@ -125,8 +132,8 @@ func (d *TTFTDocument) spreadFigure(id string) htmlFigure {
 	}
 	lo, hi = bounds(lo, hi, 0.03)
 	f := htmlFigure{Title: "Every request", Text: "A dot is one request, the bar the 95% interval of the median. The axis does not start at zero."}
-	cols, _ := d.columns()
-	t := table("times in ms", cols, len(d.rows), "")
+	mt := mainTable(d)
+	t := htmlTableOf("times in ms", mt.cols, mt.rows, "")
 	f.Data = &t
 	f.SVG = plot.Strips(plot.Text{ID: id + "-e", Title: f.Title, Desc: "Distribution of the time to first token for " + list(words) + ".", X: "time to first token"},
 		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, tickTime)}, strips)
@@ -141,36 +148,27 @@ func blockName(l record.Request) string {
 	return fmt.Sprint(l.Block + 1)
 }
 
-// sequences draw the requests of each series in order, and the descriptors
+// requestSequences draw the requests of each series in order, and the descriptors
 // where NIXL counted them.
-func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
+func requestSequences(d *analysis.Requests, id string) ([]htmlFigure, error) {
 	var out []htmlFigure
-	for i, s := range d.result.Series {
-		var lines []record.Request
-		for _, l := range d.lines {
-			if l.Arm == s.Arm && l.PromptTokens == s.Tokens && l.Load == record.LoadClosed && l.Concurrency == 1 && l.Valid {
-				lines = append(lines, l)
-			}
-		}
-		slices.SortStableFunc(lines, func(a, b record.Request) int { return a.Sequence - b.Sequence })
+	for i, s := range d.Series {
 		for _, c := range []struct {
 			component, y string
 			of           func(l record.Request) (float64, bool)
 			label        func(float64) string
 		}{
-			{"ttft", "TTFT", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
-			{"descriptors", "descriptors", func(l record.Request) (float64, bool) {
-				if l.Moved == nil || l.Moved.Scope != record.ProofSample {
-					return 0, false
-				}
-				return float64(l.Moved.Descriptors), true
+			{analysis.ComponentTTFT, "TTFT", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
+			{analysis.ComponentDescriptors, "descriptors", func(l record.Request) (float64, bool) {
+				n := analysis.Descriptors(l)
+				return float64(n), n > 0
 			}, trimmed},
 		} {
 			var ys []float64
 			var at []int
 			var blocks []plot.Span
 			last := ""
-			for _, l := range lines {
+			for _, l := range s.Requests {
 				v, ok := c.of(l)
 				if !ok {
 					continue
@@ -208,12 +206,12 @@ func (d *TTFTDocument) sequences(id string) ([]htmlFigure, error) {
 				return nil, err
 			}
 			lo, hi := bounds(slices.Min(ys), slices.Max(ys), 0.06)
-			title := fmt.Sprintf("%s, %s tokens: %s", s.Arm, units.FormatCount(int64(s.Tokens)), c.y)
+			title := seriesName(s) + ": " + c.y
 			n := len(ys)
 			ys, blocks, marks = squeeze(ys, blocks, marks)
-			f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Classes[c.component], n)}
+			f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Class(c.component), n)}
 			f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-q%d%s", id, i, c.component), Title: title + " in run order",
-				Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Classes[c.component], c.label(mid)), X: "block, in run order"},
+				Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Class(c.component), c.label(mid)), X: "block, in run order"},
 				i%6, ys, blocks, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, c.label)})
 			out = append(out, f)
 		}

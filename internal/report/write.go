@@ -21,7 +21,7 @@ func Formats() []string { return []string{"text", "markdown", "csv", "json", "be
 type Document struct {
 	Record *record.Record
 	Raw    *analysis.Analysis // nil for a TTFT run
-	TTFT   *TTFTDocument      // nil for raw transfers
+	TTFT   *analysis.Requests // nil for raw transfers
 }
 
 // Load opens records by path ("last" is the newest) and analyses each. run is the
@@ -47,7 +47,7 @@ func NewDocument(rec *record.Record) (Document, error) {
 	d := Document{Record: rec}
 	var err error
 	if rec.Run.Kind == kindTTFT {
-		d.TTFT, err = newTTFT(rec)
+		d.TTFT, err = analysis.OfRequests(rec)
 	} else {
 		d.Raw, err = analysis.Of(rec)
 	}
@@ -67,7 +67,7 @@ func Write(w io.Writer, docs []Document, format string, o Options) error {
 		return errors.New("nothing to report: no record")
 	}
 	var raws []*analysis.Analysis
-	var ttfts []*TTFTDocument
+	var ttfts []*analysis.Requests
 	for _, d := range docs {
 		if d.Raw != nil {
 			raws = append(raws, d.Raw)
@@ -90,11 +90,11 @@ func Write(w io.Writer, docs []Document, format string, o Options) error {
 			case format == "markdown" && d.Raw != nil:
 				markdown(&b, d.Raw)
 			case format == "markdown":
-				err = d.TTFT.markdown(&b)
+				ttftMarkdown(&b, d.TTFT)
 			case d.Raw != nil:
 				err = Text(&b, d.Raw, o)
 			default:
-				err = d.TTFT.text(&b, o)
+				err = TTFTText(&b, d.TTFT, o)
 			}
 			if err != nil {
 				break

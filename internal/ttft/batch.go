@@ -409,9 +409,6 @@ func (b *batch) conclude(ctx context.Context, ev evidence) error {
 				line.Moved = nil
 			}
 		}
-		b.r.mu.Lock()
-		b.r.lines = append(b.r.lines, *line)
-		b.r.mu.Unlock()
 		if err := b.r.cfg.Record(*line); err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func clientErrors(b *testing.B, first time.Duration, change func(*Config)) []int
 	cfg := quick(rec, 1, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL})
 	cfg.MaxTokens = 2
 	change(&cfg)
-	res := mustRun(b, cfg)
+	res := mustRun(b, rec, cfg)
 	if res.Invalid > 0 {
 		b.Fatalf("invalid: %v", res.Reasons)
 	}

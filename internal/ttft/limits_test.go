@@ -36,7 +36,7 @@ func TestMetricsThatLoseTheirEnd(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	_, err := Run(context.Background(), Config{Arms: []Arm{{Name: "a", Mode: record.ModeUnified, Path: record.PathUnified, Front: s.URL}},
+	err := Run(context.Background(), Config{Arms: []Arm{{Name: "a", Mode: record.ModeUnified, Path: record.PathUnified, Front: s.URL}},
 		PromptTokens: []int{8}, MaxTokens: 2, Load: record.LoadClosed, Concurrency: []int{1}, Iterations: 1000, Blocks: 1, Seed: 1,
 		Prompts: TokenPrompts, VocabSize: 32_000, Timeout: time.Minute, Settle: time.Millisecond, Record: func(record.Line) error { return nil }})
 	if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "3 times in a row") || !strings.Contains(err.Error(), "/metrics") || sent.Load() > 10 {

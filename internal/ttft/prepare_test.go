@@ -45,11 +45,11 @@ func TestProxiesAreWaitedFor(t *testing.T) {
 		rec := &recorder{}
 		a := twoLeg(set)
 		a.Path, a.Front = record.PathProxy, inFront(t, set.Prefill.URL, set.Decode.URL, health)
-		res := mustRun(t, quick(rec, 2, a))
-		if res.Requests != 2 || res.Invalid != 0 {
-			t.Errorf("%s: %d requests, invalid %v", name, res.Requests, res.Reasons)
+		res := mustRun(t, rec, quick(rec, 2, a))
+		if res.N != 2 || res.Invalid != 0 {
+			t.Errorf("%s: %d requests, invalid %v", name, res.N, res.Reasons)
 		}
-		for _, e := range rec.events {
+		for _, e := range rec.rec.Events {
 			if e.Level != record.Info {
 				t.Errorf("%s: %s: %s", name, e.Level, e.Message)
 			}
@@ -70,8 +70,8 @@ func TestSharedPools(t *testing.T) {
 		a, b := twoLeg(set), tt.second
 		a.Name, b.Name = "a", "b"
 		rec := &recorder{}
-		mustRun(t, quick(rec, 1, a, b))
-		for _, l := range rec.requests {
+		mustRun(t, rec, quick(rec, 1, a, b))
+		for _, l := range rec.rec.Requests {
 			if l.PoolBlocks != tt.want {
 				t.Errorf("%s: arm %s has a pool of %d blocks, want %d", name, l.Arm, l.PoolBlocks, tt.want)
 			}
@@ -83,7 +83,7 @@ func TestProxyThatIsNotThere(t *testing.T) {
 	set := simulate(t, sim.Config{}, false)
 	a := twoLeg(set)
 	a.Path, a.Front = record.PathProxy, "http://127.0.0.1:1"
-	if _, err := Run(context.Background(), quick(&recorder{}, 2, a)); err == nil || !strings.Contains(err.Error(), "the proxy does not answer") {
+	if err := Run(context.Background(), quick(&recorder{}, 2, a)); err == nil || !strings.Contains(err.Error(), "the proxy does not answer") {
 		t.Errorf("error %v", err)
 	}
 }

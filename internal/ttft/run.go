@@ -188,20 +188,23 @@ type runner struct {
 	batch   int
 	late    int // batches in a row; see patience
 
-	mu    sync.Mutex
-	seq   map[*Arm]int
-	lines []record.Request
-	done  int
-	bad   int
-	of    int
+	mu   sync.Mutex
+	seq  map[*Arm]int
+	done int
+	bad  int
+	of   int
 }
 
-// Run measures. When ctx is cancelled it ends after the requests under way have
-// been cut, and returns what there is together with ctx's error. A failure of
-// the record ends it too.
-func Run(ctx context.Context, cfg Config) (*Result, error) {
+// ErrUnavailable is matched by the error of [Run] when engines could not be
+// reached, or do not say what a proof needs.
+var ErrUnavailable = errors.New("engines unavailable")
+
+// Run measures, and gives each line to cfg.Record. When ctx is cancelled it ends
+// after the requests under way have been cut, with ctx's error. A failure of the
+// record ends it too.
+func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Check(); err != nil {
-		return nil, err
+		return err
 	}
 	widest := 1
 	for _, n := range cfg.Concurrency {
@@ -212,16 +215,14 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	r := &runner{cfg: cfg, client: NewClient(widest), prompts: prompts{cfg.Prompts, cfg.Seed, cfg.VocabSize}, start: time.Now(), seq: map[*Arm]int{}}
 	defer r.client.Close()
-	if err := r.prepareArms(ctx); err != nil {
-		return nil, err
+	err := r.prepareArms(ctx)
+	if err != nil {
+		return unavailable(ctx, err)
 	}
 	conds := r.cfg.conditions()
-	var recorded []record.Condition
 	for _, c := range conds {
-		rc := r.recordCondition(c)
-		recorded = append(recorded, rc)
-		if err := cfg.Record(rc); err != nil {
-			return nil, err
+		if err := cfg.Record(r.recordCondition(c)); err != nil {
+			return err
 		}
 		r.of += cfg.Warmup
 		r.of += r.cfg.perBlock(c) * cfg.Blocks
@@ -229,12 +230,18 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Budget > 0 {
 		r.of = 0
 	}
-	err := r.measure(ctx, conds)
-	res, aerr := Analyze(r.lines, recorded, cfg.Seed)
-	if aerr != nil {
-		return nil, errors.Join(err, aerr)
+	if err = r.measure(ctx, conds); errors.Is(err, ErrLimit) {
+		return unavailable(ctx, err)
 	}
-	return res, err
+	return err
+}
+
+// unavailable marks an error of the engines, but not that of a cancelled ctx.
+func unavailable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 func (r *runner) recordCondition(c *condition) record.Condition {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/serving/sim"
@@ -37,25 +38,18 @@ func simulate(t testing.TB, cfg sim.Config, unified bool) *sim.Set {
 
 // recorder keeps the lines of a run.
 type recorder struct {
-	mu       sync.Mutex
-	requests []record.Request
-	events   []record.Event
+	mu  sync.Mutex
+	rec record.Record
 }
 
 func (r *recorder) write(l record.Line) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch l := l.(type) {
-	case record.Request:
-		r.requests = append(r.requests, l)
-	case record.Event:
-		r.events = append(r.events, l)
-	}
-	return nil
+	return r.rec.Add(l)
 }
 
 func (r *recorder) measured() (out []record.Request) {
-	for _, l := range r.requests {
+	for _, l := range r.rec.Requests {
 		if l.Phase == record.PhaseMeasure {
 			out = append(out, l)
 		}
@@ -75,9 +69,13 @@ func quick(rec *recorder, n int, arms ...Arm) Config {
 		Seed: 7, Prompts: TokenPrompts, VocabSize: 32_000, Timeout: 20 * time.Second, Settle: 300 * time.Millisecond, Record: rec.write}
 }
 
-func mustRun(t testing.TB, cfg Config) *Result {
+// mustRun runs and analyses what rec has of it.
+func mustRun(t testing.TB, rec *recorder, cfg Config) *analysis.Requests {
 	t.Helper()
-	res, err := Run(context.Background(), cfg)
+	if err := Run(context.Background(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	res, err := analysis.OfRequests(&rec.rec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +85,9 @@ func mustRun(t testing.TB, cfg Config) *Result {
 func TestTwoLegIsValidAndExact(t *testing.T) {
 	set := simulate(t, sim.Config{PrefillTime: 4 * time.Millisecond, StepTime: 2 * time.Millisecond, Pings: true, Split: true}, false)
 	rec := &recorder{}
-	res := mustRun(t, quick(rec, 5, twoLeg(set)))
-	if res.Invalid != 0 || res.Requests != 5 || !res.Simulated {
-		t.Fatalf("%d of %d invalid (%v), simulated %v", res.Invalid, res.Requests, res.Reasons, res.Simulated)
+	res := mustRun(t, rec, quick(rec, 5, twoLeg(set)))
+	if res.Invalid != 0 || res.N != 5 || !res.Simulated {
+		t.Fatalf("%d of %d invalid (%v), simulated %v", res.Invalid, res.N, res.Reasons, res.Simulated)
 	}
 	for _, l := range rec.measured() {
 		if l.Proof != "sample" || !l.Simulated || l.Completion != 3 || len(l.ITLNs) != 2 || !l.ConnReused || !*l.PrefillConnReused {
@@ -169,13 +167,13 @@ func TestFaultsComeOutAsReasons(t *testing.T) {
 				if f == sim.Hang {
 					cfg.Timeout = 500 * time.Millisecond
 				}
-				res := mustRun(t, cfg)
+				res := mustRun(t, rec, cfg)
 				want := tt.alone
 				if concurrency > 1 {
 					want = tt.batched
 				}
-				if res.Requests != 4 || res.Invalid != want || res.Reasons[tt.want] != want {
-					t.Errorf("concurrency %d: invalid %d of %d for %v, want %d for %s", concurrency, res.Invalid, res.Requests, res.Reasons, want, tt.want)
+				if res.N != 4 || res.Invalid != want || res.Reasons[tt.want] != want {
+					t.Errorf("concurrency %d: invalid %d of %d for %v, want %d for %s", concurrency, res.Invalid, res.N, res.Reasons, want, tt.want)
 				}
 				for _, l := range rec.measured() {
 					if l.Reason != "" {
@@ -195,8 +193,8 @@ func TestWarmUpIsRepeated(t *testing.T) {
 			cfg.Faults = []sim.Injection{{Fault: fault, Every: 1}}
 		}
 		rec := &recorder{}
-		mustRun(t, quick(rec, 2, twoLeg(simulate(t, cfg, false))))
-		if n := len(rec.requests) - len(rec.measured()); n != want {
+		mustRun(t, rec, quick(rec, 2, twoLeg(simulate(t, cfg, false))))
+		if n := len(rec.rec.Requests) - len(rec.measured()); n != want {
 			t.Errorf("fault %q: %d requests to warm up, want %d", fault, n, want)
 		}
 	}
@@ -209,23 +207,23 @@ func TestUnifiedAndDirect(t *testing.T) {
 		{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
 		{Name: "direct", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: set.Prefill.URL, BytesPerToken: 256},
 	}
-	res := mustRun(t, quick(rec, 3, arms...))
-	if res.Requests != 6 || res.Invalid != 0 {
-		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.Requests, res.Reasons)
+	res := mustRun(t, rec, quick(rec, 3, arms...))
+	if res.N != 6 || res.Invalid != 0 {
+		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.N, res.Reasons)
 	}
 	warned := false
-	for _, e := range rec.events {
+	for _, e := range rec.rec.Events {
 		warned = warned || e.Level == record.Warning && e.Message == "arm direct: the direct path ends at the prefill engine and contains no transfer of KV cache"
 	}
 	if !warned {
-		t.Errorf("no warning that the direct path has no transfer: %v", rec.events)
+		t.Errorf("no warning that the direct path has no transfer: %v", rec.rec.Events)
 	}
 }
 
 func TestPrefixHitOnAUnifiedEngine(t *testing.T) {
 	set := simulate(t, sim.Config{Faults: []sim.Injection{{Fault: sim.PrefixHit, Every: 2}}}, true)
 	rec := &recorder{}
-	res := mustRun(t, quick(rec, 4, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL}))
+	res := mustRun(t, rec, quick(rec, 4, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL}))
 	if res.Invalid != 2 || res.Reasons[record.ReasonPrefixHit] != 2 {
 		t.Errorf("invalid %d: %v, want 2 prefix hits", res.Invalid, res.Reasons)
 	}
@@ -250,7 +248,7 @@ func TestForeignTraffic(t *testing.T) {
 		}
 	}()
 	rec := &recorder{}
-	res := mustRun(t, quick(rec, 4, twoLeg(set)))
+	res := mustRun(t, rec, quick(rec, 4, twoLeg(set)))
 	cancel()
 	<-done
 	if res.Reasons[record.ReasonForeignTraffic] == 0 {
@@ -265,9 +263,9 @@ func TestOpenLoopMeasuresFromTheIntendedStart(t *testing.T) {
 	rec := &recorder{}
 	cfg := quick(rec, 20, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL})
 	cfg.Load, cfg.Rates = record.LoadOpen, []float64{100}
-	res := mustRun(t, cfg)
-	if res.Invalid != 0 || res.Requests != 20 {
-		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.Requests, res.Reasons)
+	res := mustRun(t, rec, cfg)
+	if res.Invalid != 0 || res.N != 20 {
+		t.Fatalf("%d of %d invalid: %v", res.Invalid, res.N, res.Reasons)
 	}
 	lines := rec.measured()
 	slices.SortFunc(lines, func(a, b record.Request) int { return a.Sequence - b.Sequence })
@@ -288,9 +286,9 @@ func TestOffline(t *testing.T) {
 	rec := &recorder{}
 	cfg := quick(rec, 12, twoLeg(set))
 	cfg.Load, cfg.Blocks = record.LoadOffline, 2
-	res := mustRun(t, cfg)
+	res := mustRun(t, rec, cfg)
 	row := res.Rows[0]
-	if res.Invalid != 0 || row.N != 12 || row.Makespan == nil || row.Makespan.N != 2 {
+	if res.Invalid != 0 || row.N() != 12 || row.Makespan == nil || row.Makespan.N != 2 {
 		t.Fatalf("row %+v, reasons %v", row, res.Reasons)
 	}
 	// Six prompts of 5 ms one after another.
@@ -311,7 +309,7 @@ func TestArmsAreComparedInBlocks(t *testing.T) {
 	rec := &recorder{}
 	cfg := quick(rec, 8, a, b)
 	cfg.Blocks = 8
-	res := mustRun(t, cfg)
+	res := mustRun(t, rec, cfg)
 	if len(res.Comparisons) != 1 {
 		t.Fatalf("comparisons %+v", res.Comparisons)
 	}
@@ -339,7 +337,7 @@ func TestPoolLapIsPredicted(t *testing.T) {
 	cfg := quick(rec, 59, twoLeg(set)) // and one to warm the pair
 	cfg.MaxTokens = 2
 	cfg.PromptTokens = []int{90} // 6 blocks of 199: lap at request 33
-	res := mustRun(t, cfg)
+	res := mustRun(t, rec, cfg)
 	if len(res.Series) != 1 || res.Series[0].Lap == nil {
 		t.Fatalf("series %+v", res.Series)
 	}
@@ -364,12 +362,12 @@ func TestInterruptedRunKeepsItsLines(t *testing.T) {
 	defer cancel()
 	rec := &recorder{}
 	begin := time.Now()
-	_, err := Run(ctx, quick(rec, 3, twoLeg(set)))
+	err := Run(ctx, quick(rec, 3, twoLeg(set)))
 	if err == nil || time.Since(begin) > 8*time.Second {
 		t.Fatalf("error %v after %s", err, time.Since(begin))
 	}
-	if len(rec.requests) != 1 || rec.requests[0].Valid {
-		t.Errorf("lines %+v", rec.requests)
+	if len(rec.rec.Requests) != 1 || rec.rec.Requests[0].Valid {
+		t.Errorf("lines %+v", rec.rec.Requests)
 	}
 }
 
@@ -380,7 +378,7 @@ func TestClientClock(t *testing.T) {
 	rec := &recorder{}
 	cfg := quick(rec, 5, Arm{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL})
 	cfg.MaxTokens = 2
-	res := mustRun(t, cfg)
+	res := mustRun(t, rec, cfg)
 	if res.Invalid != 0 {
 		t.Fatalf("invalid: %v", res.Reasons)
 	}

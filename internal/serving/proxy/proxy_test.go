@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/sim"
 	"github.com/xferbench/xferbench/internal/serving/twoleg"
@@ -429,9 +430,14 @@ func BenchmarkOverhead(b *testing.B) {
 	for _, tokens := range []int{100, 2000} {
 		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
 			for b.Loop() {
-				res, err := ttft.Run(context.Background(), ttft.Config{Arms: []ttft.Arm{arm("two-leg", record.PathTwoLeg, ""), arm("proxy", record.PathProxy, url)},
+				rec := &record.Record{}
+				err := ttft.Run(context.Background(), ttft.Config{Arms: []ttft.Arm{arm("two-leg", record.PathTwoLeg, ""), arm("proxy", record.PathProxy, url)},
 					PromptTokens: []int{tokens}, MaxTokens: 2, Load: record.LoadClosed, Concurrency: []int{1}, Iterations: 200, Blocks: 20, Warmup: 20, Seed: 1,
-					Prompts: ttft.TokenPrompts, VocabSize: 32_000, Timeout: time.Minute, Settle: time.Second, Record: func(record.Line) error { return nil }})
+					Prompts: ttft.TokenPrompts, VocabSize: 32_000, Timeout: time.Minute, Settle: time.Second, Record: rec.Add})
+				if err != nil {
+					b.Fatal(err)
+				}
+				res, err := analysis.OfRequests(rec)
 				if err != nil {
 					b.Fatal(err)
 				}

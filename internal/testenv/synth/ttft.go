@@ -77,3 +77,40 @@ func encode(lines []record.Line) ([]byte, error) {
 	}
 	return buf.Bytes(), nil
 }
+
+// MakeLap returns the record of a TTFT run whose arms' block pools wrap around at
+// request 17, where the second arm loses 20 ms. Its fourth request is invalid.
+func MakeLap(arms []string, blocks, each int, load string, concurrency int) *record.Record {
+	rng := rand.New(rand.NewPCG(1, 2))
+	rec := &record.Record{Run: record.Run{Schema: record.Schema, ID: "lap", Kind: "ttft", StartUnixNs: startNs, ToolVersion: "0.1.0", ToolCommit: "synthetic", Seed: 1, Host: host("synthetic-a"), Env: map[string]string{"XFERBENCH_NOTE": Note}}, End: &record.End{Status: record.StatusOK}}
+	for i, arm := range arms {
+		rec.Conditions = append(rec.Conditions, record.Condition{ID: i, Name: arm + " 8000 tokens", Provider: arm, Tokens: 8000})
+		seq := 0
+		for block := range blocks {
+			for range each {
+				transfer := 40e6 + rng.Float64()*1e6
+				descs := int64(56)
+				if seq >= 16 {
+					descs = 28_000
+					if i == 1 {
+						transfer += 20e6
+					}
+				}
+				l := record.Request{Condition: i, Arm: arm, Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Block: block, Iteration: seq, Sequence: seq, Phase: record.PhaseMeasure,
+					Batch: i*1000 + seq, PromptTokens: 8000, MaxTokens: 2, Completion: 2, Load: load, Concurrency: concurrency, ConnReused: true, Valid: true, Proof: record.ProofSample,
+					PoolBlocks: 8500, BlockTokens: 16, ITLNs: []int64{8e6},
+					Split: &record.Split{Wait: 10e3, Prefill: 300e6, HandOver: 100e3, DecodeQueue: int64(transfer) + 2e6, OneToken: 9e6, Network: 3e6, Engine: true},
+					Moved: &record.Moved{Scope: record.ProofSample, Transfers: 1, Bytes: 458_752_000, Descriptors: descs, XferNs: int64(transfer), PostNs: 3e6}}
+				s := l.Split
+				l.TTFTNs = s.Wait + s.Prefill + s.HandOver + s.DecodeQueue + s.OneToken + s.Network
+				l.E2ENs = l.TTFTNs + 8e6
+				if i == 1 && seq == 3 {
+					l.Valid, l.Reason, l.Detail = false, record.ReasonLocalRecompute, "made up"
+				}
+				rec.Requests = append(rec.Requests, l)
+				seq++
+			}
+		}
+	}
+	return rec
+}

@@ -18,11 +18,11 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/launch"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv"
-	"github.com/xferbench/xferbench/internal/ttft"
 )
 
 const (
@@ -427,11 +427,11 @@ func (v *version) proxies(x *tool) {
 			x.t.Errorf("%d requests over %s, want %d and two to warm up", count[arm], arm, pairs)
 		}
 	}
-	res, err := ttft.Analyze(reqs, rec.Conditions, rec.Run.Seed)
+	res, err := analysis.OfRequests(rec)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	if len(res.Comparisons) != 1 || res.Comparisons[0].Name != "toy" || res.Comparisons[0].Base != "ours" {
+	if len(res.Comparisons) != 1 || res.Comparisons[0].B.Arm != "toy" || res.Comparisons[0].A.Arm != "ours" {
 		x.t.Fatalf("comparisons %+v, want toy with ours", res.Comparisons)
 	}
 	verdict := res.Comparisons[0].Verdict

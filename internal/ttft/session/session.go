@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
@@ -30,8 +31,6 @@ import (
 var (
 	// ErrUsage: the options do not fit together.
 	ErrUsage = errors.New("usage")
-	// ErrUnavailable: an engine could not be reached or started.
-	ErrUnavailable = errors.New("engines unavailable")
 	// ErrInvalid: more than the allowed share of requests is invalid.
 	ErrInvalid = errors.New("too many invalid requests")
 	// ErrTooFew: arms were compared and there is too little data for a verdict.
@@ -66,6 +65,10 @@ type Output struct {
 	Log      func(level, message string)
 	Progress func(ttft.Progress)
 }
+
+// MaxInvalid is the share of invalid requests above which a run has failed, by
+// default.
+const MaxInvalid = 0.05
 
 // checkShare checks the allowed share of invalid requests.
 func checkShare(f float64) error {
@@ -133,18 +136,20 @@ func (o *Options) arms() ([]ttft.Arm, error) {
 type session struct {
 	o     Options
 	out   Output
+	sink  *record.Sink
 	start time.Time
-	lines *record.Writer // of out.JSON
 
 	mu     sync.Mutex
 	logged map[string]bool
 }
 
-// Run measures. The result is there, though incomplete, also with an error.
-func Run(ctx context.Context, o Options, out Output) (res *ttft.Result, err error) {
+// Run measures. The record in memory has every line that was written, also with
+// an error; its last line is the End. It is nil when nothing was.
+func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
 	s := &session{o: o, out: out, start: time.Now(), logged: map[string]bool{}}
-	if out.JSON != nil {
-		s.lines = record.NewWriter(out.JSON)
+	s.sink = &record.Sink{Record: &record.Record{}, File: out.Record, Stream: out.JSON}
+	if out.Record != nil {
+		s.sink.Record.Path = out.Record.Path()
 	}
 	if s.out.Log == nil {
 		s.out.Log = func(string, string) {}
@@ -156,11 +161,35 @@ func Run(ctx context.Context, o Options, out Output) (res *ttft.Result, err erro
 	if err := s.write(s.header()); err != nil {
 		return nil, err
 	}
-	res, err = s.engines(ctx, arms)
-	if err == nil {
-		err = s.decide(res)
+	err = s.engines(ctx, arms)
+	a, aerr := s.sumUp()
+	if aerr != nil && !errors.Is(err, aerr) { // a record that fails does so at each line
+		err = errors.Join(err, aerr)
 	}
-	return res, errors.Join(err, s.end(ctx, err))
+	if err == nil {
+		err = s.decide(a)
+	}
+	return s.sink.Record, errors.Join(err, s.end(ctx, err))
+}
+
+// sumUp analyses what was measured and appends its figures and verdicts, for
+// readers of the record that do not compute their own.
+func (s *session) sumUp() (*analysis.Requests, error) {
+	a, err := analysis.OfRequests(s.sink.Record)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range a.Summaries() {
+		if err := s.write(l); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range a.Verdicts() {
+		if err := s.write(l); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
 }
 
 func (s *session) check() ([]ttft.Arm, error) {
@@ -218,15 +247,7 @@ func (s *session) write(l record.Line) error {
 			s.out.Log(e.Level, e.Message)
 		}
 	}
-	if s.lines != nil {
-		if err := s.lines.Write(l); err != nil {
-			return err
-		}
-	}
-	if s.out.Record != nil {
-		return s.out.Record.Write(l)
-	}
-	return nil
+	return s.sink.Write(l)
 }
 
 func (s *session) event(level, format string, args ...any) error {
@@ -234,12 +255,12 @@ func (s *session) event(level, format string, args ...any) error {
 }
 
 // engines starts what is to be started, measures, and stops it again.
-func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Result, err error) {
+func (s *session) engines(ctx context.Context, arms []ttft.Arm) (err error) {
 	switch {
 	case s.o.Sim:
 		set, err := sim.StartSet(s.o.SimConfig, host.Loopback(), true)
 		if err != nil {
-			return nil, usage("--sim: %w", err)
+			return usage("--sim: %w", err)
 		}
 		defer func() { err = errors.Join(err, set.Close()) }()
 		per := int64(set.Prefill.Config().Geometry.BytesPerToken)
@@ -247,8 +268,7 @@ func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Resul
 			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: per},
 			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per},
 		}
-		res, err = s.measure(ctx, arms)
-		return res, err
+		return s.measure(ctx, arms)
 	case s.o.Launch != "":
 		return s.launched(ctx, arms)
 	}
@@ -257,10 +277,10 @@ func (s *session) engines(ctx context.Context, arms []ttft.Arm) (res *ttft.Resul
 
 // launched runs over engines that it starts: over the arms named, such as one
 // through a proxy, or else over those of the file.
-func (s *session) launched(ctx context.Context, arms []ttft.Arm) (res *ttft.Result, err error) {
+func (s *session) launched(ctx context.Context, arms []ttft.Arm) (err error) {
 	f, err := launch.Load(s.o.Launch)
 	if err != nil {
-		return nil, usage("--launch: %w", err)
+		return usage("--launch: %w", err)
 	}
 	longest := slices.Max(append([]int{1}, s.o.Run.PromptTokens...))
 	for _, p := range f.Check(longest, s.o.Run.MaxTokens) {
@@ -269,15 +289,15 @@ func (s *session) launched(ctx context.Context, arms []ttft.Arm) (res *ttft.Resu
 			level = record.Fault
 		}
 		if err := s.event(level, "%s: %s", s.o.Launch, p.Text); err != nil {
-			return nil, err
+			return err
 		}
 		if p.Fatal {
-			return nil, usage("--launch %s: %s", s.o.Launch, p.Text)
+			return usage("--launch %s: %s", s.o.Launch, p.Text)
 		}
 	}
 	cluster, err := launch.Start(ctx, f, func(level, message string) error { return s.event(level, "%s", message) })
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", ttft.ErrUnavailable, err)
 	}
 	defer func() {
 		// Engines are stopped also when the run was interrupted.
@@ -287,7 +307,7 @@ func (s *session) launched(ctx context.Context, arms []ttft.Arm) (res *ttft.Resu
 		arms = cluster.Arms()
 		for i := range arms {
 			if arms[i], err = arms[i].Resolve(s.o.Mode, s.o.Path); err != nil {
-				return nil, usage("%w", err)
+				return usage("%w", err)
 			}
 		}
 		return s.measure(ctx, arms)
@@ -303,22 +323,18 @@ func (s *session) launched(ctx context.Context, arms []ttft.Arm) (res *ttft.Resu
 	return s.measure(ctx, arms)
 }
 
-func (s *session) measure(ctx context.Context, arms []ttft.Arm) (*ttft.Result, error) {
+func (s *session) measure(ctx context.Context, arms []ttft.Arm) error {
 	c := s.o.Run
 	c.Arms, c.Record, c.Progress = arms, s.write, s.out.Progress
 	if err := c.Check(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+		return fmt.Errorf("%w: %w", ErrUsage, err)
 	}
-	res, err := ttft.Run(ctx, c)
-	if err != nil && (res == nil || errors.Is(err, ttft.ErrLimit)) && ctx.Err() == nil {
-		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return res, err
+	return ttft.Run(ctx, c)
 }
 
 // decide turns a result into the error that it is.
-func (s *session) decide(res *ttft.Result) error {
-	if res.Requests == 0 {
+func (s *session) decide(res *analysis.Requests) error {
+	if res.N == 0 {
 		return fmt.Errorf("%w: no request was measured", ErrTooFew)
 	}
 	if share := res.InvalidShare(); share > s.o.MaxInvalid {
@@ -327,11 +343,11 @@ func (s *session) decide(res *ttft.Result) error {
 			list = append(list, fmt.Sprintf("%s %d", r, n))
 		}
 		slices.Sort(list)
-		return fmt.Errorf("%w: %d of %d, more than %.3g %%: %s", ErrInvalid, res.Invalid, res.Requests, 100*s.o.MaxInvalid, strings.Join(list, ", "))
+		return fmt.Errorf("%w: %d of %d, more than %.3g %%: %s", ErrInvalid, res.Invalid, res.N, 100*s.o.MaxInvalid, strings.Join(list, ", "))
 	}
 	for _, c := range res.Comparisons {
 		if c.Verdict.Kind == stats.TooFew {
-			return fmt.Errorf("%w on %s against %s: %d blocks, and %d are needed; raise --blocks", ErrTooFew, c.Name, c.Base, c.Verdict.NA, c.Verdict.Need)
+			return fmt.Errorf("%w on %s against %s: %d blocks, and %d are needed; raise --blocks", ErrTooFew, c.B.Arm, c.A.Arm, c.Verdict.NA, c.Verdict.Need)
 		}
 	}
 	return nil
@@ -349,7 +365,7 @@ func ExitCode(err error) int {
 		return 3 // whatever the descriptor was for
 	case errors.Is(err, ErrUsage):
 		return 2
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ttft.ErrUnavailable):
 		return 3
 	case errors.Is(err, ErrInvalid):
 		return 5

@@ -15,6 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/sim"
 	"github.com/xferbench/xferbench/internal/ttft"
@@ -47,8 +51,17 @@ func TestMain(m *testing.M) {
 var small = sim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
 
 // options are those of a short run.
+func analysed(t *testing.T, rec *record.Record) *analysis.Requests {
+	t.Helper()
+	res, err := analysis.OfRequests(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
 func options() Options {
-	return Options{MaxInvalid: ttft.MaxInvalid, DType: "auto", SimConfig: sim.Config{Geometry: small}, Run: ttft.Config{PromptTokens: []int{64}, MaxTokens: 2,
+	return Options{MaxInvalid: MaxInvalid, DType: "auto", SimConfig: sim.Config{Geometry: small}, Run: ttft.Config{PromptTokens: []int{64}, MaxTokens: 2,
 		Load: record.LoadClosed, Concurrency: []int{1}, Iterations: 6, Blocks: 6, Seed: 1, Prompts: ttft.TokenPrompts, VocabSize: 32_000,
 		Timeout: 30 * time.Second, Settle: 200 * time.Millisecond}}
 }
@@ -62,14 +75,14 @@ func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 	var lines bytes.Buffer
 	o := options()
 	o.Sim, o.Argv = true, []string{"xferbench", "ttft", "--sim"}
-	res, err := Run(context.Background(), o, Output{Record: w, JSON: &lines})
+	inMemory, err := Run(context.Background(), o, Output{Record: w, JSON: &lines})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if res.Requests != 12 || res.Invalid != 0 || len(res.Comparisons) != 1 {
+	if res := analysed(t, inMemory); res.N != 12 || res.Invalid != 0 || len(res.Comparisons) != 1 {
 		t.Errorf("result %+v", res)
 	}
 	rec, err := record.Open(path)
@@ -89,18 +102,17 @@ func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 			t.Errorf("a line does not say that it is simulated: %+v", l)
 		}
 	}
-	res2, err := ttft.Analyze(rec.Requests, rec.Conditions, rec.Run.Seed)
-	if err != nil {
-		t.Fatal(err)
+	if d := cmp.Diff(rec, inMemory, cmpopts.EquateEmpty()); d != "" {
+		t.Errorf("file and memory differ:\n%s", d)
 	}
-	var a, b strings.Builder
-	if err := errors.Join(res.Text(&a), res2.Text(&b)); err != nil {
-		t.Fatal(err)
+	if len(rec.Summaries) != 2 || rec.Summaries[1].N != 6 || *rec.Summaries[1].Invalid != 0 || rec.Summaries[1].MedianNs == 0 || rec.Summaries[1].Blocks != 6 ||
+		rec.Summaries[1].Bytes != 64*256 || rec.Summaries[0].Bytes != 0 || rec.Summaries[1].Failed != nil || rec.Summaries[1].P95Ns != 0 || !rec.Summaries[1].Simulated {
+		t.Errorf("summaries %+v", rec.Summaries)
 	}
-	if a.String() != b.String() || !strings.Contains(a.String(), "SIMULATED") {
-		t.Errorf("the record gives another text:\n%s\n%s", a.String(), b.String())
+	if len(rec.Comparisons) != 1 || rec.Comparisons[0].A != 0 || rec.Comparisons[0].B != 1 || rec.Comparisons[0].N != 6 || *rec.Comparisons[0].Ratio <= 0 {
+		t.Errorf("comparisons %+v", rec.Comparisons)
 	}
-	if got := strings.Count(lines.String(), "\n"); got != 1+2+14+1 {
+	if got := strings.Count(lines.String(), "\n"); got != 1+2+14+2+1+1 {
 		t.Errorf("%d lines of JSON", got)
 	}
 }
@@ -109,11 +121,11 @@ func TestInvalidRequestsFailTheRun(t *testing.T) {
 	o := options()
 	o.Sim = true
 	o.SimConfig.Faults = []sim.Injection{{Fault: sim.NullParams, Every: 3}}
-	res, err := Run(context.Background(), o, Output{})
+	rec, err := Run(context.Background(), o, Output{})
 	if !errors.Is(err, ErrInvalid) || ExitCode(err) != 5 || !strings.Contains(err.Error(), "null-params 2") {
 		t.Errorf("error %v, exit code %d", err, ExitCode(err))
 	}
-	if res == nil || res.Invalid != 2 {
+	if res := analysed(t, rec); res.Invalid != 2 {
 		t.Errorf("result %+v", res)
 	}
 	o.MaxInvalid = 0.5
@@ -155,7 +167,7 @@ func TestUsage(t *testing.T) {
 func TestEnginesThatAreNotThere(t *testing.T) {
 	o := options()
 	o.URL = fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
-	if _, err := Run(context.Background(), o, Output{}); !errors.Is(err, ErrUnavailable) || ExitCode(err) != 3 || !strings.Contains(err.Error(), "is the engine up?") {
+	if _, err := Run(context.Background(), o, Output{}); !errors.Is(err, ttft.ErrUnavailable) || ExitCode(err) != 3 || !strings.Contains(err.Error(), "is the engine up?") {
 		t.Errorf("error %v, exit code %d", err, ExitCode(err))
 	}
 }
@@ -194,20 +206,20 @@ engines:
 	o := options()
 	o.Launch = file
 	o.Arms = []string{fmt.Sprintf("pair=http://127.0.0.1:%d,http://127.0.0.1:%d", p, d), fmt.Sprintf("alone=direct=http://127.0.0.1:%d", p)}
-	if res, err := Run(context.Background(), o, Output{}); err != nil && !errors.Is(err, ErrTooFew) {
+	if rec, err := Run(context.Background(), o, Output{}); err != nil && !errors.Is(err, ErrTooFew) {
 		t.Fatal(err)
-	} else if len(res.Rows) != 2 || res.Rows[0].Arm != "pair" || res.Rows[0].Path != record.PathTwoLeg || res.Rows[1].Path != record.PathDirect || res.Invalid != 0 ||
+	} else if res := analysed(t, rec); len(res.Rows) != 2 || res.Rows[0].Arm != "pair" || res.Rows[0].Path != record.PathTwoLeg || res.Rows[1].Path != record.PathDirect || res.Invalid != 0 ||
 		res.Rows[0].Condition.Asked != 256*uint64(o.Run.PromptTokens[0]) {
 		t.Errorf("arms named beside the file: %+v", res.Rows)
 	}
 	o.Arms = nil
 	var mu sync.Mutex
 	var told []string
-	res, err := Run(context.Background(), o, Output{Log: func(level, m string) { mu.Lock(); told = append(told, level+": "+m); mu.Unlock() }})
+	rec, err := Run(context.Background(), o, Output{Log: func(level, m string) { mu.Lock(); told = append(told, level+": "+m); mu.Unlock() }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.Requests != 6 || res.Invalid != 0 || !res.Simulated {
+	if res := analysed(t, rec); res.N != 6 || res.Invalid != 0 || !res.Simulated {
 		t.Errorf("result %+v", res)
 	}
 	all := strings.Join(told, "\n")

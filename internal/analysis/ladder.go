@@ -1,6 +1,4 @@
-// Package endtoend holds raw transfers against the time to first token: where a
-// TTFT went, and which share of it the wire explains.
-package endtoend
+package analysis
 
 import (
 	"errors"
@@ -8,40 +6,32 @@ import (
 	"math"
 	"slices"
 
-	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
-	"github.com/xferbench/xferbench/internal/ttft"
 )
 
-// Tolerance is how far the bytes of a raw row may be from those that an engine
+// sameBytes is how far the bytes of a raw row may be from those that an engine
 // moved for the two to count as the same transfer: a part of a block of a short
 // prompt.
-const Tolerance = 0.02
+const sameBytes = 0.02
 
-// Result is a record of TTFT held against a raw one, a Row each arm, prompt
-// length and load.
-type Result struct {
-	Raw       *analysis.Analysis
-	Rows      []Row
-	Requests  int
-	Invalid   int
-	Simulated bool // the engines were stand-ins
+// Ladder is a TTFT run held against raw transfers, a row each arm, prompt
+// length and load: where a TTFT went, and which share of it the wire explains.
+type Ladder struct {
+	Raw      *Analysis
+	Requests *Requests
+	Rows     []LadderRow
 }
 
-// Row is one condition of the TTFT run.
-type Row struct {
-	Arm, Path, Level string
-	Tokens, N        int
-	TTFT             stats.Summary // of block medians, ns
+// LadderRow is one condition of the TTFT run that has a valid request.
+type LadderRow struct {
+	*RequestRow
 	// Parts are what the TTFT consists of, in the order of time.
 	Parts []Part
 	// FromEngines: the parts come from the engines' own counts.
 	FromEngines bool
-	// Bytes is what NIXL moved for a request, 0 for none; Descs its descriptors
-	// after merging (smallest and largest).
-	Bytes            int64
-	MinDesc, MaxDesc int64
+	// Bytes is what NIXL moved for a request, 0 for none.
+	Bytes int64
 	// Rungs are the same bytes over everything that was measured, fastest first.
 	Rungs []Rung
 	// Base is the unified arm at the same prompt length and load, if any, and
@@ -59,10 +49,10 @@ type Part struct {
 
 // Kinds of rungs.
 const (
-	Ceiling = "ceiling" // memcpy, plain TCP
-	RawRung = "raw"     // a transport of the raw record
-	NIXL    = "nixl"    // what the engine's connector took
-	TTFT    = "ttft"
+	RungCeiling = "ceiling" // memcpy, plain TCP
+	RungRaw     = "raw"     // a transport of the raw record
+	RungNIXL    = "nixl"    // what the engine's connector took
+	RungTTFT    = "ttft"
 )
 
 // Rung is the time of the same bytes on one level of the ladder.
@@ -86,86 +76,51 @@ type Increment struct {
 	Units    []float64
 }
 
-// ErrNothing: no request of the TTFT record counts.
-var ErrNothing = errors.New("no valid request")
+// ErrNoRequest is matched by the error for a TTFT record of which no request
+// counts.
+var ErrNoRequest = errors.New("no valid request")
 
-// Analyze reads the request lines of tt and holds them against raw.
-func Analyze(raw *analysis.Analysis, tt *record.Record) (*Result, error) {
-	lines := tt.Requests
-	res, err := ttft.Analyze(lines, tt.Conditions, tt.Run.Seed)
-	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", tt.Path, err)
-	}
-	out := &Result{Raw: raw, Requests: res.Requests, Invalid: res.Invalid, Simulated: res.Simulated || tt.Run.Simulated}
-	byCond := map[int][]record.Request{}
-	for _, l := range lines {
-		if l.Phase == record.PhaseMeasure && l.Valid {
-			byCond[l.Condition] = append(byCond[l.Condition], l)
-		}
-	}
-	units := map[int][]stats.Unit{}
-	for _, r := range res.Rows {
+// NewLadder holds the requests of a TTFT run against raw transfers.
+func NewLadder(raw *Analysis, tt *Requests) (*Ladder, error) {
+	out := &Ladder{Raw: raw, Requests: tt}
+	for _, r := range tt.Rows {
 		if r.TTFT == nil {
 			continue
 		}
-		u, err := blocks(byCond[r.Condition.ID], func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true })
-		if err != nil {
-			return nil, err
-		}
-		units[r.Condition.ID] = u
-	}
-	for _, r := range res.Rows {
-		if r.TTFT == nil {
-			continue
-		}
-		row, err := newRow(r, byCond[r.Condition.ID], units[r.Condition.ID])
+		row, err := newLadderRow(r)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Arm, err)
 		}
-		for _, b := range res.Rows {
-			if b.Path == record.PathUnified && r.Path != record.PathUnified && b.Tokens == r.Tokens && b.Level == r.Level && b.TTFT != nil {
-				if err := row.increment(b.Arm, units[b.Condition.ID], units[r.Condition.ID]); err != nil {
+		for _, b := range tt.Rows {
+			if b.Path == record.PathUnified && r.Path != record.PathUnified && b.Tokens == r.Tokens && b.Load == r.Load && b.TTFT != nil {
+				if err := row.increment(b); err != nil {
 					return nil, err
 				}
 				break
 			}
 		}
-		if err := row.ladder(raw, byCond[r.Condition.ID], stats.Values(units[r.Condition.ID])); err != nil {
+		if err := row.ladder(raw); err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Arm, err)
 		}
 		out.Rows = append(out.Rows, row)
 	}
 	if len(out.Rows) == 0 {
-		return nil, fmt.Errorf("%w in %s (%d requests)", ErrNothing, tt.Path, res.Requests)
+		return nil, fmt.Errorf("%w in %s (%d requests)", ErrNoRequest, tt.Record.Path, tt.N)
 	}
 	return out, nil
-}
-
-// blocks are the medians of a value of requests over blocks.
-func blocks(lines []record.Request, of func(record.Request) (float64, bool)) ([]stats.Unit, error) {
-	var ss []stats.Sample
-	for _, l := range lines {
-		if v, ok := of(l); ok {
-			ss = append(ss, stats.Sample{Block: l.Block, Value: v})
-		}
-	}
-	if len(ss) == 0 {
-		return nil, nil
-	}
-	return stats.BlockMedians(ss)
 }
 
 // minShare is the fewest units for a share with its interval.
 const minShare = 3
 
-func newRow(r ttft.Row, lines []record.Request, units []stats.Unit) (Row, error) {
-	row := Row{Arm: r.Arm, Path: r.Path, Level: r.Level, Tokens: r.Tokens, N: r.N, TTFT: *r.TTFT}
+func newLadderRow(r *RequestRow) (LadderRow, error) {
+	row := LadderRow{RequestRow: r}
 	if r.Moved != nil {
-		row.Bytes, row.MinDesc, row.MaxDesc = int64(math.Round(r.Moved.Bytes)), r.Moved.MinDesc, r.Moved.MaxDesc
+		row.Bytes = int64(math.Round(r.Moved.Bytes))
 	}
 	row.FromEngines = r.Split != nil && r.Split.Engine > 0
-	for _, p := range parts(row.FromEngines) {
-		us, err := blocks(lines, func(l record.Request) (float64, bool) {
+	for _, p := range ladderParts(row.FromEngines) {
+		_, us, err := row.units(func(l record.Request) (float64, bool) {
 			if l.Split == nil || row.FromEngines && !l.Split.Engine {
 				return 0, false
 			}
@@ -184,7 +139,7 @@ func newRow(r ttft.Row, lines []record.Request, units []stats.Unit) (Row, error)
 		if part.MedianNs == 0 && p.optional {
 			continue
 		}
-		xs, ys, _, err := stats.PairUnits(us, units)
+		xs, ys, _, err := stats.PairUnits(us, r.Units)
 		if err != nil {
 			return row, err
 		}
@@ -210,19 +165,19 @@ func share(part, whole []float64, paired bool) (stats.Share, error) {
 		return stats.Share{Value: p / w, NPart: len(part), NWhole: len(whole), Paired: paired}, nil
 	}
 	if paired {
-		return stats.SharePaired(part, whole, analysis.Level)
+		return stats.SharePaired(part, whole, Level)
 	}
-	return stats.ShareUnpaired(part, whole, analysis.Level)
+	return stats.ShareUnpaired(part, whole, Level)
 }
 
-type part struct {
+type ladderPart struct {
 	name, words string
 	of          func(*record.Split) int64
 	optional    bool // left out when it is zero
 }
 
-func parts(engines bool) []part {
-	ps := []part{
+func ladderParts(engines bool) []ladderPart {
+	ps := []ladderPart{
 		{"wait", "sent later than intended", func(s *record.Split) int64 { return s.Wait }, true},
 		{"prefill", "the prefill engine's queue and computing", func(s *record.Split) int64 { return s.Prefill }, false},
 		{"hand-over", "from the prefill engine's answer to the decode request", func(s *record.Split) int64 { return s.HandOver }, true},
@@ -237,8 +192,8 @@ func parts(engines bool) []part {
 }
 
 // increment is the row's TTFT less the unified arm's, block by block.
-func (row *Row) increment(base string, bs, rs []stats.Unit) error {
-	as, xs, _, err := stats.PairUnits(bs, rs)
+func (row *LadderRow) increment(base *RequestRow) error {
+	as, xs, _, err := stats.PairUnits(base.Units, row.Units)
 	if err != nil || len(as) == 0 {
 		return err
 	}
@@ -246,19 +201,20 @@ func (row *Row) increment(base string, bs, rs []stats.Unit) error {
 	for i := range as {
 		d[i] = xs[i] - as[i]
 	}
-	sum, err := stats.Summarize(d, analysis.Level)
+	sum, err := stats.Summarize(d, Level)
 	if err != nil {
 		return err
 	}
-	row.Base, row.Increment = base, &Increment{MedianNs: sum.Median, CI: sum.CI, Units: d}
+	row.Base, row.Increment = base.Arm, &Increment{MedianNs: sum.Median, CI: sum.CI, Units: d}
 	return nil
 }
 
 // ladder collects the transfers of the same bytes.
-func (row *Row) ladder(raw *analysis.Analysis, lines []record.Request, whole []float64) error {
+func (row *LadderRow) ladder(raw *Analysis) error {
 	if row.Bytes == 0 {
 		return nil
 	}
+	whole := stats.Values(row.Units)
 	add := func(g Rung, units []float64, paired bool) error {
 		sh, err := share(units, whole, paired && len(units) == len(whole))
 		if err != nil {
@@ -278,18 +234,18 @@ func (row *Row) ladder(raw *analysis.Analysis, lines []record.Request, whole []f
 		return nil
 	}
 	for _, r := range raw.Rows {
-		if !r.HasSpeed() || math.Abs(float64(r.Bytes)/float64(row.Bytes)-1) > Tolerance {
+		if !r.HasSpeed() || math.Abs(float64(r.Bytes)/float64(row.Bytes)-1) > sameBytes {
 			continue
 		}
-		g := Rung{Name: r.Label, Kind: RawRung, MedianNs: r.MedianNs, CI: r.CI, Bytes: int64(r.Bytes)}
+		g := Rung{Name: r.Label, Kind: RungRaw, MedianNs: r.MedianNs, CI: r.CI, Bytes: int64(r.Bytes)}
 		if r.Ceiling {
-			g.Kind = Ceiling
+			g.Kind = RungCeiling
 		}
 		if err := add(g, stats.Values(r.Units), false); err != nil {
 			return err
 		}
 	}
-	us, err := blocks(lines, func(l record.Request) (float64, bool) {
+	_, us, err := row.units(func(l record.Request) (float64, bool) {
 		if l.Moved == nil || l.Moved.Transfers == 0 {
 			return 0, false
 		}
@@ -299,15 +255,15 @@ func (row *Row) ladder(raw *analysis.Analysis, lines []record.Request, whole []f
 		return err
 	}
 	if len(us) > 0 {
-		sum, err := stats.Summarize(stats.Values(us), analysis.Level)
+		sum, err := stats.Summarize(stats.Values(us), Level)
 		if err != nil {
 			return err
 		}
-		if err := add(Rung{Name: "NIXL transfer", Kind: NIXL, MedianNs: sum.Median, CI: sum.CI, Bytes: row.Bytes}, stats.Values(us), true); err != nil {
+		if err := add(Rung{Name: "NIXL transfer", Kind: RungNIXL, MedianNs: sum.Median, CI: sum.CI, Bytes: row.Bytes}, stats.Values(us), true); err != nil {
 			return err
 		}
 	}
-	row.Rungs = append(row.Rungs, Rung{Name: "first token", Kind: TTFT, MedianNs: row.TTFT.Median, CI: row.TTFT.CI, Bytes: row.Bytes})
+	row.Rungs = append(row.Rungs, Rung{Name: "first token", Kind: RungTTFT, MedianNs: row.TTFT.Median, CI: row.TTFT.CI, Bytes: row.Bytes})
 	slices.SortStableFunc(row.Rungs, func(x, y Rung) int {
 		switch {
 		case x.MedianNs < y.MedianNs:
@@ -321,14 +277,14 @@ func (row *Row) ladder(raw *analysis.Analysis, lines []record.Request, whole []f
 }
 
 // Wire are the raw transports' rungs: without ceilings.
-func (row *Row) Wire() []Rung {
-	return slices.DeleteFunc(slices.Clone(row.Rungs), func(r Rung) bool { return r.Kind != RawRung })
+func (row *LadderRow) Wire() []Rung {
+	return slices.DeleteFunc(slices.Clone(row.Rungs), func(r Rung) bool { return r.Kind != RungRaw })
 }
 
 // Connector is NIXL's rung, nil when nothing was counted.
-func (row *Row) Connector() *Rung {
+func (row *LadderRow) Connector() *Rung {
 	for i, r := range row.Rungs {
-		if r.Kind == NIXL {
+		if r.Kind == RungNIXL {
 			return &row.Rungs[i]
 		}
 	}

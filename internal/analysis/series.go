@@ -1,4 +1,4 @@
-package ttft
+package analysis
 
 import (
 	"errors"
@@ -14,21 +14,50 @@ import (
 // one at a time, beside what the block pool predicts.
 type Series struct {
 	Arm    string
+	Launch int
 	Tokens int
-	N      int
+	// Requests are the valid ones of N, warm-up included, in order.
+	Requests []record.Request
+	N        int
 	// Changes of the level of each component that had one.
 	Changes []Change
-	// Classes by component: flat, warm-up, slowdown, no steady state, unclassified.
-	Classes map[string]stats.Class
+	// Classes of the components that were seen.
+	Classes []ComponentClass
 	// Lap is the prediction; nil where the pool is not known, the arm mixes prompt
 	// lengths or concurrency, or has several engines.
 	Lap *Lap
 }
 
+// Components of a request that are looked at over time.
+const (
+	ComponentTTFT        = "ttft"
+	ComponentPrefill     = "prefill"
+	ComponentDecodeQueue = "decode-queue"
+	ComponentOneToken    = "one-token"
+	ComponentDescriptors = "descriptors"
+)
+
+// ComponentClass is how one component went over time: flat, warm-up, slowdown, no
+// steady state, unclassified.
+type ComponentClass struct {
+	Component string
+	Class     stats.Class
+}
+
+// Class is the class of a component, unclassified where it was not seen.
+func (s *Series) Class(component string) stats.Class {
+	for _, c := range s.Classes {
+		if c.Component == component {
+			return c.Class
+		}
+	}
+	return stats.Unclassified
+}
+
 // Change is a change of level of one component.
 type Change struct {
-	Component     string // ttft, prefill, decode-queue, one-token, descriptors
-	Sequence      int    // the arm's request at which the new level begins, from 0
+	Component     string
+	Sequence      int // the arm's request at which the new level begins, from 0
 	Before, After float64
 }
 
@@ -48,21 +77,28 @@ type Lap struct {
 	Agree, Of int
 }
 
-// components of a line that are looked at over time.
+// components are the values of a request, with whether it has them.
 var components = []struct {
 	name string
 	of   func(record.Request) (float64, bool)
 }{
-	{"ttft", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), l.TTFTNs > 0 }},
-	{"prefill", part(func(s *record.Split) int64 { return s.Prefill })},
-	{"decode-queue", part(func(s *record.Split) int64 { return s.DecodeQueue })},
-	{"one-token", part(func(s *record.Split) int64 { return s.OneToken })},
-	{"descriptors", func(l record.Request) (float64, bool) {
-		if l.Moved == nil || l.Moved.Scope != record.ProofSample {
-			return 0, false
-		}
-		return float64(l.Moved.Descriptors), true
+	{ComponentTTFT, func(l record.Request) (float64, bool) { return float64(l.TTFTNs), l.TTFTNs > 0 }},
+	{ComponentPrefill, part(func(s *record.Split) int64 { return s.Prefill })},
+	{ComponentDecodeQueue, part(func(s *record.Split) int64 { return s.DecodeQueue })},
+	{ComponentOneToken, part(func(s *record.Split) int64 { return s.OneToken })},
+	{ComponentDescriptors, func(l record.Request) (float64, bool) {
+		n := Descriptors(l)
+		return float64(n), n > 0
 	}},
+}
+
+// Descriptors is how many descriptors NIXL posted for the one request, after
+// merging; 0: not known.
+func Descriptors(q record.Request) int64 {
+	if q.Moved == nil || q.Moved.Scope != record.ProofSample {
+		return 0
+	}
+	return q.Moved.Descriptors
 }
 
 func part(f func(*record.Split) int64) func(record.Request) (float64, bool) {
@@ -75,12 +111,12 @@ func part(f func(*record.Split) int64) func(record.Request) (float64, bool) {
 	}
 }
 
-// series looks at the requests of each arm in order, those of a closed loop with
+// requestSeries looks at the requests of each arm in order, those of a closed loop with
 // one request in flight. Warm-up belongs to them: it fills the pool too.
-func series(lines []record.Request) ([]Series, error) {
+func requestSeries(lines []record.Request) ([]Series, error) {
 	type key struct {
-		arm    string
-		tokens int
+		arm            string
+		launch, tokens int
 	}
 	groups := map[key][]record.Request{}
 	var order []key
@@ -99,7 +135,7 @@ func series(lines []record.Request) ([]Series, error) {
 		if l.PromptTokens != f.PromptTokens || l.Prefill != f.Prefill || l.Decode != f.Decode || l.MaxTokens != f.MaxTokens {
 			mixed[l.Arm] = true
 		}
-		k := key{l.Arm, l.PromptTokens}
+		k := key{l.Arm, l.Launch, l.PromptTokens}
 		if groups[k] == nil {
 			order = append(order, k)
 		}
@@ -109,8 +145,9 @@ func series(lines []record.Request) ([]Series, error) {
 	for _, k := range order {
 		g := groups[k]
 		slices.SortStableFunc(g, func(a, b record.Request) int { return a.Sequence - b.Sequence })
-		s := Series{Arm: k.arm, Tokens: k.tokens, N: len(g), Classes: map[string]stats.Class{}}
-		if err := s.changes(g); err != nil {
+		s := Series{Arm: k.arm, Launch: k.launch, Tokens: k.tokens, N: len(g)}
+		s.Requests = slices.DeleteFunc(slices.Clone(g), func(q record.Request) bool { return !q.Valid })
+		if err := s.changes(); err != nil {
 			return nil, fmt.Errorf("arm %s: %w", k.arm, err)
 		}
 		if !mixed[k.arm] {
@@ -124,12 +161,12 @@ func series(lines []record.Request) ([]Series, error) {
 }
 
 // changes classifies each component over the valid requests.
-func (s *Series) changes(lines []record.Request) error {
+func (s *Series) changes() error {
 	for _, c := range components {
 		var xs []float64
 		var seq []int
-		for _, l := range lines {
-			if v, ok := c.of(l); ok && l.Valid {
+		for _, l := range s.Requests {
+			if v, ok := c.of(l); ok {
 				xs, seq = append(xs, v), append(seq, l.Sequence)
 			}
 		}
@@ -140,7 +177,7 @@ func (s *Series) changes(lines []record.Request) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		s.Classes[c.name] = st.Class
+		s.Classes = append(s.Classes, ComponentClass{c.name, st.Class})
 		for _, t := range st.Transitions {
 			s.Changes = append(s.Changes, Change{c.name, seq[t.Iteration], t.Before, t.After})
 		}

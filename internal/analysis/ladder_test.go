@@ -1,4 +1,4 @@
-package endtoend
+package analysis_test
 
 import (
 	"bytes"
@@ -10,6 +10,13 @@ import (
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
+
+// twoProviders is the analysis of a raw run of the bytes that MakeTTFT moves.
+func twoProviders(t *testing.T) *analysis.Analysis {
+	t.Helper()
+	b, err := synth.Specs()["two-providers.jsonl"].Make()
+	return of(t, read(t, b, err))
+}
 
 func read(t *testing.T, b []byte, err error) *record.Record {
 	t.Helper()
@@ -23,16 +30,6 @@ func read(t *testing.T, b []byte, err error) *record.Record {
 	return r
 }
 
-func raw(t *testing.T) *analysis.Analysis {
-	t.Helper()
-	b, err := synth.Specs()["two-providers.jsonl"].Make()
-	a, err := analysis.Of(read(t, b, err))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
 func near(t *testing.T, what string, got, want, tolerance float64) {
 	t.Helper()
 	if math.Abs(got/want-1) > tolerance {
@@ -40,17 +37,17 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 	}
 }
 
-// TestAnalyze holds the result against the truth of MakeTTFT, whose noise adds
+// TestLadder holds the result against the truth of MakeTTFT, whose noise adds
 // 1.6 % on average: unified 432 ms, the pair 420+4+330+9+3 = 766 ms of which
 // NIXL's transfer takes 300.
-func TestAnalyze(t *testing.T) {
+func TestLadder(t *testing.T) {
 	b, err := synth.MakeTTFT("x", 4, 10, 3, 7648, 438_566_912)
-	res, err := Analyze(raw(t), read(t, b, err))
+	res, err := analysis.NewLadder(twoProviders(t), ofRequests(t, read(t, b, err)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(res.Rows) != 2 || res.Requests != 60 || res.Invalid != 0 || res.Simulated {
-		t.Fatalf("%d rows, %d requests, %d invalid", len(res.Rows), res.Requests, res.Invalid)
+	if len(res.Rows) != 2 || res.Requests.N != 60 || res.Requests.Invalid != 0 || res.Requests.Simulated {
+		t.Fatalf("%d rows, %d requests, %d invalid", len(res.Rows), res.Requests.N, res.Requests.Invalid)
 	}
 	unified, pair := res.Rows[0], res.Rows[1]
 	near(t, "unified", unified.TTFT.Median, 432e6*1.016, 0.02)
@@ -73,7 +70,7 @@ func TestAnalyze(t *testing.T) {
 	}
 	near(t, "NIXL's share", c.Share.Value, 300.0/766, 0.02)
 	// memcpy, socket, four transports, NIXL and the first token, by time.
-	if len(pair.Rungs) != 8 || pair.Rungs[0].Kind != Ceiling || pair.Rungs[7].Kind != TTFT || len(pair.Wire()) != 4 {
+	if len(pair.Rungs) != 8 || pair.Rungs[0].Kind != analysis.RungCeiling || pair.Rungs[7].Kind != analysis.RungTTFT || len(pair.Wire()) != 4 {
 		t.Errorf("rungs %+v", pair.Rungs)
 	}
 	for _, g := range pair.Rungs[:7] {
@@ -82,9 +79,9 @@ func TestAnalyze(t *testing.T) {
 	}
 }
 
-func TestOtherBytes(t *testing.T) {
+func TestLadderOfOtherBytes(t *testing.T) {
 	b, err := synth.MakeTTFT("x", 4, 6, 1, 1000, 57_344_000)
-	res, err := Analyze(raw(t), read(t, b, err))
+	res, err := analysis.NewLadder(twoProviders(t), ofRequests(t, read(t, b, err)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,10 +90,10 @@ func TestOtherBytes(t *testing.T) {
 	}
 }
 
-func TestNothingValid(t *testing.T) {
+func TestLadderOfNothing(t *testing.T) {
 	b, err := synth.MakeTTFT("x", 4, 6, 1, 1000, 57_344_000)
 	b = bytes.ReplaceAll(b, []byte(`"valid":true`), []byte(`"valid":false`))
-	if _, err := Analyze(raw(t), read(t, b, err)); !errors.Is(err, ErrNothing) {
-		t.Errorf("%v, want %v", err, ErrNothing)
+	if _, err := analysis.NewLadder(twoProviders(t), ofRequests(t, read(t, b, err))); !errors.Is(err, analysis.ErrNoRequest) {
+		t.Errorf("%v, want %v", err, analysis.ErrNoRequest)
 	}
 }

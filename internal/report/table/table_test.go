@@ -1,4 +1,4 @@
-package report
+package table
 
 import (
 	"slices"
@@ -9,12 +9,12 @@ import (
 
 func TestLayout(t *testing.T) {
 	cells := func(xs ...string) func(int) string { return func(i int) string { return xs[i] } }
-	cols := []column{
-		{head: "name", left: true, cell: cells("tcp", "tcp;ofi_rxm")},
-		{head: "op", left: true, rank: 3, cell: cells("read", "read")},
-		{head: "shape", left: true, rank: 1, cell: cells("fragmented", "merged"), short: cells("frag", "merged")},
-		{head: "ms", cell: cells("1.25", "µ")},
-		{head: "max", rank: 2, cell: cells("10", "200")},
+	cols := []Column{
+		{Head: "name", Left: true, Cell: cells("tcp", "tcp;ofi_rxm")},
+		{Head: "op", Left: true, Rank: 3, Cell: cells("read", "read")},
+		{Head: "shape", Left: true, Rank: 1, Cell: cells("fragmented", "merged"), Short: cells("frag", "merged")},
+		{Head: "ms", Cell: cells("1.25", "µ")},
+		{Head: "max", Rank: 2, Cell: cells("10", "200")},
 	}
 	for _, tt := range []struct {
 		width int
@@ -26,14 +26,25 @@ func TestLayout(t *testing.T) {
 		{24, []string{"name        shape    ms", "tcp         frag   1.25", "tcp;ofi_rxm merged    µ"}},
 		{3, []string{"name        shape    ms", "tcp         frag   1.25", "tcp;ofi_rxm merged    µ"}},
 	} {
-		if got := layout(cols, 2, tt.width); !slices.Equal(got, tt.want) {
+		if got := Layout(cols, 2, tt.width); !slices.Equal(got, tt.want) {
 			t.Errorf("width %d:\n%s\nwant\n%s", tt.width, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
 		}
 	}
 }
 
+func TestGap(t *testing.T) {
+	cell := func(i int) string { return []string{"a b", "c"}[i] }
+	got := Layout([]Column{{Head: "x", Left: true, Cell: cell}, {Head: "y", Left: true, Gap: 3, Cell: cell, Rank: 1}}, 2, 9)
+	if want := []string{"x     y", "a b   a b", "c     c"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := Layout([]Column{{Head: "x", Cell: cell}, {Head: "y", Gap: 3, Cell: cell, Rank: 1}}, 2, 8); got[0] != "  x" {
+		t.Errorf("the gap is not part of the width: %q", got)
+	}
+}
+
 func TestWrap(t *testing.T) {
-	got := wrap("first transfer took 600 ms of [1.27, 1.34], n = 10 and /a/very/long/path/that/does/not/fit", "# ", "#   ", 30)
+	got := Wrap("first transfer took 600 ms of [1.27, 1.34], n = 10 and /a/very/long/path/that/does/not/fit", "# ", "#   ", 30)
 	want := []string{"# first transfer took 600 ms", "#   of [1.27, 1.34], n = 10", "#   and", "#   /a/very/long/path/that/doe", "#   s/not/fit"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -49,7 +60,7 @@ func FuzzWrap(f *testing.F) {
 			return
 		}
 		joined := ""
-		for _, l := range wrap(s, "", "  ", width) {
+		for _, l := range Wrap(s, "", "  ", width) {
 			if n := utf8.RuneCountInString(l); n > width {
 				t.Errorf("%d columns in %q", n, l)
 			}
@@ -60,18 +71,4 @@ func FuzzWrap(f *testing.F) {
 			t.Errorf("%q became %q", s, joined)
 		}
 	})
-}
-
-func TestNumbers(t *testing.T) {
-	for _, tt := range []struct{ got, want string }{
-		{percent(0.0569), "5.7"}, {percent(0.69), "69"}, {percent(1.234), "123"}, {percent(0.0999), "10"},
-		{pvalue(2.0 / 1024), "p = 0.0020"}, {pvalue(1e-5), "p < 0.001"}, {pcell(1e-5), "<0.001"}, {rcell(0.98166), "0.982"}, {limit(0.05), "5%"}, {limit(0.025), "2.5%"},
-		{shortBytes(999), "999 B"}, {shortBytes(44_444), "44.4 kB"}, {shortBytes(999_600), "1.00 MB"}, {shortBytes(67_108_864), "67.1 MB"},
-		{list([]string{"a", "b", "c"}), "a, b and c"}, {list(nil), ""},
-		{scale{"ms", 1e6}.time(438_566_912), "438.6"}, {tickTime(2.5e6), "2.5 ms"}, {tickTime(0), "0"},
-	} {
-		if tt.got != tt.want {
-			t.Errorf("got %q, want %q", tt.got, tt.want)
-		}
-	}
 }

@@ -1,4 +1,5 @@
-package report
+// Package table lays tables and paragraphs out as text of a fixed width.
+package table
 
 import (
 	"regexp"
@@ -8,40 +9,43 @@ import (
 	"github.com/xferbench/xferbench/internal/units"
 )
 
-// column is one column of a table of text.
-type column struct {
-	head string
-	left bool // left-aligned
-	cell func(row int) string
-	// short replaces cell where the table would be too wide, and nil leaves the
+// Column is one column of a table of text.
+type Column struct {
+	Head string
+	Left bool // left-aligned
+	// Cell is the text of a row, counted from 0. Without a space awk can split a line.
+	Cell func(row int) string
+	// Short replaces Cell where the table would be too wide, and nil leaves the
 	// column as it is.
-	short func(row int) string
-	// rank says what gives way first when a table is too wide: columns of
+	Short func(row int) string
+	// Gap is the number of spaces before the column, 0 for one.
+	Gap int
+	// Rank says what gives way first when a table is too wide: columns of
 	// rank 1 are shortened and then dropped, then those of rank 2 and so on.
 	// Rank 0 stays.
-	rank int
+	Rank int
 }
 
-// layout returns the lines of a table of n rows, head first, in at most
-// width columns if that can be reached by shortening and dropping (0: no
-// limit). Cells never hold a space, so that awk can split a line.
-func layout(cols []column, n, width int) []string {
-	cols = append([]column(nil), cols...)
+// Layout returns the lines of a table of n rows, head first, in at most width
+// columns if that can be reached by shortening and dropping (0: no limit). What
+// a terminal would take for a command is escaped.
+func Layout(cols []Column, n, width int) []string {
+	cols = append([]Column(nil), cols...)
 	for i := range cols {
-		cols[i].cell, cols[i].short = printable(cols[i].cell), printable(cols[i].short)
+		cols[i].Cell, cols[i].Short = printable(cols[i].Cell), printable(cols[i].Short)
 	}
 	highest := 0
 	for _, c := range cols {
-		highest = max(highest, c.rank)
+		highest = max(highest, c.Rank)
 	}
 	for rank := 1; width > 0 && rank <= highest && tableWidth(cols, n) > width; rank++ {
 		for i := range cols {
-			if cols[i].rank == rank && cols[i].short != nil {
-				cols[i].cell = cols[i].short
+			if cols[i].Rank == rank && cols[i].Short != nil {
+				cols[i].Cell = cols[i].Short
 			}
 		}
 		for i := len(cols) - 1; i >= 0 && tableWidth(cols, n) > width; i-- {
-			if cols[i].rank == rank && cols[i].short == nil {
+			if cols[i].Rank == rank && cols[i].Short == nil {
 				cols = append(cols[:i], cols[i+1:]...)
 			}
 		}
@@ -50,15 +54,15 @@ func layout(cols []column, n, width int) []string {
 	for ci, c := range cols {
 		w := c.width(n)
 		for i := range lines {
-			s := c.head
+			s := c.Head
 			if i > 0 {
-				s = c.cell(i - 1)
+				s = c.Cell(i - 1)
 			}
 			pad := strings.Repeat(" ", w-utf8.RuneCountInString(s))
 			if ci > 0 {
-				lines[i] += " "
+				lines[i] += strings.Repeat(" ", c.gap())
 			}
-			if c.left {
+			if c.Left {
 				lines[i] += s + pad
 			} else {
 				lines[i] += pad + s
@@ -79,18 +83,22 @@ func printable(cell func(int) string) func(int) string {
 	return func(i int) string { return units.Printable(cell(i)) }
 }
 
-func (c column) width(n int) int {
-	w := utf8.RuneCountInString(c.head)
+func (c Column) width(n int) int {
+	w := utf8.RuneCountInString(c.Head)
 	for i := range n {
-		w = max(w, utf8.RuneCountInString(c.cell(i)))
+		w = max(w, utf8.RuneCountInString(c.Cell(i)))
 	}
 	return w
 }
 
-func tableWidth(cols []column, n int) int {
-	w := len(cols) - 1
-	for _, c := range cols {
-		w += c.width(n)
+func (c Column) gap() int { return max(c.Gap, 1) }
+
+func tableWidth(cols []Column, n int) int {
+	w := 0
+	for i, c := range cols {
+		if w += c.width(n); i > 0 {
+			w += c.gap()
+		}
 	}
 	return w
 }
@@ -102,10 +110,10 @@ var glue = regexp.MustCompile(`(\d) (ns|µs|ms|s|B|kB|MB|GB|KiB|MiB|GiB|GB/s|Gbi
 // joint stands for a space that glue found.
 const joint = "\x1f"
 
-// wrap breaks s at spaces into lines of at most width columns; the first starts
+// Wrap breaks s at spaces into lines of at most width columns; the first starts
 // with first, the others with rest. A word that is longer than a line is cut,
 // since a terminal would cut it too, and elsewhere.
-func wrap(s, first, rest string, width int) []string {
+func Wrap(s, first, rest string, width int) []string {
 	s = units.Printable(s) // what a record, a peer or a library said
 	s = glue.ReplaceAllStringFunc(s, func(m string) string { return strings.ReplaceAll(m, " ", joint) })
 	var out []string
