@@ -2,7 +2,6 @@ package fabric
 
 /*
 #include <stdlib.h>
-#include <rdma/fi_errno.h>
 #include "ofi.h"
 */
 import "C"
@@ -47,14 +46,6 @@ const (
 	mrProvKey   = C.FI_MR_PROV_KEY
 	mrEndpoint  = C.FI_MR_ENDPOINT
 	mrHMEM      = C.FI_MR_HMEM
-
-	errNoMemory  = C.FI_ENOMEM
-	errNoData    = C.FI_ENODATA
-	errNotSupp   = C.FI_EOPNOTSUPP
-	errNotSys    = C.FI_ENOSYS
-	errAccess    = C.FI_EACCES
-	errForbidden = C.FI_EPERM
-	errNoAddress = C.FI_EADDRNOTAVAIL
 )
 
 // Library is a loaded libfabric. It stays loaded until the process ends and may
@@ -105,12 +96,12 @@ func Load(path string) (*Library, error) {
 	}
 	lib, err := dl.Open(dl.Local, names...)
 	if err != nil {
-		return nil, &Error{Op: "dlopen", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
-			Hint: "install it (Debian: apt install libfabric1; on EC2 the EFA installer), or name one with --libfabric"}
+		return nil, &Error{Call: "dlopen", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
+			Hint: HintLoad}
 	}
 	l := &Library{lib: lib, table: (*C.struct_xb_ofi_lib)(C.calloc(1, C.sizeof_struct_xb_ofi_lib))}
 	if l.table == nil {
-		return nil, &Error{Op: "calloc", Provider: "libfabric", Errno: errNoMemory, Detail: "no memory", Kind: ErrUnavailable}
+		return nil, &Error{Call: "calloc", Provider: "libfabric", Errno: ErrNoMemory, Detail: "no memory", Kind: ErrUnavailable}
 	}
 	t := l.table
 	if err := lib.Symbols(map[string]*unsafe.Pointer{
@@ -118,8 +109,8 @@ func Load(path string) (*Library, error) {
 		"fi_fabric": &t.fabric, "fi_version": &t.version, "fi_strerror": &t.strerror,
 	}); err != nil {
 		C.free(unsafe.Pointer(t))
-		return nil, &Error{Op: "dlsym", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
-			Hint: "this is not a libfabric; name one with --libfabric"}
+		return nil, &Error{Call: "dlsym", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
+			Hint: HintOther}
 	}
 	l.version = unpack(uint32(C.xb_ofi_version(t)))
 	loaded.by[path] = l
@@ -144,9 +135,9 @@ func unpack(v uint32) Version { return Version{int(v >> 16), int(v & 0xffff)} }
 
 // failure turns what C noted into an error.
 func failure(provider string, e *C.struct_xb_ofi_error) *Error {
-	out := &Error{Provider: provider, Errno: int(e.err), Detail: C.GoString(&e.words[0])}
+	out := &Error{Provider: provider, Errno: Errno(e.err), Detail: C.GoString(&e.words[0])}
 	if e.call != nil {
-		out.Op = C.GoString(e.call)
+		out.Call = C.GoString(e.call)
 	}
 	return out
 }
@@ -361,15 +352,15 @@ func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing,
 	if len(f.Interfaces) == 0 {
 		f.Free()
 		slices.Sort(others)
-		return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Errno: errNoData,
+		return nil, &Error{Call: "fi_getinfo", Provider: p.Name, Errno: ErrNoData,
 			Detail: fmt.Sprintf("offers only %s", strings.Join(slices.Compact(others), ", "))}
 	}
 	if w.does(loop.Write) && landing == RemoteCount {
 		if i := f.Interfaces[0]; i.CQDataSize < 4 || C.uint64_t(i.info.mode)&modeRxCQData != 0 {
 			f.Free()
-			return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Kind: ErrUnsupported,
+			return nil, &Error{Call: "fi_getinfo", Provider: p.Name, Kind: ErrUnsupported,
 				Detail: fmt.Sprintf("WRITE cannot be proven to land: no FI_DELIVERY_COMPLETE, and %d bytes of unsolicited CQ data", i.CQDataSize),
-				Hint:   "use --op read or send"}
+				Hint:   HintLanding}
 		}
 	}
 	return f, nil
@@ -397,7 +388,7 @@ func (l *Library) names() ([]string, error) {
 func (l *Library) Interfaces() ([]Attributes, error) {
 	list, e := l.getinfo(query{list: true, mode: ^uint64(0) &^ (1 << 58), mrMode: ^3})
 	if e != nil {
-		if e.Errno == errNoData {
+		if e.Errno == ErrNoData {
 			return nil, nil
 		}
 		return nil, hinted(e)

@@ -124,39 +124,36 @@ func hinted(e *Error) *Error {
 		shared = sharedBytes
 	}
 	switch what, next := mem.Shortage(syscall.Errno(e.Errno), shared); {
-	case e.Op == "fi_mr_regattr" && e.Errno == errNoMemory:
+	case e.Call == "fi_mr_regattr" && e.Errno == ErrNoMemory:
 		e.Kind = ErrMemlock
-		e.Hint = "raise the limit of locked memory, " + memlock() + ": ulimit -l unlimited, LimitMEMLOCK=infinity, or docker --ulimit memlock=-1"
+		e.Hint = Hint("raise the limit of locked memory, " + memlock() + ": ulimit -l unlimited, LimitMEMLOCK=infinity, or docker --ulimit memlock=-1")
 	case what != "":
-		e.Kind, e.Hint = ErrUnavailable, next
+		e.Kind, e.Hint = ErrUnavailable, Hint(next)
 		e.Detail += ": " + what
-	case e.Errno == errAccess || e.Errno == errForbidden:
+	case e.Errno == ErrAccess || e.Errno == ErrNotPermitted:
 		e.Kind = ErrPermission
 		e.Hint = "check who may open the device (/dev/infiniband, /dev/shm) and ptrace_scope"
-	case e.Errno == errNoAddress:
+	case e.Errno == ErrNoAddress:
 		e.Kind = ErrUnavailable
 		e.Hint = "choose a local IP address (see `ip address`)"
-	case e.Errno == errNotSupp || e.Errno == errNotSys:
+	case e.Errno == ErrNotSupported || e.Errno == ErrNotImplemented:
 		e.Kind = ErrUnsupported
 	default:
-		e.Kind, e.Hint = ErrUnavailable, "FI_LOG_LEVEL=warn says more"+environment()
+		e.Kind, e.Hint, e.Environment = ErrUnavailable, "FI_LOG_LEVEL=warn says more", environment()
 	}
 	return e
 }
 
 // environment names the variables that libfabric reads and that are set.
-func environment() string {
+func environment() []string {
 	var set []string
 	for _, kv := range os.Environ() {
 		if strings.HasPrefix(kv, "FI_") && !strings.HasPrefix(kv, "FI_LOG_") {
 			set = append(set, kv)
 		}
 	}
-	if set == nil {
-		return ""
-	}
 	slices.Sort(set)
-	return "; the environment has " + strings.Join(set, ", ")
+	return set
 }
 
 // memlock is the limit in words.
@@ -195,7 +192,7 @@ func (e *Endpoint) Register(buf *mem.Buffer) error {
 		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", buf.Len(), buf.Kind(), err.Detail)
 		if buf.Kind() == mem.CUDA && err.Kind == ErrUnavailable {
 			err.Kind = ErrUnsupported
-			err.Hint = "GPUDirect needs a libfabric built with CUDA and dmabuf or nv_peer_mem in the kernel; or use --memory cuda-host"
+			err.Hint = HintGPUDirect
 		}
 		return err
 	}

@@ -276,7 +276,7 @@ func TestSweepEFA(t *testing.T) {
 }
 
 func TestErrorWords(t *testing.T) {
-	e := &Error{Op: "fi_mr_regattr", Provider: "efa", Errno: errNoMemory, Detail: "438566912 bytes of host memory: Cannot allocate memory"}
+	e := &Error{Call: "fi_mr_regattr", Provider: "efa", Errno: ErrNoMemory, Detail: "438566912 bytes of host memory: Cannot allocate memory"}
 	got := hinted(e).Error()
 	for _, w := range []string{"efa: fi_mr_regattr: 438566912 bytes of host memory: Cannot allocate memory (12); raise the limit of locked memory", "ulimit -l"} {
 		if !strings.Contains(got, w) {
@@ -285,6 +285,9 @@ func TestErrorWords(t *testing.T) {
 	}
 	if !errors.Is(e, ErrMemlock) || errors.Is(e, ErrNoDevice) {
 		t.Errorf("%v is of kind %v", e, e.Kind)
+	}
+	if !errors.Is(e, ErrNoMemory) || !errors.Is(e, syscall.ENOMEM) || errors.Is(e, ErrAgain) {
+		t.Errorf("%v: errors.Is does not tell its code", e)
 	}
 }
 
@@ -320,7 +323,7 @@ func TestHinted(t *testing.T) {
 		syscall.ENOSPC: "df", syscall.ENOENT: "FI_LOG_LEVEL", syscall.EIO: "FI_LOG_LEVEL", syscall.EINVAL: "FI_LOG_LEVEL",
 		syscall.EACCES: "who may open", syscall.EADDRNOTAVAIL: "local IP address", syscall.EAGAIN: "ulimit -u",
 	} {
-		e := hinted(&Error{Op: "fi_domain", Provider: "tcp", Errno: int(errno), Detail: errno.Error()})
+		e := hinted(&Error{Call: "fi_domain", Provider: "tcp", Errno: Errno(errno), Detail: errno.Error()})
 		if e.Kind == nil || !strings.Contains(e.Error(), want) || !strings.Contains(e.Error(), errno.Error()) {
 			t.Errorf("%v: %v of kind %v, want the next step %q", errno, e, e.Kind, want)
 		}
@@ -354,9 +357,13 @@ func TestLoad(t *testing.T) {
 	if !strings.Contains(lib.Path(), "libfabric.so") || lib.Version().Less(Version{1, 10}) || APIVersion.Less(lib.API()) {
 		t.Errorf("%s is %v, asked for %v", lib.Path(), lib.Version(), lib.API())
 	}
-	for path, want := range map[string]string{"/nonexistent/libfabric.so.1": "/nonexistent", "libm.so.6": "fi_getinfo"} {
+	for path, want := range map[string]struct {
+		word string
+		hint Hint
+	}{"/nonexistent/libfabric.so.1": {"/nonexistent", HintLoad}, "libm.so.6": {"fi_getinfo", HintOther}} {
 		_, err := Load(path)
-		if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--libfabric") {
+		var e *Error
+		if !errors.Is(err, ErrNoLibrary) || !errors.As(err, &e) || !strings.Contains(e.Detail, want.word) || e.Hint != want.hint {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

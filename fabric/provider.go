@@ -125,7 +125,7 @@ func (c candidate) query(w Want) query {
 // and what the host shows.
 func (l *Library) unavailable(p Provider, w Want, got *Error) error {
 	c := p.candidates[0]
-	e := &Error{Op: got.Op, Provider: p.Name, Errno: got.Errno, Detail: got.Detail, Kind: ErrUnavailable}
+	e := &Error{Call: got.Call, Provider: p.Name, Errno: got.Errno, Detail: got.Detail, Kind: ErrUnavailable}
 	if c.efa() && len(efaDevices()) == 0 {
 		return l.noEFA(p, e) // whatever FI_PROVIDER says
 	}
@@ -136,7 +136,7 @@ func (l *Library) unavailable(p Provider, w Want, got *Error) error {
 	there := slices.ContainsFunc(p.candidates, func(c candidate) bool { return slices.Contains(names, c.provider) })
 	if list, set := os.LookupEnv("FI_PROVIDER"); set && !there {
 		if what, next := hiding(list, p.candidates); what != "" {
-			e.Kind, e.Detail, e.Hint = ErrHidden, fmt.Sprintf("FI_PROVIDER=%s hides %s: %s", list, what, got.Detail), next
+			e.Kind, e.Detail, e.Hint = ErrHidden, fmt.Sprintf("FI_PROVIDER=%s hides %s: %s", list, what, got.Detail), Hint(next)
 			return e
 		}
 	}
@@ -147,13 +147,13 @@ func (l *Library) unavailable(p Provider, w Want, got *Error) error {
 	case !there:
 		if c.provider == "shm" {
 			if what, next := mem.Shortage(0, uint64(runtime.NumCPU())*sharedBytes); what != "" {
-				e.Detail, e.Hint = fmt.Sprintf("%s: %s", what, got.Detail), next
+				e.Detail, e.Hint = fmt.Sprintf("%s: %s", what, got.Detail), Hint(next)
 				return e
 			}
 		}
 		e.Detail = fmt.Sprintf("libfabric %v (%s) offers no %s on this host: %s; it offers %s",
 			l.version, l.Path(), c.provider, got.Detail, cmp.Or(strings.Join(names, ", "), "nothing"))
-		e.Hint = "see `fi_info`, or choose another libfabric with --libfabric" + environment()
+		e.Hint, e.Environment = "see `fi_info`, or choose another libfabric with --libfabric", environment()
 	case w.CUDA:
 		e.Kind = ErrUnsupported
 		e.Detail = "GPU memory (FI_HMEM) refused: " + got.Detail
@@ -164,7 +164,7 @@ func (l *Library) unavailable(p Provider, w Want, got *Error) error {
 	default:
 		e.Kind = ErrUnsupported
 		e.Detail = "the provider is there but refuses what these operations need: " + got.Detail
-		e.Hint = "run fewer kinds of operation with --op, or see FI_LOG_LEVEL=info" + environment()
+		e.Hint, e.Environment = "run fewer kinds of operation with --op, or see FI_LOG_LEVEL=info", environment()
 	}
 	return e
 }

@@ -97,17 +97,16 @@ func Load(path string) (*Library, error) {
 	}
 	lib, err := dl.Open(dl.Global, path)
 	if err != nil {
-		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
-			Hint: "install UCX (Debian: libucx0) or name a build with --libucp"}
+		return nil, &Error{Call: "loading " + path, Detail: err.Error(), Kind: ErrUnavailable, Hint: HintLoad}
 	}
 	l := &Library{path: lib.Path()}
 	l.u = (*C.struct_xb_ucp)(C.calloc(1, C.sizeof_struct_xb_ucp))
 	if l.u == nil {
-		return nil, &Error{Call: "loading " + path, Status: "out of memory", kind: ErrUnavailable}
+		return nil, &Error{Call: "loading " + path, Detail: "out of memory", Kind: ErrUnavailable}
 	}
 	if err := lib.Symbols(symbols(l.u)); err != nil {
 		C.free(unsafe.Pointer(l.u))
-		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
+		return nil, &Error{Call: "loading " + path, Detail: err.Error(), Kind: ErrUnavailable,
 			Hint: "UCX 1.13 or newer is needed"}
 	}
 	C.xb_ucx_log_capture(l.u, echoLog())
@@ -186,9 +185,11 @@ func (l *Library) takeLog() string {
 	return strings.TrimSpace(C.GoString(&text[0]))
 }
 
-// fail makes the error of a call that returned status.
-func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint string) *Error {
-	e := &Error{Call: call, Status: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(), kind: kind, Hint: hint}
+// fail makes the error of a call that returned status; environment goes with
+// hint.
+func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint Hint, environment ...string) *Error {
+	e := &Error{Call: call, Status: Status(status), Kind: kind, Detail: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(),
+		Hint: hint, Environment: environment}
 	if kind == ErrUnavailable {
 		errno := syscall.Errno(0)
 		if status == C.UCS_ERR_NO_MEMORY {
@@ -255,7 +256,7 @@ func (c *Context) init(cfg Config) error {
 	l := c.lib
 	var config *C.ucp_config_t
 	if st := C.xb_ucx_config_read(l.u, &config); st != C.UCS_OK {
-		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it"+environmentWords(c.plan.inForce))
+		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it", environmentWords(c.plan.inForce)...)
 	}
 	for _, s := range c.plan.set {
 		k, v := C.CString(s.key), C.CString(s.value)
@@ -284,7 +285,7 @@ func (c *Context) init(cfg Config) error {
 		if cfg.TLS != "" {
 			call += " with UCX_TLS=" + cfg.TLS
 		}
-		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host"+environmentWords(c.plan.inForce))
+		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host", environmentWords(c.plan.inForce)...)
 	}
 	return nil
 }
@@ -332,8 +333,8 @@ type Memory struct {
 func (c *Context) Register(address, length uint64, kind MemoryType, device int) (*Memory, error) {
 	m := &Memory{c: c, base: address, length: length, kind: kind, device: device}
 	if !c.Supports(kind) {
-		return nil, &Error{Call: "registering CUDA memory", Status: "this UCX moves host memory only", kind: ErrUnsupported,
-			Hint: "use a UCX built with CUDA (--libucp, such as the one in the nixl wheel) and name cuda_copy among the transports: ucx:tcp,cuda_copy"}
+		return nil, &Error{Call: "registering CUDA memory", Detail: "this UCX moves host memory only", Kind: ErrUnsupported,
+			Hint: HintCUDA}
 	}
 	if kind == CUDAMemory {
 		if err := m.retainContext(); err != nil {
@@ -348,8 +349,8 @@ func (c *Context) Register(address, length uint64, kind MemoryType, device int) 
 	}
 	c.children++
 	if MemoryType(got) != kind {
-		return nil, errors.Join(&Error{Call: "registering CUDA memory", Status: "UCX takes it for host memory", kind: ErrUnsupported,
-			Hint: "name cuda_copy among the transports: ucx:tcp,cuda_copy"}, m.Close())
+		return nil, errors.Join(&Error{Call: "registering CUDA memory", Detail: "UCX takes it for host memory", Kind: ErrUnsupported,
+			Hint: HintCopy}, m.Close())
 	}
 	var key unsafe.Pointer
 	var n C.size_t
@@ -395,7 +396,7 @@ func (c *Context) NewWorker(m *Memory) (*Worker, error) {
 	var st C.ucs_status_t
 	lane := C.xb_ucx_lane_new(c.lib.u, c.h, &st)
 	if lane == nil {
-		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more"+environmentWords(c.plan.inForce))
+		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more", environmentWords(c.plan.inForce)...)
 	}
 	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.int(m.kind), &m.cuda)
 	c.children++
@@ -519,7 +520,7 @@ func (w *Worker) Close() error {
 	left := C.xb_ucx_lane_free(w.lane, C.int64_t(max(time.Until(w.c.closeBy), closeLeast)))
 	w.lane = nil
 	if left != 0 {
-		return &Error{Call: "closing a worker", Status: fmt.Sprintf("%d %v", int64(left), ErrNotClosed), kind: ErrNotClosed}
+		return &Error{Call: "closing a worker", Detail: fmt.Sprintf("%d %v", int64(left), ErrNotClosed), Kind: ErrNotClosed}
 	}
 	w.c.children--
 	return nil

@@ -19,7 +19,7 @@ type driver struct {
 var openDriver = sync.OnceValues(func() (*driver, error) {
 	lib, err := dl.Open(dl.Local, "libcuda.so.1")
 	if err != nil {
-		return nil, &Error{Call: "loading libcuda.so.1", Status: err.Error(), kind: ErrUnavailable, Hint: "install NVIDIA's driver"}
+		return nil, &Error{Call: "loading libcuda.so.1", Detail: err.Error(), Kind: ErrUnavailable, Hint: "install NVIDIA's driver"}
 	}
 	d := &driver{}
 	err = lib.Symbols(map[string]*unsafe.Pointer{

@@ -103,7 +103,7 @@ func resolve(cfg Config, v Version, efa bool, environ []string, known map[string
 	for k, val := range cfg.Options {
 		k = strings.TrimPrefix(k, "UCX_")
 		if _, twice := options[k]; twice {
-			return p, &Error{Call: "setting " + k, Status: "given with and without UCX_", kind: ErrSetting}
+			return p, &Error{Call: "setting " + k, Detail: "given with and without UCX_", Kind: ErrSetting}
 		}
 		options[k] = val
 	}
@@ -134,7 +134,7 @@ func resolve(cfg Config, v Version, efa bool, environ []string, known map[string
 	}
 	if mode, given := options[ErrHandling]; given {
 		if mode != "peer" && mode != "none" {
-			return p, &Error{Call: ErrHandling + "=" + mode, Status: "want peer or none", kind: ErrSetting}
+			return p, &Error{Call: ErrHandling + "=" + mode, Detail: "want peer or none", Kind: ErrSetting}
 		}
 		p.peerErrors, p.peerForced = mode == "peer", true
 		delete(options, ErrHandling)
@@ -142,8 +142,8 @@ func resolve(cfg Config, v Version, efa bool, environ []string, known map[string
 	p.inForce[ErrHandling] = map[bool]string{true: "peer", false: "none"}[p.peerErrors]
 	for _, k := range slices.Sorted(maps.Keys(options)) {
 		if known != nil && !known[k] {
-			return p, &Error{Call: fmt.Sprintf("setting UCX_%s=%s", k, options[k]), Status: "this UCX has no such setting",
-				Hint: "`ucx_info -cf` lists them", kind: ErrSetting}
+			return p, &Error{Call: fmt.Sprintf("setting UCX_%s=%s", k, options[k]), Detail: "this UCX has no such setting",
+				Hint: "`ucx_info -cf` lists them", Kind: ErrSetting}
 		}
 		add(setting{k, options[k]})
 		p.required[k] = true

@@ -43,7 +43,7 @@ func TestLoadSaysWhatIsMissing(t *testing.T) {
 	if !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("error %v, want ErrUnavailable", err)
 	}
-	for _, want := range []string{"/nonexistent/libucp.so.0", "cannot open shared object file", "--libucp"} {
+	for _, want := range []string{"/nonexistent/libucp.so.0", "cannot open shared object file", string(HintLoad)} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q lacks %q", err, want)
 		}
@@ -80,8 +80,8 @@ func TestSignalActionsStay(t *testing.T) {
 
 func TestOpenSaysWhichTransportIsMissing(t *testing.T) {
 	_, err := load(t).Open(Config{TLS: "warp"})
-	if !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("error %v, want ErrUnavailable", err)
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrNoDevice) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSetting) {
+		t.Fatalf("error %v, want ErrUnavailable and ErrNoDevice alone", err)
 	}
 	for _, want := range []string{"UCX_TLS=warp", "'warp' is not available", "tcp", "no usable transports/devices", "ucx_info -d"} {
 		if !strings.Contains(err.Error(), want) {
@@ -193,5 +193,18 @@ func TestStandardOutputStaysClean(t *testing.T) {
 		if heard := strings.Contains(errs.String(), "warp"); heard != (level != "") {
 			t.Errorf("UCX_LOG_LEVEL=%q: standard error holds %q", level, errs.String())
 		}
+	}
+}
+
+// The table of words that serves without a library says what the library says.
+func TestStatusWords(t *testing.T) {
+	load(t)
+	for s, words := range ownWords {
+		if s.Error() != words {
+			t.Errorf("%d: ucs_status_string says %q, the table %q", int(s), s.Error(), words)
+		}
+	}
+	if s := Status(-99); s.words() != "UCX status -99" {
+		t.Errorf("a code that is not in the table: %q", s.words())
 	}
 }

@@ -76,17 +76,18 @@ func apiOf(name string) string {
 // words takes an error apart: why, and the next step where the library's
 // binding knows one.
 func words(err error) (why, next string) {
+	err = transport.Flagged(err)
 	var f *fabric.Error
 	var u *ucx.Error
 	switch {
 	case errors.As(err, &f):
 		c := *f
-		c.Hint, c.Provider = "", ""
-		return c.Error(), f.Hint
+		c.Hint, c.Environment, c.Provider = "", nil, ""
+		return c.Error(), f.Next()
 	case errors.As(err, &u):
 		c := *u
-		c.Hint = ""
-		return c.Error(), u.Hint
+		c.Hint, c.Environment = "", nil
+		return c.Error(), u.Next()
 	}
 	why = strings.TrimPrefix(err.Error(), transport.ErrUnavailable.Error()+": ")
 	return strings.TrimPrefix(why, transport.ErrUnsupported.Error()+": "), ""

@@ -85,7 +85,7 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	e.notes = slices.Clone(e.found.Notes)
 	if err := e.open(want); err != nil {
 		if len(cfg.Bind) > 0 {
-			err = fmt.Errorf("on local address %s: %w", strings.Join(cfg.Bind, ", "), err)
+			err = fmt.Errorf("on local address %s: %w", strings.Join(cfg.Bind, ", "), Flagged(err))
 		}
 		return nil, errors.Join(fabricError(err), e.Close())
 	}
@@ -113,6 +113,7 @@ func fabricOptions(w *fabric.Want, options map[string]string) error {
 
 // fabricError gives a fabric error the sentinel that decides the exit code.
 func fabricError(err error) error {
+	err = Flagged(err)
 	if errors.Is(err, fabric.ErrUnsupported) {
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}

@@ -97,6 +97,7 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 
 // ucxError gives a ucx error the sentinel that decides the exit code.
 func ucxError(err error) error {
+	err = Flagged(err)
 	switch {
 	case errors.Is(err, ucx.ErrUnavailable), errors.Is(err, ucx.ErrSetting):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
