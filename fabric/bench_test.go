@@ -7,6 +7,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/fabric/fabrictest"
 )
 
 // BenchmarkPost holds the time to post a descriptor through package loop
@@ -54,7 +55,7 @@ func benchmarkPost(b *testing.B, provider string) {
 	var ratios, alone, through []float64
 	for b.Loop() {
 		arm()
-		ns, err := postAlone(from, plan, iters)
+		ns, err := fabrictest.PostAlone(from.Lane(), plan, iters)
 		if err != nil {
 			b.Fatal(err)
 		}

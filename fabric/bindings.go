@@ -123,15 +123,19 @@ func (l *Library) Path() string { return l.lib.Path() }
 // Version is the library's own. Wraps: fi_version(3).
 func (l *Library) Version() Version { return l.version }
 
-// API is the version that fi_getinfo is asked for.
+// api is the version of the interface that fi_getinfo is asked for where the library
+// knows it; see the package's description for why it is not the newest.
+var api = Version{Major: 1, Minor: 18}
+
+// API is the version of the interface that fi_getinfo is asked for.
 func (l *Library) API() Version {
-	if l.version.Less(APIVersion) {
+	if l.version.Less(api) {
 		return l.version
 	}
-	return APIVersion
+	return api
 }
 
-func unpack(v uint32) Version { return Version{int(v >> 16), int(v & 0xffff)} }
+func unpack(v uint32) Version { return Version{Major: int(v >> 16), Minor: int(v & 0xffff)} }
 
 // failure turns what C noted into an error.
 func failure(provider string, e *C.struct_xb_ofi_error) *Error {
@@ -147,7 +151,6 @@ func failure(provider string, e *C.struct_xb_ofi_error) *Error {
 type Interface struct {
 	Attributes
 	info *C.struct_fi_info
-	tag  bool // FI_TAGGED was granted
 }
 
 // Found is the answer of [Library.Find]: one interface a NIC, in the library's
@@ -254,7 +257,7 @@ func describe(info *C.struct_fi_info) Interface {
 			Network: C.GoString(&v.network[0])}
 	}
 	completeNIC(&a.NIC, a.Domain)
-	return Interface{Attributes: a, info: info, tag: v.caps&capTagged != 0}
+	return Interface{Attributes: a, info: info}
 }
 
 // Find asks what can run w on this host and returns one interface a NIC. It

@@ -254,5 +254,3 @@ int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_
 	e->out = secret(e, theirs, wide);
 	return 0;
 }
-
-const char *xb_ofi_words(const struct xb_ofi_ep *e) { return e->words; }

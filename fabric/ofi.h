@@ -53,12 +53,12 @@ struct xb_ofi_request {
 struct xb_ofi_view {
 	char provider[64], fabric[64], domain[64];
 	uint32_t provider_version;
-	uint64_t caps, mode, tag_format, max_msg;
+	uint64_t max_msg;
 	int mr_mode, endpoint_type, manual_progress;
 	size_t tx_size, rx_size, cq_data_size;
-	/* The NIC, where the provider tells; has_pci and has_link say which. */
-	int has_nic, has_pci, has_link, link_up;
-	char device[64], device_id[32], vendor_id[32], driver[64], firmware[64], network[32];
+	/* The NIC, where the provider tells. */
+	int has_nic, link_up;
+	char device[64], device_id[32], driver[64], firmware[64], network[32];
 	char pci[16];
 	uint64_t link_bits, mtu;
 };
@@ -114,7 +114,5 @@ void xb_ofi_remote(const struct xb_ofi_ep *e, uint64_t *base, uint64_t *key);
  * sides have 8 bytes of CQ data. */
 int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, uint64_t mine, uint64_t theirs,
 		   int wide, struct xb_ofi_error *error);
-/* The words of the last failure of a call of the table, owned by e. */
-const char *xb_ofi_words(const struct xb_ofi_ep *e);
 
 #endif

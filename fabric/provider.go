@@ -239,7 +239,7 @@ func (l *Library) noEFA(p Provider, e *Error) error {
 	case !slices.Contains(names, "efa"):
 		e.Detail = fmt.Sprintf("%s has no efa provider for device %s: %s", at, strings.Join(devices, ", "), e.Detail)
 		e.Hint = "load AWS's: --libfabric /opt/amazon/efa/lib64/libfabric.so.1 (lib on Debian and Ubuntu)"
-	case direct && l.version.Less(Version{2, 1}):
+	case direct && l.version.Less(Version{Major: 2, Minor: 1}):
 		e.Kind = ErrTooOld
 		e.Detail = fmt.Sprintf("%s has no efa-direct, which came with 2.1: %s", at, e.Detail)
 		e.Hint = "load a newer one with --libfabric"

@@ -117,7 +117,7 @@ func Load(path string) (*Library, error) {
 			C.free(unsafe.Pointer(text))
 		}
 		l.version = C.GoString(C.xb_ucx_version(l.u))
-		l.release, err = ParseVersion(l.version)
+		l.release, err = dl.ParseVersion(l.version)
 		return err
 	})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/xferbench/xferbench/cgo/dl"
 )
 
 // ErrHandling is the option that is not UCX's own: the endpoints' error
@@ -34,21 +36,8 @@ type Config struct {
 	Shared bool
 }
 
-// Version is a UCX release, for what depends on it.
-type Version struct{ Major, Minor int }
-
-// ParseVersion reads the first two numbers of UCX's version string.
-func ParseVersion(s string) (Version, error) {
-	var v Version
-	if _, err := fmt.Sscanf(s, "%d.%d", &v.Major, &v.Minor); err != nil {
-		return v, fmt.Errorf("UCX version %q: %w", s, err)
-	}
-	return v, nil
-}
-
-func (v Version) atLeast(major, minor int) bool {
-	return v.Major > major || v.Major == major && v.Minor >= minor
-}
+// Version is a release of UCX.
+type Version = dl.Version
 
 // setting is one key without "UCX_" and its value.
 type setting struct{ key, value string }
@@ -63,15 +52,15 @@ func nixlSettings(v Version, efa bool) []setting {
 		{"IB_PCI_RELAXED_ORDERING", "try"},
 		{"RC_FENCE", "none"},
 	}
-	if v.atLeast(1, 21) {
+	if !v.Less(Version{Major: 1, Minor: 21}) {
 		s = append(s, setting{"MAX_HCA_PER_GPU", "auto"})
 	}
-	if v.atLeast(1, 22) {
+	if !v.Less(Version{Major: 1, Minor: 22}) {
 		s = append(s, setting{"RNDV_PIPELINE_ERROR_HANDLING", "y"})
 	}
 	if efa {
 		s = append(s, setting{"ADDRESS_VERSION", "v2"})
-		if v.atLeast(1, 19) {
+		if !v.Less(Version{Major: 1, Minor: 19}) {
 			s = append(s, setting{"MAX_COMPONENT_MDS", "32"})
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestResolve(t *testing.T) {
-	v113, v122 := Version{1, 13}, Version{1, 22}
+	v113, v122 := Version{Major: 1, Minor: 13}, Version{Major: 1, Minor: 22}
 	all := map[string]string{"UCX_RNDV_THRESH": "inf", "UCX_MAX_RMA_RAILS": "2", "UCX_IB_PCI_RELAXED_ORDERING": "try", "UCX_RC_FENCE": "none", "ERR_HANDLING": "peer"}
 	with := func(change map[string]string) map[string]string {
 		m := map[string]string{}
@@ -83,11 +83,11 @@ func TestResolveRefuses(t *testing.T) {
 		"a key both ways":  {"UCX_TLS": "tcp", "TLS": "tcp"},
 		"a key with space": {"TLS ": "tcp"},
 	} {
-		if _, err := resolve(Config{Options: o}, Version{1, 13}, false, nil, known); !errors.Is(err, ErrSetting) {
+		if _, err := resolve(Config{Options: o}, Version{Major: 1, Minor: 13}, false, nil, known); !errors.Is(err, ErrSetting) {
 			t.Errorf("%s: error %v, want ErrSetting", name, err)
 		}
 	}
-	p, err := resolve(Config{}, Version{1, 13}, false, nil, known)
+	p, err := resolve(Config{}, Version{Major: 1, Minor: 13}, false, nil, known)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,19 +102,6 @@ func TestKnownSettings(t *testing.T) {
 	want := map[string]bool{"LOG_LEVEL": true, "DC_FENCE": true, "RC_FENCE": true, "DC_MLX5_FENCE": true, "EMPTY": true, "IB_SL": true}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestParseVersion(t *testing.T) {
-	for s, want := range map[string]Version{"1.13.1": {1, 13}, "1.22.0-rc1": {1, 22}, "2.0": {2, 0}} {
-		if got, err := ParseVersion(s); err != nil || got != want {
-			t.Errorf("ParseVersion(%q) = %v, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"", "x", "1", "v1.2"} {
-		if got, err := ParseVersion(s); err == nil {
-			t.Errorf("ParseVersion(%q) = %v", s, got)
-		}
 	}
 }
 

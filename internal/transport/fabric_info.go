@@ -8,6 +8,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/host"
 )
 
 // unlimited and more is longer than any buffer: no limit worth a word.
@@ -38,7 +39,7 @@ func (e *fabricEndpoint) Info() Info {
 		}
 		info.Devices = append(info.Devices, Device{Name: name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits,
 			NUMA: n.NUMA, MTU: int(n.MTU)})
-		info.Simulated = info.Simulated || r.Emulated()
+		info.Simulated = info.Simulated || standIn(r.Attributes)
 	}
 	for _, op := range e.cfg.Ops {
 		e.describe(op, &info)
@@ -50,6 +51,12 @@ func (e *fabricEndpoint) Info() Info {
 		info.Notes = append(info.Notes, "the EFA device is emulated (firmware 0.0.0.0): these are no measurements of EFA")
 	}
 	return info
+}
+
+// standIn reports whether the device is an emulated EFA: nothing that is
+// measured on it says anything about EFA.
+func standIn(a fabric.Attributes) bool {
+	return a.Provider == "efa" && a.NIC.Firmware == host.EmulatedEFA
 }
 
 // describe adds what proves op's landing and what the provider makes of it.
