@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -101,7 +102,10 @@ func median[T int64 | float64](in []T) float64 {
 func local(t testing.TB, provider string, depth int) (from, to *Endpoint) {
 	t.Helper()
 	lib := need(t)
-	found, err := lib.Find(Want{Provider: provider, Ops: []loop.Op{loop.Write}, Bind: "127.0.0.1", Landing: RemoteCount})
+	found, err := lib.Find(Hints{Provider: provider, Ops: []loop.Op{loop.Write}, Source: source(provider), Landing: RemoteCount})
+	if provider == "tcp" && errors.Is(err, ErrUnavailable) { // 1.17 calls it net
+		found, err = lib.Find(Hints{Provider: "net", Ops: []loop.Op{loop.Write}, Source: source(provider), Landing: RemoteCount})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,10 +7,12 @@ package fabric
 import "C"
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +29,17 @@ import (
 type EndpointConfig struct {
 	Initiator bool // posts operations; the other side is the target
 	Depth     int  // operations in flight at most, at least 1
+	// QueueSize is how many completions each of the two queues holds; 0: 1024. It is
+	// a ring in memory that each completion moves along: one that outgrows the cache
+	// costs a miss a completion. Depth is its least, and a provider that refuses gets
+	// half of it, and so on.
+	QueueSize int
+	// NoSharedMemory forbids efa to carry same-host traffic over shared memory
+	// (from libfabric 1.18 on): see [Limits].SharedForbidden.
+	NoSharedMemory bool
+	// RNRRetries is how often efa sends again to a peer that is not ready, 7 for
+	// ever; 0 leaves it to the provider.
+	RNRRetries int
 }
 
 // Limits is what an open endpoint can do.
@@ -46,7 +59,8 @@ type Limits struct {
 // domain, queues and region. See the package's description for its threads.
 type Endpoint struct {
 	lib      *Library
-	provider string
+	provider string // as errors call it
+	hints    Hints
 	attr     Attributes
 	limits   Limits
 	ep       *C.struct_xb_ofi_ep
@@ -76,14 +90,17 @@ type Address struct {
 // (fi_eq(3)), fi_endpoint(3), fi_ep_bind(3), fi_setopt(3), fi_enable(3),
 // fi_getopt(3).
 func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
-	if cfg.Depth < 1 {
-		return nil, fmt.Errorf("fabric: depth %d: must be at least 1", cfg.Depth)
+	if cfg.Depth < 1 || cfg.Depth > math.MaxInt32 {
+		return nil, fmt.Errorf("fabric: depth %d: want 1 to %d", cfg.Depth, math.MaxInt32)
 	}
-	w := f.want
+	if cfg.QueueSize < 0 || cfg.RNRRetries < 0 || cfg.QueueSize > math.MaxInt32 {
+		return nil, fmt.Errorf("fabric: queues of %d completions, %d retries", cfg.QueueSize, cfg.RNRRetries)
+	}
+	h := f.hints
 	how := C.struct_xb_ofi_open{
-		depth: C.uint32_t(cfg.Depth), initiator: flag(cfg.Initiator),
-		acked:   flag(w.does(loop.Send) || w.does(loop.Write) && f.Landing == RemoteCount),
-		landing: C.int(f.Landing), sends: C.int(f.Sends), rma: flag(w.rma()), efa: flag(f.efa), no_shm: flag(w.NoShared),
+		depth: C.uint32_t(cfg.Depth), queue: C.uint32_t(cmp.Or(cfg.QueueSize, queueSize)), rnr_retries: C.uint32_t(cfg.RNRRetries),
+		initiator: flag(cfg.Initiator), acked: flag(h.acked()), landing: C.int(h.Landing), sends: C.int(h.Sends), rma: flag(h.rma()),
+		efa: flag(i.Provider == "efa"), no_shm: flag(cfg.NoSharedMemory),
 	}
 	var limits C.struct_xb_ofi_limits
 	var e C.struct_xb_ofi_error
@@ -94,16 +111,19 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 		return nil
 	})
 	if err != nil || ep == nil {
-		return nil, hinted(failure(f.Provider.Name, &e))
+		return nil, hinted(failure(h.name(), &e), i.Provider)
 	}
 	var secret [8]byte
 	rand.Read(secret[:]) // never fails
-	return &Endpoint{secret: binary.NativeEndian.Uint64(secret[:]), lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
+	return &Endpoint{secret: binary.NativeEndian.Uint64(secret[:]), lib: f.lib, provider: h.name(), hints: h, attr: i.Attributes, ep: ep, limits: Limits{
 		MaxRMA: uint64(limits.max_rma), MaxMessage: uint64(limits.max_msg), Inject: uint64(limits.inject),
 		EmulatedRead: limits.emulated_read == 1, EmulatedWrite: limits.emulated_write == 1,
 		Known: limits.emulated_read >= 0, SharedForbidden: limits.no_shm == 1,
 	}}, nil
 }
+
+// queueSize is that of a config that names none.
+const queueSize = 1024
 
 func flag(b bool) C.int {
 	if b {
@@ -112,16 +132,16 @@ func flag(b bool) C.int {
 	return 0
 }
 
-// sharedBytes is what an endpoint of the shm provider takes of /dev/shm: libfabric
+// SharedBytes is what an endpoint of the shm provider takes of /dev/shm: libfabric
 // 1.17 offers the provider only where that much is free for each core.
-const sharedBytes = 17 << 20
+const SharedBytes = 17 << 20
 
-// hinted gives the error of a call that sets an endpoint up its kind and the next
-// step: what a library refuses there is unavailable, never an internal error.
-func hinted(e *Error) *Error {
+// hinted gives the error of a call that sets an endpoint of provider up its kind and
+// the next step: what a library refuses there is unavailable, never an internal error.
+func hinted(e *Error, provider string) *Error {
 	shared := uint64(0)
-	if strings.TrimPrefix(e.Provider, other) == "shm" {
-		shared = sharedBytes
+	if provider == "shm" {
+		shared = SharedBytes
 	}
 	switch what, next := mem.Shortage(syscall.Errno(e.Errno), shared); {
 	case e.Call == "fi_mr_regattr" && e.Errno == ErrNoMemory:
@@ -188,7 +208,7 @@ func (e *Endpoint) Register(buf *mem.Buffer) error {
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_register(e.ep, C.uint64_t(buf.Address()), C.uint64_t(buf.Len()), flag(buf.Kind() == mem.CUDA),
 		C.int(buf.Device()), &fe) != 0 {
-		err := hinted(failure(e.provider, &fe))
+		err := hinted(failure(e.provider, &fe), e.attr.Provider)
 		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", buf.Len(), buf.Kind(), err.Detail)
 		if buf.Kind() == mem.CUDA && err.Kind == ErrUnavailable {
 			err.Kind = ErrUnsupported
@@ -213,7 +233,7 @@ func (e *Endpoint) Address() (Address, error) {
 	n := C.size_t(len(name))
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_name(e.ep, unsafe.Pointer(&name[0]), &n, &fe) != 0 {
-		return Address{}, hinted(failure(e.provider, &fe))
+		return Address{}, hinted(failure(e.provider, &fe), e.attr.Provider)
 	}
 	var base, key C.uint64_t
 	C.xb_ofi_remote(e.ep, &base, &key)
@@ -240,7 +260,7 @@ func (e *Endpoint) Connect(peer Address) error {
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_connect(e.ep, name, C.uint64_t(peer.Base), C.uint64_t(peer.Key), C.uint64_t(e.secret), C.uint64_t(peer.Secret),
 		flag(min(e.attr.CQDataSize, peer.DataBytes) >= wideData), &fe) != 0 {
-		return hinted(failure(e.provider, &fe))
+		return hinted(failure(e.provider, &fe), e.attr.Provider)
 	}
 	e.peer = peer
 	return nil

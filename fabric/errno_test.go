@@ -5,13 +5,11 @@ import (
 	"io/fs"
 	"syscall"
 	"testing"
-
-	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // What errors.Is finds in the error of a call that libfabric refused.
 func TestErrorsIs(t *testing.T) {
-	_, err := need(t).Find(Want{Provider: "fabric:nonesuch", Ops: []loop.Op{loop.Read}})
+	_, err := need(t).Find(Hints{Provider: "nonesuch"})
 	for _, target := range []error{ErrUnavailable, ErrNoData, syscall.ENODATA} {
 		if !errors.Is(err, target) {
 			t.Errorf("%v is not %v", err, target)

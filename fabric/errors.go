@@ -11,14 +11,8 @@ import (
 var (
 	// ErrNoLibrary: no libfabric could be loaded.
 	ErrNoLibrary = errors.New("libfabric cannot be loaded")
-	// ErrNoDevice: this host has nothing that the provider could run on.
-	ErrNoDevice = errors.New("no device")
-	// ErrTooOld: the library has not yet what was asked for.
-	ErrTooOld = errors.New("libfabric is too old")
 	// ErrPermission: the device is there but this user may not open it.
 	ErrPermission = errors.New("no permission")
-	// ErrHidden: FI_PROVIDER keeps the provider from being seen.
-	ErrHidden = errors.New("hidden by FI_PROVIDER")
 	// ErrMemlock: the limit of locked memory is too small for a registration.
 	ErrMemlock = errors.New("locked-memory limit")
 	// ErrUnsupported: the provider is there and cannot do what was asked.
@@ -37,6 +31,8 @@ const (
 	HintLoad Hint = "install it (Debian: apt install libfabric1; on EC2 the EFA installer), or load one by its path"
 	// HintOther follows where the file is not a libfabric.
 	HintOther Hint = "this is not a libfabric; load another file"
+	// HintNone follows where nothing fits what was asked for.
+	HintNone Hint = "`fi_info` lists what there is, FI_LOG_LEVEL=info says more"
 	// HintLanding follows where WRITE has no proof of landing.
 	HintLanding Hint = "run READ or SEND instead"
 	// HintGPUDirect follows where GPU memory cannot be registered.

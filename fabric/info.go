@@ -8,70 +8,10 @@ import (
 	"strings"
 
 	"github.com/xferbench/xferbench/cgo/dl"
-	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // Version is a version of libfabric or of a provider.
 type Version = dl.Version
-
-// Landing is what proves that a WRITE's data is in the target's memory.
-type Landing int
-
-const (
-	LandingAuto      Landing = iota // RemoteCount over tcp, DeliveryComplete elsewhere, the other where it is refused
-	DeliveryComplete                // FI_DELIVERY_COMPLETE on every write
-	RemoteCount                     // the target counts remote CQ data and acknowledges
-)
-
-// String is the word used in records.
-func (l Landing) String() string {
-	switch l {
-	case DeliveryComplete:
-		return "delivery-complete"
-	case RemoteCount:
-		return "remote-cq-count"
-	}
-	return "auto"
-}
-
-// Sends is how SEND's messages find their place at the target.
-type Sends int
-
-const (
-	NoSends Sends = iota // none will be run
-	// Tagged messages are received straight into their place.
-	Tagged
-	// Slots receive messages, and the target copies them to their place: the
-	// provider has no tags.
-	Slots
-)
-
-// Want says what an interface must be able to do.
-type Want struct {
-	Provider string    // a name that [ParseProvider] reads
-	Ops      []loop.Op // that will be run
-	// Bind is the local IP address whose interface IP-based providers use.
-	Bind string
-	// CUDA asks for FI_HMEM: the region is device memory.
-	CUDA bool
-	// Landing of WRITE.
-	Landing Landing
-	// NoShared forbids efa to carry same-host traffic over shared memory.
-	NoShared bool
-}
-
-// does reports whether op will be run.
-func (w Want) does(op loop.Op) bool {
-	for _, o := range w.Ops {
-		if o == op {
-			return true
-		}
-	}
-	return false
-}
-
-// rma reports whether READ or WRITE will be run.
-func (w Want) rma() bool { return w.does(loop.Read) || w.does(loop.Write) }
 
 // NIC is the device below an interface. Fields that the provider does not tell
 // are taken from sysfs where it knows the device, and are zero otherwise.
@@ -96,7 +36,7 @@ type Attributes struct {
 	ProviderVersion Version
 	Type            string // "rdm", "msg" or "dgram"
 	ManualProgress  bool   // data moves only while queues are read
-	MRMode          int    // FI_MR_* bits
+	MRMode          MRMode // what registration demands
 	MaxMessage      uint64
 	TxSize          int // operations in flight
 	RxSize          int

@@ -29,8 +29,8 @@ struct xb_ofi_error {
 
 /* How WRITE is known to have landed. */
 enum xb_ofi_landing {
-	XB_OFI_LANDING_DC = 1,    /* FI_DELIVERY_COMPLETE on each write */
-	XB_OFI_LANDING_COUNT = 2, /* the target counts remote CQ data and says so */
+	XB_OFI_LANDING_DC,    /* FI_DELIVERY_COMPLETE on each write */
+	XB_OFI_LANDING_COUNT, /* the target counts remote CQ data and says so */
 };
 
 /* How SEND's messages find their place at the target. */
@@ -75,6 +75,8 @@ void xb_ofi_describe(const struct fi_info *info, struct xb_ofi_view *view);
 /* How to open an endpoint. */
 struct xb_ofi_open {
 	uint32_t depth; /* operations in flight at most */
+	uint32_t queue; /* completions that a queue holds, more for a larger depth */
+	uint32_t rnr_retries; /* efa: sendings to a peer that is not ready; 0: its own number */
 	int initiator;
 	int acked;   /* operations that the target acknowledges will be run */
 	int landing; /* of WRITE */

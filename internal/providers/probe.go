@@ -260,50 +260,35 @@ func detail(row *Row, libs Libraries) error {
 }
 
 func fabricDetail(row *Row, libs Libraries, gpu bool) error {
-	lib, err := fabric.Load(libs.Fabric)
-	if err != nil {
-		return err
-	}
-	want := fabric.Want{Provider: row.Provider, NoShared: true}
+	cfg := transport.Config{Provider: row.Provider, Library: libs.Fabric}
 	for _, o := range row.Ops {
 		op, err := loop.ParseOp(o)
 		if err != nil {
 			return err
 		}
-		want.Ops = append(want.Ops, op)
+		cfg.Ops = append(cfg.Ops, op)
 	}
-	found, err := lib.Find(want)
+	d, err := transport.DetailFabric(cfg, gpu)
 	if err != nil {
 		return err
 	}
-	defer found.Free()
-	row.Devices = devices(found.Interfaces)
+	row.Devices = devices(d.Interfaces)
 	if row.Carrier == "efa" {
-		ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{Initiator: true, Depth: 16})
-		if err != nil {
-			return err
-		}
-		row.SharedOff = ep.Limits().SharedForbidden || os.Getenv("FI_EFA_ENABLE_SHM_TRANSFER") == "0"
-		if err := ep.Close(); err != nil {
-			return err
-		}
+		row.SharedOff = d.SharedOff || os.Getenv("FI_EFA_ENABLE_SHM_TRANSFER") == "0"
 	}
 	if gpu {
-		want.CUDA = true
 		row.GPUMemory = "yes"
-		if f, err := lib.Find(want); err != nil {
+		if d.CUDA != nil {
 			row.GPUMemory = "no"
-			why, next := words(err)
+			why, next := words(d.CUDA)
 			row.GPUMemoryWhy = strings.Join(slices.DeleteFunc([]string{why, next}, func(s string) bool { return s == "" }), "; ")
-		} else {
-			f.Free()
 		}
 	}
 	return nil
 }
 
 // devices lists the NICs of interfaces once each, the loopback last.
-func devices(all []fabric.Interface) []Device {
+func devices(all []fabric.Attributes) []Device {
 	var out []Device
 	seen := map[string]bool{}
 	for _, i := range all {

@@ -69,8 +69,8 @@ func (e *fabricEndpoint) describe(op loop.Op, info *Info) {
 	case op == loop.Read:
 		info.Landing[word] = "local-completion"
 	case op == loop.Write:
-		info.Landing[word] = e.found.Landing.String()
-	case e.found.Sends == fabric.Slots:
+		info.Landing[word] = e.found.Hints().Landing.String()
+	case e.found.Hints().Sends == fabric.Slots:
 		info.Landing[word], info.Protocol[word] = "target-ack", "messages, copied from receive slots"
 	default:
 		info.Landing[word], info.Protocol[word] = "target-ack", "tagged messages"
@@ -122,7 +122,7 @@ func oldEFA(op loop.Op, v fabric.Version, device, set string) (words string, emu
 
 // sharedNote says whether two endpoints of one host meet in the NIC.
 func (e *fabricEndpoint) sharedNote() string {
-	if e.found.NoShared() {
+	if e.found.want.noShared {
 		return "efa's same-host shortcut over shared memory is off (efa-shm=on allows it)"
 	}
 	return "one-host efa goes over shm, not the NIC"
