@@ -53,12 +53,12 @@ var (
 )
 
 // environment is what UCX must find when it is loaded, unless the user set it.
-var environment = []setting{
+var environment = []Setting{
 	// Go's signal handlers stay, and crashes are Go's to report.
-	{"UCX_HANDLE_ERRORS", "none"},
+	{Key: "UCX_HANDLE_ERRORS", Value: "none"},
 	// UCX's hooks rewrite libc's mmap and munmap in place, which is not safe
 	// beside Go's running threads; all memory here is registered by hand.
-	{"UCX_MEM_EVENTS", "no"},
+	{Key: "UCX_MEM_EVENTS", Value: "no"},
 }
 
 // setEnvironment prepares the process for UCX. UCX logs to standard output,
@@ -66,7 +66,7 @@ var environment = []setting{
 // in memory. A user's own UCX_LOG_FILE wins.
 func setEnvironment() error {
 	for _, s := range environment {
-		if err := dl.Setenv(s.key, s.value); err != nil {
+		if err := dl.Setenv(s.Key, s.Value); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func Load(path string) (*Library, error) {
 		return nil, &Error{Call: "loading " + path, Detail: err.Error(), Kind: ErrUnavailable,
 			Hint: "UCX 1.13 or newer is needed"}
 	}
-	C.xb_ucx_log_capture(l.u, echoLog())
+	C.xb_ucx_log_capture(l.u, flag(echoLog()))
 	err = dl.Guarded(func() error {
 		text := C.xb_ucx_known_settings(l.u)
 		if text != nil {
@@ -128,8 +128,10 @@ func Load(path string) (*Library, error) {
 }
 
 // echoLog says whether the user asked to see UCX's log.
-func echoLog() C.int {
-	if os.Getenv("UCX_LOG_LEVEL") != "" {
+func echoLog() bool { return os.Getenv("UCX_LOG_LEVEL") != "" }
+
+func flag(b bool) C.int {
+	if b {
 		return 1
 	}
 	return 0
@@ -225,17 +227,13 @@ type Context struct {
 func (l *Library) Open(cfg Config) (*Context, error) {
 	opening.Lock()
 	defer opening.Unlock()
-	efa, err := HasEFA()
-	if err != nil {
-		return nil, fmt.Errorf("looking for EFA devices: %w", err)
-	}
-	p, err := resolve(cfg, l.release, efa, os.Environ(), l.known)
+	p, err := resolve(cfg, os.Environ(), l.known)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range environment {
-		if _, user := p.inForce[s.key]; !user {
-			p.inForce[s.key] = s.value
+		if _, user := p.inForce[s.Key]; !user {
+			p.inForce[s.Key] = s.Value
 		}
 	}
 	l.takeLog()
@@ -259,40 +257,42 @@ func (c *Context) init(cfg Config) error {
 		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it", environmentWords(c.plan.inForce)...)
 	}
 	for _, s := range c.plan.set {
-		k, v := C.CString(s.key), C.CString(s.value)
+		k, v := C.CString(s.Key), C.CString(s.Value)
 		st := C.xb_ucx_config_modify(l.u, config, k, v)
 		C.free(unsafe.Pointer(k))
 		C.free(unsafe.Pointer(v))
 		if st == C.UCS_OK {
 			continue
 		}
-		if c.plan.required[s.key] || s.key == "TLS" || s.key == "NET_DEVICES" {
+		if !s.Optional {
 			C.xb_ucx_config_release(l.u, config)
-			return l.fail(fmt.Sprintf("setting UCX_%s=%s", s.key, s.value), st, ErrSetting, "`ucx_info -cf` lists the settings")
+			return l.fail(fmt.Sprintf("setting UCX_%s=%s", s.Key, s.Value), st, ErrSetting, HintSettings)
 		}
-		delete(c.plan.inForce, "UCX_"+s.key)
-		e := l.fail(fmt.Sprintf("UCX_%s=%s", s.key, s.value), st, ErrSetting, "left out")
+		delete(c.plan.inForce, "UCX_"+s.Key)
+		e := l.fail(fmt.Sprintf("UCX_%s=%s", s.Key, s.Value), st, ErrSetting, "left out")
 		c.plan.notes = append(c.plan.notes, e.Error())
 	}
 	name := C.CString(c.name)
 	defer C.free(unsafe.Pointer(name))
-	shared := C.int(0)
-	if cfg.Shared {
-		shared = 1
-	}
-	if st := C.xb_ucx_init(l.u, config, name, shared, &c.h); st != C.UCS_OK {
+	if st := C.xb_ucx_init(l.u, config, name, flag(cfg.Shared), &c.h); st != C.UCS_OK {
 		call := "ucp_init"
-		if cfg.TLS != "" {
-			call += " with UCX_TLS=" + cfg.TLS
+		for _, s := range c.plan.set {
+			if s.Key == "TLS" {
+				call += " with UCX_TLS=" + s.Value
+			}
 		}
 		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host", environmentWords(c.plan.inForce)...)
 	}
 	return nil
 }
 
-// Settings are the UCX_* settings that were forced or came from the
-// environment, by full name, and [ErrHandling].
+// Settings are those that were made or came from the environment, by full name.
 func (c *Context) Settings() map[string]string { return c.plan.inForce }
+
+// Errors is how endpoints learn of a peer that is gone: of [ErrorsAuto] the first
+// [Worker.Connect] makes one of the others, and why is UCX's reason where that is
+// ErrorsNone.
+func (c *Context) Errors() (mode ErrorHandling, why string) { return c.plan.errors, c.plan.refused }
 
 // Notes say what was left out and what UCX warned of.
 func (c *Context) Notes() []string { return c.plan.notes }
@@ -430,32 +430,30 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 	if len(address) == 0 || len(key) == 0 {
 		return errors.New("connecting a UCX endpoint: the peer's address or key is empty")
 	}
+	p := &w.c.plan
 	var what *C.char
 	connect := func() C.ucs_status_t {
-		peer := C.int(0)
-		if w.c.plan.peerErrors {
-			peer = 1
-		}
 		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&address[0]), unsafe.Pointer(&key[0]),
-			C.uint64_t(base), peer, &what)
+			C.uint64_t(base), flag(p.errors != ErrorsNone), &what)
 	}
 	C.xb_ucx_lane_labels(w.lane, C.uint32_t(w.label), C.uint32_t(label))
 	w.c.lib.takeLog()
 	st := connect()
-	if p := &w.c.plan; st == C.UCS_ERR_UNREACHABLE && p.peerErrors && !p.peerForced {
-		// Shared memory has no peer error handling before UCX 1.19; NIXL with
-		// its default would not run at all.
-		reason := w.c.lib.takeLog()
-		p.peerErrors = false
+	if st == C.UCS_ERR_UNREACHABLE && p.errors == ErrorsAuto {
+		why := w.c.lib.takeLog()
+		p.errors = ErrorsNone
 		if st = connect(); st == C.UCS_OK {
-			p.inForce[ErrHandling] = "none"
-			p.notes = append(p.notes, "these transports have no peer error handling ("+reason+"): "+
-				ErrHandling+"=none, and a peer that dies shows as a timeout")
+			p.refused = why
+		} else {
+			p.errors = ErrorsAuto
 		}
 	}
 	if st != C.UCS_OK {
 		return w.c.lib.fail(C.GoString(what), st, ErrUnavailable,
 			"the two sides share no such transport; compare `ucx_info -d` on both")
+	}
+	if p.errors == ErrorsAuto {
+		p.errors = ErrorsPeer
 	}
 	w.peer = length
 	w.keep(C.xb_ucx_lane_print(w.lane))

@@ -29,6 +29,8 @@ type Hint string
 const (
 	// HintLoad follows where no library was found.
 	HintLoad Hint = "install UCX (Debian: libucx0) or load a build by its path"
+	// HintSettings follows where UCX refuses a setting.
+	HintSettings Hint = "`ucx_info -cf` lists the settings"
 	// HintCUDA follows where UCX moves host memory only.
 	HintCUDA Hint = "use a UCX built with CUDA, such as the one in the nixl wheel, and name cuda_copy among the transports: UCX_TLS=tcp,cuda_copy"
 	// HintCopy follows where the transports cannot tell GPU memory from host memory.

@@ -20,6 +20,18 @@ func load(t *testing.T) *Library {
 	return l
 }
 
+// transports is a config of those of UCX_TLS alone.
+func transports(tls string) Config { return Config{Settings: []Setting{{Key: "TLS", Value: tls}}} }
+
+var tcp = transports("tcp")
+
+// with is tcp with one setting more.
+func with(key, value string) Config {
+	c := transports("tcp")
+	c.Settings = append(c.Settings, Setting{Key: key, Value: value})
+	return c
+}
+
 func TestLoad(t *testing.T) {
 	l := load(t)
 	if !strings.Contains(l.Path(), "libucp.so") {
@@ -66,7 +78,7 @@ func TestSignalActionsStay(t *testing.T) {
 		return m
 	}
 	before := actions()
-	c, err := load(t).Open(Config{TLS: "tcp"})
+	c, err := load(t).Open(tcp)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +91,7 @@ func TestSignalActionsStay(t *testing.T) {
 }
 
 func TestOpenSaysWhichTransportIsMissing(t *testing.T) {
-	_, err := load(t).Open(Config{TLS: "warp"})
+	_, err := load(t).Open(transports("warp"))
 	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrNoDevice) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSetting) {
 		t.Fatalf("error %v, want ErrUnavailable and ErrNoDevice alone", err)
 	}
@@ -96,8 +108,8 @@ func TestOpenRefusesSettings(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"no such setting": {Config{TLS: "tcp", Options: map[string]string{"RNDV_TRESH": "8k"}}, "UCX_RNDV_TRESH=8k"},
-		"no such value":   {Config{TLS: "tcp", Options: map[string]string{"RNDV_THRESH": "much"}}, "UCX_RNDV_THRESH=much"},
+		"no such setting": {with("RNDV_TRESH", "8k"), "UCX_RNDV_TRESH=8k"},
+		"no such value":   {with("RNDV_THRESH", "much"), "UCX_RNDV_THRESH=much"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := l.Open(tt.cfg)
@@ -112,11 +124,11 @@ func TestOpenRefusesSettings(t *testing.T) {
 }
 
 func TestContext(t *testing.T) {
-	c, err := load(t).Open(Config{TLS: "tcp", Options: map[string]string{"UCX_TCP_TX_SEG_SIZE": "16k"}})
+	c, err := load(t).Open(with("UCX_TCP_TX_SEG_SIZE", "16k"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.Settings(); s["UCX_TLS"] != "tcp" || s["UCX_RNDV_THRESH"] != "inf" || s["UCX_TCP_TX_SEG_SIZE"] != "16k" || s["UCX_HANDLE_ERRORS"] != "none" {
+	if s := c.Settings(); s["UCX_TLS"] != "tcp" || s["UCX_TCP_TX_SEG_SIZE"] != "16k" || s["UCX_HANDLE_ERRORS"] != "none" {
 		t.Errorf("settings %v", s)
 	}
 	if !c.Supports(HostMemory) {
@@ -166,10 +178,10 @@ func TestStandardOutputStaysClean(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Open(Config{TLS: "warp"}); err == nil {
+		if _, err := l.Open(transports("warp")); err == nil {
 			t.Error("transport warp exists")
 		}
-		c, err := l.Open(Config{TLS: "tcp"})
+		c, err := l.Open(tcp)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -244,7 +244,11 @@ func detail(row *Row, libs Libraries) error {
 			return err
 		}
 		_, tls, _ := strings.Cut(row.Provider, ":")
-		c, err := lib.Open(ucx.Config{TLS: tls})
+		var cfg ucx.Config
+		if tls != "" {
+			cfg.Settings = []ucx.Setting{{Key: "TLS", Value: tls}}
+		}
+		c, err := lib.Open(cfg)
 		if err != nil {
 			return err
 		}
