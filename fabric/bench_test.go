@@ -129,7 +129,7 @@ func local(t testing.TB, provider string, depth int) (from, to *Endpoint) {
 				t.Error(err)
 			}
 		})
-		if err := e.Register(buf); err != nil {
+		if err := e.Register(loop.Region{Address: buf.Address(), Len: uint64(buf.Len())}); err != nil {
 			t.Fatal(err)
 		}
 		if addrs[i], err = e.Address(); err != nil {

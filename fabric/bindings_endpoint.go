@@ -64,7 +64,7 @@ type Endpoint struct {
 	attr     Attributes
 	limits   Limits
 	ep       *C.struct_xb_ofi_ep
-	region   *mem.Buffer
+	region   loop.Region
 	peer     Address
 	name     []byte
 	secret   uint64 // labels what this side receives
@@ -195,28 +195,30 @@ func (e *Endpoint) Attributes() Attributes { return e.attr }
 // Limits are those that the open endpoint told.
 func (e *Endpoint) Limits() Limits { return e.limits }
 
-// Register makes buf the endpoint's region; it stays the caller's and must
-// outlive the endpoint. Wraps: fi_mr_regattr(3), fi_mr_bind(3), fi_mr_enable(3),
-// fi_mr_desc(3).
-func (e *Endpoint) Register(buf *mem.Buffer) error {
+// Register makes r the endpoint's region, once. An error matches [ErrMemlock] where
+// the limit of locked memory is too small, and [ErrUnsupported] where r is GPU memory
+// that the provider cannot reach. Wraps: fi_mr_regattr(3), fi_mr_bind(3),
+// fi_mr_enable(3), fi_mr_desc(3).
+func (e *Endpoint) Register(r loop.Region) error {
 	if e.ep == nil {
 		return errClosed
 	}
-	if e.region != nil {
-		return fmt.Errorf("fabric: the endpoint has a region already")
+	if r.Address == 0 || r.Len == 0 {
+		return errors.New("fabric: an empty region")
+	}
+	if e.region.Len != 0 {
+		return errors.New("fabric: the endpoint has a region already")
 	}
 	var fe C.struct_xb_ofi_error
-	if C.xb_ofi_register(e.ep, C.uint64_t(buf.Address()), C.uint64_t(buf.Len()), flag(buf.Kind() == mem.CUDA),
-		C.int(buf.Device()), &fe) != 0 {
+	if C.xb_ofi_register(e.ep, C.uint64_t(r.Address), C.uint64_t(r.Len), flag(r.CUDA), C.int(r.Device), &fe) != 0 {
 		err := hinted(failure(e.provider, &fe), e.attr.Provider)
-		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", buf.Len(), buf.Kind(), err.Detail)
-		if buf.Kind() == mem.CUDA && err.Kind == ErrUnavailable {
-			err.Kind = ErrUnsupported
-			err.Hint = HintGPUDirect
+		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", r.Len, r.Kind(), err.Detail)
+		if r.CUDA && err.Kind == ErrUnavailable {
+			err.Kind, err.Hint, err.Environment = ErrUnsupported, HintGPUDirect, nil
 		}
 		return err
 	}
-	e.region = buf
+	e.region = r
 	return nil
 }
 
@@ -226,7 +228,7 @@ func (e *Endpoint) Address() (Address, error) {
 	if e.ep == nil {
 		return Address{}, errClosed
 	}
-	if e.region == nil {
+	if e.region.Len == 0 {
 		return Address{}, errors.New("fabric: an address needs a registered region")
 	}
 	name := make([]byte, 512)
@@ -238,7 +240,7 @@ func (e *Endpoint) Address() (Address, error) {
 	var base, key C.uint64_t
 	C.xb_ofi_remote(e.ep, &base, &key)
 	e.name = name[:n]
-	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len()),
+	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: e.region.Len,
 		Secret: e.secret, DataBytes: e.attr.CQDataSize, PID: os.Getpid()}, nil
 }
 
@@ -272,11 +274,7 @@ func (e *Endpoint) Connect(peer Address) error {
 // fi_cq_read, fi_cq_readerr, fi_cq_strerror (fi_cq(3)), fi_eq_read, fi_eq_readerr
 // (fi_eq(3)).
 func (e *Endpoint) Lane() loop.Lane {
-	var own uint64
-	if e.region != nil {
-		own = uint64(e.region.Len())
-	}
-	return loop.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: own, Peer: e.peer.Len}
+	return loop.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: e.region.Len, Peer: e.peer.Len}
 }
 
 // Drain waits until no operation that this side posted is in flight, for d at
@@ -301,7 +299,7 @@ func (e *Endpoint) Close() error {
 	}
 	var fe C.struct_xb_ofi_error
 	rc := C.xb_ofi_close(e.ep, &fe)
-	e.ep, e.region = nil, nil
+	e.ep, e.region = nil, loop.Region{}
 	var err error
 	if rc != 0 {
 		err = failure(e.provider, &fe)
@@ -316,7 +314,7 @@ func (e *Endpoint) Abandon() error {
 	if e.ep == nil {
 		return nil
 	}
-	e.ep, e.region = nil, nil
+	e.ep, e.region = nil, loop.Region{}
 	var err error
 	if e.attr.Provider == "shm" {
 		err = removeOwn(shmDir, e.name)

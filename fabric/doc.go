@@ -13,7 +13,7 @@
 //	lib, err := fabric.Load("")
 //	found, err := lib.Find(fabric.Hints{Provider: "tcp", Source: "127.0.0.1"})
 //	ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{…})
-//	err = ep.Register(buf)
+//	err = ep.Register(loop.Region{Address: …, Len: …})
 //	err = ep.Connect(peer)
 //	group, err := loop.NewGroup([]loop.Lane{ep.Lane()}, …)
 //

@@ -30,7 +30,7 @@ func TestRegionKeysAreRandom(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := e.Register(buf); err != nil {
+				if err := e.Register(loop.Region{Address: buf.Address(), Len: uint64(buf.Len())}); err != nil {
 					t.Fatal(err)
 				}
 				a, err := e.Address()

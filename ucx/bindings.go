@@ -22,14 +22,6 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 )
 
-// MemoryType is where registered memory is.
-type MemoryType int
-
-const (
-	HostMemory MemoryType = C.UCS_MEMORY_TYPE_HOST
-	CUDAMemory MemoryType = C.UCS_MEMORY_TYPE_CUDA
-)
-
 // Library is a loaded libucp.
 type Library struct {
 	path, version string
@@ -297,8 +289,8 @@ func (c *Context) Errors() (mode ErrorHandling, why string) { return c.plan.erro
 // Notes say what was left out and what UCX warned of.
 func (c *Context) Notes() []string { return c.plan.notes }
 
-// Supports reports whether UCX can move memory of type t.
-func (c *Context) Supports(t MemoryType) bool { return c.types&(1<<uint(t)) != 0 }
+// SupportsCUDA reports whether regions may be device memory.
+func (c *Context) SupportsCUDA() bool { return c.types&(1<<C.UCS_MEMORY_TYPE_CUDA) != 0 }
 
 // Close frees the context; it refuses while memory or workers are open.
 // Wraps: ucp_cleanup.
@@ -314,41 +306,50 @@ func (c *Context) Close() error {
 	return nil
 }
 
-// Memory is a registered piece of memory; the memory itself stays its
-// maker's, and must outlive this.
+// Memory is a registered region.
 type Memory struct {
-	c            *Context
-	h            C.ucp_mem_h
-	base, length uint64
-	kind         MemoryType
-	cuda         C.struct_xb_ucx_cuda
-	device       int
-	key          []byte
+	c      *Context
+	h      C.ucp_mem_h
+	region loop.Region
+	cuda   C.struct_xb_ucx_cuda
+	key    []byte
 }
 
-// Register registers length bytes at address. device is the CUDA ordinal of
-// CUDA memory. An error matches [ErrUnsupported] when UCX was built without
-// CUDA or the transports that were chosen cannot reach the memory.
-// Wraps: ucp_mem_map, ucp_mem_query, ucp_rkey_pack.
-func (c *Context) Register(address, length uint64, kind MemoryType, device int) (*Memory, error) {
-	m := &Memory{c: c, base: address, length: length, kind: kind, device: device}
-	if !c.Supports(kind) {
-		return nil, &Error{Call: "registering CUDA memory", Detail: "this UCX moves host memory only", Kind: ErrUnsupported,
-			Hint: HintCUDA}
+// memoryType is UCX's word for where a region is.
+func memoryType(r loop.Region) C.ucs_memory_type_t {
+	if r.CUDA {
+		return C.UCS_MEMORY_TYPE_CUDA
 	}
-	if kind == CUDAMemory {
+	return C.UCS_MEMORY_TYPE_HOST
+}
+
+// Register registers r. An error matches [ErrUnsupported] when r is GPU memory and
+// UCX was built without CUDA or the transports that were chosen cannot reach it.
+// Wraps: ucp_mem_map, ucp_mem_query, ucp_rkey_pack, ucp_rkey_buffer_release.
+func (c *Context) Register(r loop.Region) (*Memory, error) {
+	m := &Memory{c: c, region: r}
+	if c.h == nil {
+		return nil, errClosed
+	}
+	if r.Address == 0 || r.Len == 0 {
+		return nil, errors.New("ucx: an empty region")
+	}
+	if r.CUDA && !c.SupportsCUDA() {
+		return nil, &Error{Call: "registering CUDA memory", Detail: "this UCX moves host memory only", Kind: ErrUnsupported, Hint: HintCUDA}
+	}
+	if r.CUDA {
 		if err := m.retainContext(); err != nil {
 			return nil, err
 		}
 	}
-	got := C.int(-1)
-	st := C.xb_ucx_mem_map(c.lib.u, c.h, &m.cuda, C.uint64_t(address), C.uint64_t(length), C.int(kind), &m.h, &got)
+	kind, got := memoryType(r), C.int(-1)
+	st := C.xb_ucx_mem_map(c.lib.u, c.h, &m.cuda, C.uint64_t(r.Address), C.uint64_t(r.Len), C.int(kind), &m.h, &got)
 	if st != C.UCS_OK {
-		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", length), st, ErrUnavailable,
+		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", r.Len), st, ErrUnavailable,
 			"raise the locked-memory limit (ulimit -l) or choose a smaller size"), m.releaseContext())
 	}
 	c.children++
-	if MemoryType(got) != kind {
+	if got != C.int(kind) {
 		return nil, errors.Join(&Error{Call: "registering CUDA memory", Detail: "UCX takes it for host memory", Kind: ErrUnsupported,
 			Hint: HintCopy}, m.Close())
 	}
@@ -361,6 +362,9 @@ func (c *Context) Register(address, length uint64, kind MemoryType, device int) 
 	C.xb_ucx_rkey_buffer_release(c.lib.u, key)
 	return m, nil
 }
+
+// errClosed is returned by calls on what is closed.
+var errClosed = errors.New("ucx: it is closed")
 
 // Key is the packed remote key, for the peer's [Worker.Connect].
 func (m *Memory) Key() []byte { return m.key }
@@ -393,16 +397,19 @@ type Worker struct {
 // NewWorker makes a worker whose operations are local to m.
 // Wraps: ucp_worker_create.
 func (c *Context) NewWorker(m *Memory) (*Worker, error) {
+	if c.h == nil || m.h == nil {
+		return nil, errClosed
+	}
 	var st C.ucs_status_t
 	lane := C.xb_ucx_lane_new(c.lib.u, c.h, &st)
 	if lane == nil {
 		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more", environmentWords(c.plan.inForce)...)
 	}
-	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.int(m.kind), &m.cuda)
+	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.region.Address), C.int(memoryType(m.region)), &m.cuda)
 	c.children++
 	var label [4]byte
 	rand.Read(label[:]) // never fails
-	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: uint64(m.length)}, nil
+	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: m.region.Len}, nil
 }
 
 // Label is a random number that begins the tags of the messages to this worker, for
@@ -412,6 +419,9 @@ func (w *Worker) Label() uint32 { return w.label }
 // Address is the worker's address, for the peer's Connect.
 // Wraps: ucp_worker_get_address.
 func (w *Worker) Address() ([]byte, error) {
+	if w.lane == nil {
+		return nil, errClosed
+	}
 	var a *C.ucp_address_t
 	var n C.size_t
 	if st := C.xb_ucx_lane_address(w.lane, &a, &n); st != C.UCS_OK {
@@ -427,6 +437,9 @@ func (w *Worker) Address() ([]byte, error) {
 // a peer that is trusted: UCX does not check them.
 // Wraps: ucp_ep_create, ucp_ep_rkey_unpack.
 func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32) error {
+	if w.lane == nil {
+		return errClosed
+	}
 	if len(address) == 0 || len(key) == 0 {
 		return errors.New("connecting a UCX endpoint: the peer's address or key is empty")
 	}
@@ -474,7 +487,7 @@ const describeWait = 50 * time.Millisecond
 // poll, it is the last. [ParseReport] reads it.
 // Wraps: ucp_ep_print_info, UCX_PROTO_INFO.
 func (w *Worker) Describe(running bool) string {
-	if running {
+	if running && w.lane != nil {
 		w.keep(C.xb_ucx_lane_info(w.lane, C.int64_t(describeWait)))
 	}
 	text := C.xb_ucx_tables_read(w.c.lib.u)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/xferbench/xferbench/cgo/dl"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
@@ -131,21 +132,22 @@ func TestContext(t *testing.T) {
 	if s := c.Settings(); s["UCX_TLS"] != "tcp" || s["UCX_TCP_TX_SEG_SIZE"] != "16k" || s["UCX_HANDLE_ERRORS"] != "none" {
 		t.Errorf("settings %v", s)
 	}
-	if !c.Supports(HostMemory) {
-		t.Error("UCX does not support host memory")
-	}
 	buf, err := mem.New(mem.Host, 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer buf.Free()
-	if !c.Supports(CUDAMemory) {
-		_, err := c.Register(buf.Address(), 1<<20, CUDAMemory, 0)
+	r := loop.Region{Address: buf.Address(), Len: 1 << 20}
+	if !c.SupportsCUDA() {
+		_, err := c.Register(loop.Region{Address: r.Address, Len: r.Len, CUDA: true})
 		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "cuda_copy") {
 			t.Errorf("registering CUDA memory: %v", err)
 		}
 	}
-	m, err := c.Register(buf.Address(), 1<<20, HostMemory, -1)
+	if _, err := c.Register(loop.Region{}); err == nil {
+		t.Error("an empty region was taken")
+	}
+	m, err := c.Register(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,7 +253,7 @@ func detail(row *Row, libs Libraries) error {
 			return err
 		}
 		row.GPUMemory = "no"
-		if c.Supports(ucx.CUDAMemory) {
+		if c.SupportsCUDA() {
 			row.GPUMemory = "yes"
 		} else {
 			row.GPUMemoryWhy = "these transports of UCX cannot reach CUDA memory; add cuda_copy, as in ucx:tcp,cuda_copy, or use a UCX built with CUDA"

@@ -259,7 +259,7 @@ func (e *fabricEndpoint) Register(buf *mem.Buffer) error {
 			ErrUnsupported, e.cfg.Provider)
 	}
 	for _, l := range e.lanes {
-		if err := l.Register(buf); err != nil {
+		if err := l.Register(region(buf)); err != nil {
 			return fabricError(err)
 		}
 	}

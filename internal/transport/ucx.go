@@ -185,11 +185,7 @@ func (e *ucxEndpoint) Register(buf *mem.Buffer) error {
 	if e.mem != nil {
 		return errors.New("the endpoint has its region already")
 	}
-	kind, device := ucx.HostMemory, -1
-	if buf.Kind() == mem.CUDA {
-		kind, device = ucx.CUDAMemory, buf.Device()
-	}
-	m, err := e.ctx.Register(buf.Address(), uint64(buf.Len()), kind, device)
+	m, err := e.ctx.Register(region(buf))
 	if err != nil {
 		return ucxError(err)
 	}
