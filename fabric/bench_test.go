@@ -1,12 +1,14 @@
 package fabric
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/fabric/fabrictest"
 )
 
 // BenchmarkPost holds the time to post a descriptor through package loop
@@ -54,7 +56,7 @@ func benchmarkPost(b *testing.B, provider string) {
 	var ratios, alone, through []float64
 	for b.Loop() {
 		arm()
-		ns, err := postAlone(from, plan, iters)
+		ns, err := fabrictest.PostAlone(from.Lane(), plan, iters)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -100,7 +102,10 @@ func median[T int64 | float64](in []T) float64 {
 func local(t testing.TB, provider string, depth int) (from, to *Endpoint) {
 	t.Helper()
 	lib := need(t)
-	found, err := lib.Find(Want{Provider: provider, Ops: []loop.Op{loop.Write}, Bind: "127.0.0.1", Landing: RemoteCount})
+	found, err := lib.Find(Hints{Provider: provider, Ops: []loop.Op{loop.Write}, Source: source(provider), Landing: RemoteCount})
+	if provider == "tcp" && errors.Is(err, ErrUnavailable) { // 1.17 calls it net
+		found, err = lib.Find(Hints{Provider: "net", Ops: []loop.Op{loop.Write}, Source: source(provider), Landing: RemoteCount})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +129,7 @@ func local(t testing.TB, provider string, depth int) (from, to *Endpoint) {
 				t.Error(err)
 			}
 		})
-		if err := e.Register(buf); err != nil {
+		if err := e.Register(loop.Region{Address: buf.Address(), Len: uint64(buf.Len())}); err != nil {
 			t.Fatal(err)
 		}
 		if addrs[i], err = e.Address(); err != nil {

@@ -2,7 +2,6 @@ package fabric
 
 /*
 #include <stdlib.h>
-#include <rdma/fi_errno.h>
 #include "ofi.h"
 */
 import "C"
@@ -20,42 +19,49 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 )
 
-// Bits of fi_getinfo(3) and codes of fi_errno(3).
+// Caps are capabilities of fi_getinfo(3).
+type Caps uint64
+
 const (
-	capMsg         = C.FI_MSG
-	capRMA         = C.FI_RMA
-	capTagged      = C.FI_TAGGED
-	capRead        = C.FI_READ
-	capWrite       = C.FI_WRITE
-	capRecv        = C.FI_RECV
-	capSend        = C.FI_SEND
-	capRemoteRead  = C.FI_REMOTE_READ
-	capRemoteWrite = C.FI_REMOTE_WRITE
-	capHMEM        = C.FI_HMEM
-	capRemoteComm  = C.FI_REMOTE_COMM
-	capLocalComm   = C.FI_LOCAL_COMM
+	RemoteComm Caps = C.FI_REMOTE_COMM // with peers on other hosts
+	LocalComm  Caps = C.FI_LOCAL_COMM  // with peers on this one
 
-	modeContext  = C.FI_CONTEXT
-	modeContext2 = C.FI_CONTEXT2
-	modeRxCQData = C.FI_RX_CQ_DATA
-
-	opDeliveryComplete = C.FI_DELIVERY_COMPLETE
-
-	mrLocal     = C.FI_MR_LOCAL
-	mrVirtAddr  = C.FI_MR_VIRT_ADDR
-	mrAllocated = C.FI_MR_ALLOCATED
-	mrProvKey   = C.FI_MR_PROV_KEY
-	mrEndpoint  = C.FI_MR_ENDPOINT
-	mrHMEM      = C.FI_MR_HMEM
-
-	errNoMemory  = C.FI_ENOMEM
-	errNoData    = C.FI_ENODATA
-	errNotSupp   = C.FI_EOPNOTSUPP
-	errNotSys    = C.FI_ENOSYS
-	errAccess    = C.FI_EACCES
-	errForbidden = C.FI_EPERM
-	errNoAddress = C.FI_EADDRNOTAVAIL
+	capMsg         Caps = C.FI_MSG
+	capRMA         Caps = C.FI_RMA
+	capTagged      Caps = C.FI_TAGGED
+	capRead        Caps = C.FI_READ
+	capWrite       Caps = C.FI_WRITE
+	capRecv        Caps = C.FI_RECV
+	capSend        Caps = C.FI_SEND
+	capRemoteRead  Caps = C.FI_REMOTE_READ
+	capRemoteWrite Caps = C.FI_REMOTE_WRITE
+	capHMEM        Caps = C.FI_HMEM
 )
+
+// Mode is what a provider demands of its caller, of fi_getinfo(3).
+type Mode uint64
+
+const (
+	ModeContext  Mode = C.FI_CONTEXT
+	ModeContext2 Mode = C.FI_CONTEXT2
+	// ModeRxCQData: remote CQ data takes a receive that was posted. Endpoints of
+	// this package post none, so RemoteCount cannot be had with it.
+	ModeRxCQData Mode = C.FI_RX_CQ_DATA
+)
+
+// MRMode is what a provider demands of registration, of fi_mr(3).
+type MRMode int
+
+const (
+	MRLocal     MRMode = C.FI_MR_LOCAL
+	MRVirtAddr  MRMode = C.FI_MR_VIRT_ADDR
+	MRAllocated MRMode = C.FI_MR_ALLOCATED
+	MRProvKey   MRMode = C.FI_MR_PROV_KEY
+	MREndpoint  MRMode = C.FI_MR_ENDPOINT
+	MRHMEM      MRMode = C.FI_MR_HMEM
+)
+
+const opDeliveryComplete = C.FI_DELIVERY_COMPLETE
 
 // Library is a loaded libfabric. It stays loaded until the process ends and may
 // be used by several goroutines.
@@ -105,12 +111,12 @@ func Load(path string) (*Library, error) {
 	}
 	lib, err := dl.Open(dl.Local, names...)
 	if err != nil {
-		return nil, &Error{Op: "dlopen", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
-			Hint: "install it (Debian: apt install libfabric1; on EC2 the EFA installer), or name one with --libfabric"}
+		return nil, &Error{Call: "dlopen", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
+			Hint: HintLoad}
 	}
 	l := &Library{lib: lib, table: (*C.struct_xb_ofi_lib)(C.calloc(1, C.sizeof_struct_xb_ofi_lib))}
 	if l.table == nil {
-		return nil, &Error{Op: "calloc", Provider: "libfabric", Errno: errNoMemory, Detail: "no memory", Kind: ErrUnavailable}
+		return nil, &Error{Call: "calloc", Provider: "libfabric", Errno: ErrNoMemory, Detail: "no memory", Kind: ErrUnavailable}
 	}
 	t := l.table
 	if err := lib.Symbols(map[string]*unsafe.Pointer{
@@ -118,8 +124,8 @@ func Load(path string) (*Library, error) {
 		"fi_fabric": &t.fabric, "fi_version": &t.version, "fi_strerror": &t.strerror,
 	}); err != nil {
 		C.free(unsafe.Pointer(t))
-		return nil, &Error{Op: "dlsym", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
-			Hint: "this is not a libfabric; name one with --libfabric"}
+		return nil, &Error{Call: "dlsym", Provider: "libfabric", Detail: err.Error(), Kind: ErrNoLibrary,
+			Hint: HintOther}
 	}
 	l.version = unpack(uint32(C.xb_ofi_version(t)))
 	loaded.by[path] = l
@@ -132,21 +138,25 @@ func (l *Library) Path() string { return l.lib.Path() }
 // Version is the library's own. Wraps: fi_version(3).
 func (l *Library) Version() Version { return l.version }
 
-// API is the version that fi_getinfo is asked for.
+// api is the version of the interface that fi_getinfo is asked for where the library
+// knows it; see the package's description for why it is not the newest.
+var api = Version{Major: 1, Minor: 18}
+
+// API is the version of the interface that fi_getinfo is asked for.
 func (l *Library) API() Version {
-	if l.version.Less(APIVersion) {
+	if l.version.Less(api) {
 		return l.version
 	}
-	return APIVersion
+	return api
 }
 
-func unpack(v uint32) Version { return Version{int(v >> 16), int(v & 0xffff)} }
+func unpack(v uint32) Version { return Version{Major: int(v >> 16), Minor: int(v & 0xffff)} }
 
 // failure turns what C noted into an error.
 func failure(provider string, e *C.struct_xb_ofi_error) *Error {
-	out := &Error{Provider: provider, Errno: int(e.err), Detail: C.GoString(&e.words[0])}
+	out := &Error{Provider: provider, Errno: Errno(e.err), Detail: C.GoString(&e.words[0])}
 	if e.call != nil {
-		out.Op = C.GoString(e.call)
+		out.Call = C.GoString(e.call)
 	}
 	return out
 }
@@ -156,45 +166,27 @@ func failure(provider string, e *C.struct_xb_ofi_error) *Error {
 type Interface struct {
 	Attributes
 	info *C.struct_fi_info
-	tag  bool // FI_TAGGED was granted
 }
 
 // Found is the answer of [Library.Find]: one interface a NIC, in the library's
 // order.
 type Found struct {
 	Interfaces []Interface
-	Provider   Provider
-	Landing    Landing // of WRITE: what was granted
-	Sends      Sends   // of SEND
-	Notes      []string
 
-	want  Want
-	efa   bool
+	hints Hints
 	lib   *Library
-	lists []*C.struct_fi_info
+	list  *C.struct_fi_info
 }
+
+// Hints are those that it was found by, with Sends as it will work.
+func (f *Found) Hints() Hints { return f.hints }
 
 // Free returns the library's memory; endpoints that were opened stay valid. It
 // may be called twice. Wraps: fi_freeinfo(3).
 func (f *Found) Free() {
-	for _, l := range f.lists {
-		C.xb_ofi_freeinfo(f.lib.table, l)
-	}
-	f.lists, f.Interfaces = nil, nil
+	C.xb_ofi_freeinfo(f.lib.table, f.list)
+	f.list, f.Interfaces = nil, nil
 }
-
-// Addressed reports whether the provider is given its NIC by a local IP address.
-func (f *Found) Addressed() bool { return f.Provider.candidates[0].addressed }
-
-// Striped reports whether transfers are spread over NICs by default: those of
-// EFA each carry a share, while IP interfaces are given by an address.
-func (f *Found) Striped() bool { return f.efa }
-
-// CUDA reports whether regions may be device memory.
-func (f *Found) CUDA() bool { return f.want.CUDA }
-
-// NoShared reports whether efa was forbidden to use shared memory.
-func (f *Found) NoShared() bool { return f.want.NoShared }
 
 // getinfo asks the library once. The caller frees the list.
 func (l *Library) getinfo(q query) (*C.struct_fi_info, *Error) {
@@ -245,7 +237,7 @@ func describe(info *C.struct_fi_info) Interface {
 		Provider: C.GoString(&v.provider[0]), Fabric: C.GoString(&v.fabric[0]), Domain: C.GoString(&v.domain[0]),
 		ProviderVersion: unpack(uint32(v.provider_version)),
 		ManualProgress:  v.manual_progress != 0,
-		MRMode:          int(v.mr_mode),
+		MRMode:          MRMode(v.mr_mode),
 		MaxMessage:      uint64(v.max_msg),
 		TxSize:          int(v.tx_size), RxSize: int(v.rx_size), CQDataSize: int(v.cq_data_size),
 	}
@@ -263,94 +255,30 @@ func describe(info *C.struct_fi_info) Interface {
 			Network: C.GoString(&v.network[0])}
 	}
 	completeNIC(&a.NIC, a.Domain)
-	return Interface{Attributes: a, info: info, tag: v.caps&capTagged != 0}
+	return Interface{Attributes: a, info: info}
 }
 
-// Find asks what can run w on this host and returns one interface a NIC. It
-// never answers with another provider than w names; an [*Error] says why there
-// is none. The caller frees what is found. Wraps: fi_getinfo(3).
-func (l *Library) Find(w Want) (*Found, error) {
-	p, err := ParseProvider(w.Provider)
-	if err != nil {
-		return nil, err
+// Find asks the library once and returns one interface a NIC, each exactly what h
+// names: libfabric answers with others too. Its error is an [*Error]: of kind
+// [ErrUnavailable] where there is none, which may have many reasons, and of
+// [ErrUnsupported] where WRITE has no proof of landing. The caller frees what is
+// found. Wraps: fi_getinfo(3).
+func (l *Library) Find(h Hints) (*Found, error) {
+	h.Sends = h.sends()
+	h.Ops = slices.Clone(h.Ops)
+	none := func(e *Error) error {
+		e.Provider, e.Kind, e.Hint, e.Environment = h.name(), ErrUnavailable, HintNone, environment()
+		return e
 	}
-	var first *Error
-	for _, c := range p.candidates {
-		f, e := l.find(p, c, w)
-		if f != nil {
-			if c.note != "" {
-				f.Notes = append(f.Notes, fmt.Sprintf("%s: %s", p.Name, c.note))
-			}
-			return f, nil
-		}
-		if first == nil || first.Kind == nil && e.Kind != nil {
-			first = e
-		}
-	}
-	first.Provider = p.Name
-	if first.Kind != nil {
-		return nil, first
-	}
-	return nil, l.unavailable(p, w, first)
-}
-
-// find tries one candidate, with the best landing and message kind first.
-func (l *Library) find(p Provider, c candidate, w Want) (*Found, *Error) {
-	landings := []Landing{w.Landing}
-	if w.Landing == LandingAuto {
-		landings = []Landing{DeliveryComplete, RemoteCount}
-		if c.count {
-			landings = []Landing{RemoteCount, DeliveryComplete}
-		}
-	}
-	if !w.does(loop.Write) {
-		landings = landings[:1]
-	}
-	sends := []Sends{NoSends}
-	if w.does(loop.Send) {
-		sends = []Sends{Tagged, Slots}
-	}
-	var last *Error
-	for _, landing := range landings {
-		for _, s := range sends {
-			q := c.query(w)
-			if w.does(loop.Write) && landing == DeliveryComplete {
-				q.opFlags = opDeliveryComplete
-			}
-			if s == Tagged {
-				q.caps |= capTagged
-			}
-			f, e := l.ask(p, c, w, q, landing, s)
-			if f != nil {
-				return f, nil
-			}
-			if last == nil || e.Kind != nil {
-				last = e
-			}
-		}
-	}
-	return nil, last
-}
-
-// ask makes one query and keeps the interfaces that are exactly the candidate's.
-func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing, s Sends) (*Found, *Error) {
-	list, e := l.getinfo(q)
-	if e != nil && c.fabric == "efa-direct" {
-		// Without unsolicited receives, newer libraries want receives posted for
-		// remote CQ data; delivery complete does not use any.
-		q.mode |= modeRxCQData
-		if again, e2 := l.getinfo(q); e2 == nil {
-			list, e = again, nil
-		}
-	}
+	list, e := l.getinfo(h.query())
 	if e != nil {
-		return nil, e
+		return nil, none(e)
 	}
-	f := &Found{Provider: p, Landing: landing, Sends: s, want: w, efa: c.efa(), lib: l, lists: []*C.struct_fi_info{list}}
+	f := &Found{hints: h, lib: l, list: list}
 	var others []string
 	for _, i := range interfaces(list) {
-		same := i.Provider == c.provider && i.Type == "rdm" && (c.fabric == "" || i.Fabric == c.fabric)
-		dup := slices.ContainsFunc(f.Interfaces, func(o Interface) bool { return o.Domain == i.Domain })
+		same := (h.Provider == "" || i.Provider == h.Provider) && i.Type == "rdm" && (h.Fabric == "" || i.Fabric == h.Fabric)
+		dup := slices.ContainsFunc(f.Interfaces, func(o Interface) bool { return o.Provider == i.Provider && o.Domain == i.Domain })
 		switch {
 		case !same:
 			others = append(others, i.Provider)
@@ -361,46 +289,29 @@ func (l *Library) ask(p Provider, c candidate, w Want, q query, landing Landing,
 	if len(f.Interfaces) == 0 {
 		f.Free()
 		slices.Sort(others)
-		return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Errno: errNoData,
-			Detail: fmt.Sprintf("offers only %s", strings.Join(slices.Compact(others), ", "))}
+		return nil, none(&Error{Call: "fi_getinfo", Errno: ErrNoData,
+			Detail: fmt.Sprintf("offers only %s", strings.Join(slices.Compact(others), ", "))})
 	}
-	if w.does(loop.Write) && landing == RemoteCount {
-		if i := f.Interfaces[0]; i.CQDataSize < 4 || C.uint64_t(i.info.mode)&modeRxCQData != 0 {
-			f.Free()
-			return nil, &Error{Op: "fi_getinfo", Provider: p.Name, Kind: ErrUnsupported,
-				Detail: fmt.Sprintf("WRITE cannot be proven to land: no FI_DELIVERY_COMPLETE, and %d bytes of unsolicited CQ data", i.CQDataSize),
-				Hint:   "use --op read or send"}
-		}
+	if i := f.Interfaces[0]; h.does(loop.Write) && h.Landing == RemoteCount && (i.CQDataSize < labelBytes || Mode(i.info.mode)&ModeRxCQData != 0) {
+		f.Free()
+		return nil, &Error{Call: "fi_getinfo", Provider: h.name(), Kind: ErrUnsupported, Hint: HintLanding,
+			Detail: fmt.Sprintf("WRITE cannot be proven to land: no FI_DELIVERY_COMPLETE, and %d bytes of unsolicited CQ data", i.CQDataSize)}
 	}
 	return f, nil
 }
 
-// names lists the providers that the library offers on this host with reliable
-// datagrams (FI_EP_RDM), the only endpoints that are used.
-func (l *Library) names() ([]string, error) {
-	all, err := l.Interfaces()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, a := range all {
-		if a.Type == "rdm" {
-			names = append(names, a.Provider)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
-}
+// labelBytes is how much CQ data holds a piece's number.
+const labelBytes = 4
 
 // Interfaces lists all that the library offers on this host, of any type.
 // Wraps: fi_getinfo(3).
 func (l *Library) Interfaces() ([]Attributes, error) {
-	list, e := l.getinfo(query{list: true, mode: ^uint64(0) &^ (1 << 58), mrMode: ^3})
+	list, e := l.getinfo(query{list: true, mode: ^Mode(0) &^ (1 << 58), mrMode: ^3})
 	if e != nil {
-		if e.Errno == errNoData {
+		if e.Errno == ErrNoData {
 			return nil, nil
 		}
-		return nil, hinted(e)
+		return nil, hinted(e, "")
 	}
 	defer C.xb_ofi_freeinfo(l.table, list)
 	var out []Attributes

@@ -7,10 +7,12 @@ package fabric
 import "C"
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +29,17 @@ import (
 type EndpointConfig struct {
 	Initiator bool // posts operations; the other side is the target
 	Depth     int  // operations in flight at most, at least 1
+	// QueueSize is how many completions each of the two queues holds; 0: 1024. It is
+	// a ring in memory that each completion moves along: one that outgrows the cache
+	// costs a miss a completion. Depth is its least, and a provider that refuses gets
+	// half of it, and so on.
+	QueueSize int
+	// NoSharedMemory forbids efa to carry same-host traffic over shared memory
+	// (from libfabric 1.18 on): see [Limits].SharedForbidden.
+	NoSharedMemory bool
+	// RNRRetries is how often efa sends again to a peer that is not ready, 7 for
+	// ever; 0 leaves it to the provider.
+	RNRRetries int
 }
 
 // Limits is what an open endpoint can do.
@@ -46,11 +59,12 @@ type Limits struct {
 // domain, queues and region. See the package's description for its threads.
 type Endpoint struct {
 	lib      *Library
-	provider string
+	provider string // as errors call it
+	hints    Hints
 	attr     Attributes
 	limits   Limits
 	ep       *C.struct_xb_ofi_ep
-	region   *mem.Buffer
+	region   loop.Region
 	peer     Address
 	name     []byte
 	secret   uint64 // labels what this side receives
@@ -76,14 +90,17 @@ type Address struct {
 // (fi_eq(3)), fi_endpoint(3), fi_ep_bind(3), fi_setopt(3), fi_enable(3),
 // fi_getopt(3).
 func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
-	if cfg.Depth < 1 {
-		return nil, fmt.Errorf("fabric: depth %d: must be at least 1", cfg.Depth)
+	if cfg.Depth < 1 || cfg.Depth > math.MaxInt32 {
+		return nil, fmt.Errorf("fabric: depth %d: want 1 to %d", cfg.Depth, math.MaxInt32)
 	}
-	w := f.want
+	if cfg.QueueSize < 0 || cfg.RNRRetries < 0 || cfg.QueueSize > math.MaxInt32 {
+		return nil, fmt.Errorf("fabric: queues of %d completions, %d retries", cfg.QueueSize, cfg.RNRRetries)
+	}
+	h := f.hints
 	how := C.struct_xb_ofi_open{
-		depth: C.uint32_t(cfg.Depth), initiator: flag(cfg.Initiator),
-		acked:   flag(w.does(loop.Send) || w.does(loop.Write) && f.Landing == RemoteCount),
-		landing: C.int(f.Landing), sends: C.int(f.Sends), rma: flag(w.rma()), efa: flag(f.efa), no_shm: flag(w.NoShared),
+		depth: C.uint32_t(cfg.Depth), queue: C.uint32_t(cmp.Or(cfg.QueueSize, queueSize)), rnr_retries: C.uint32_t(cfg.RNRRetries),
+		initiator: flag(cfg.Initiator), acked: flag(h.acked()), landing: C.int(h.Landing), sends: C.int(h.Sends), rma: flag(h.rma()),
+		efa: flag(i.Provider == "efa"), no_shm: flag(cfg.NoSharedMemory),
 	}
 	var limits C.struct_xb_ofi_limits
 	var e C.struct_xb_ofi_error
@@ -94,16 +111,19 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 		return nil
 	})
 	if err != nil || ep == nil {
-		return nil, hinted(failure(f.Provider.Name, &e))
+		return nil, hinted(failure(h.name(), &e), i.Provider)
 	}
 	var secret [8]byte
 	rand.Read(secret[:]) // never fails
-	return &Endpoint{secret: binary.NativeEndian.Uint64(secret[:]), lib: f.lib, provider: f.Provider.Name, attr: i.Attributes, ep: ep, limits: Limits{
+	return &Endpoint{secret: binary.NativeEndian.Uint64(secret[:]), lib: f.lib, provider: h.name(), hints: h, attr: i.Attributes, ep: ep, limits: Limits{
 		MaxRMA: uint64(limits.max_rma), MaxMessage: uint64(limits.max_msg), Inject: uint64(limits.inject),
 		EmulatedRead: limits.emulated_read == 1, EmulatedWrite: limits.emulated_write == 1,
 		Known: limits.emulated_read >= 0, SharedForbidden: limits.no_shm == 1,
 	}}, nil
 }
+
+// queueSize is that of a config that names none.
+const queueSize = 1024
 
 func flag(b bool) C.int {
 	if b {
@@ -112,51 +132,48 @@ func flag(b bool) C.int {
 	return 0
 }
 
-// sharedBytes is what an endpoint of the shm provider takes of /dev/shm: libfabric
+// SharedBytes is what an endpoint of the shm provider takes of /dev/shm: libfabric
 // 1.17 offers the provider only where that much is free for each core.
-const sharedBytes = 17 << 20
+const SharedBytes = 17 << 20
 
-// hinted gives the error of a call that sets an endpoint up its kind and the next
-// step: what a library refuses there is unavailable, never an internal error.
-func hinted(e *Error) *Error {
+// hinted gives the error of a call that sets an endpoint of provider up its kind and
+// the next step: what a library refuses there is unavailable, never an internal error.
+func hinted(e *Error, provider string) *Error {
 	shared := uint64(0)
-	if strings.TrimPrefix(e.Provider, other) == "shm" {
-		shared = sharedBytes
+	if provider == "shm" {
+		shared = SharedBytes
 	}
 	switch what, next := mem.Shortage(syscall.Errno(e.Errno), shared); {
-	case e.Op == "fi_mr_regattr" && e.Errno == errNoMemory:
+	case e.Call == "fi_mr_regattr" && e.Errno == ErrNoMemory:
 		e.Kind = ErrMemlock
-		e.Hint = "raise the limit of locked memory, " + memlock() + ": ulimit -l unlimited, LimitMEMLOCK=infinity, or docker --ulimit memlock=-1"
+		e.Hint = Hint("raise the limit of locked memory, " + memlock() + ": ulimit -l unlimited, LimitMEMLOCK=infinity, or docker --ulimit memlock=-1")
 	case what != "":
-		e.Kind, e.Hint = ErrUnavailable, next
+		e.Kind, e.Hint = ErrUnavailable, Hint(next)
 		e.Detail += ": " + what
-	case e.Errno == errAccess || e.Errno == errForbidden:
+	case e.Errno == ErrAccess || e.Errno == ErrNotPermitted:
 		e.Kind = ErrPermission
 		e.Hint = "check who may open the device (/dev/infiniband, /dev/shm) and ptrace_scope"
-	case e.Errno == errNoAddress:
+	case e.Errno == ErrNoAddress:
 		e.Kind = ErrUnavailable
 		e.Hint = "choose a local IP address (see `ip address`)"
-	case e.Errno == errNotSupp || e.Errno == errNotSys:
+	case e.Errno == ErrNotSupported || e.Errno == ErrNotImplemented:
 		e.Kind = ErrUnsupported
 	default:
-		e.Kind, e.Hint = ErrUnavailable, "FI_LOG_LEVEL=warn says more"+environment()
+		e.Kind, e.Hint, e.Environment = ErrUnavailable, "FI_LOG_LEVEL=warn says more", environment()
 	}
 	return e
 }
 
 // environment names the variables that libfabric reads and that are set.
-func environment() string {
+func environment() []string {
 	var set []string
 	for _, kv := range os.Environ() {
 		if strings.HasPrefix(kv, "FI_") && !strings.HasPrefix(kv, "FI_LOG_") {
 			set = append(set, kv)
 		}
 	}
-	if set == nil {
-		return ""
-	}
 	slices.Sort(set)
-	return "; the environment has " + strings.Join(set, ", ")
+	return set
 }
 
 // memlock is the limit in words.
@@ -178,28 +195,30 @@ func (e *Endpoint) Attributes() Attributes { return e.attr }
 // Limits are those that the open endpoint told.
 func (e *Endpoint) Limits() Limits { return e.limits }
 
-// Register makes buf the endpoint's region; it stays the caller's and must
-// outlive the endpoint. Wraps: fi_mr_regattr(3), fi_mr_bind(3), fi_mr_enable(3),
-// fi_mr_desc(3).
-func (e *Endpoint) Register(buf *mem.Buffer) error {
+// Register makes r the endpoint's region, once. An error matches [ErrMemlock] where
+// the limit of locked memory is too small, and [ErrUnsupported] where r is GPU memory
+// that the provider cannot reach. Wraps: fi_mr_regattr(3), fi_mr_bind(3),
+// fi_mr_enable(3), fi_mr_desc(3).
+func (e *Endpoint) Register(r loop.Region) error {
 	if e.ep == nil {
 		return errClosed
 	}
-	if e.region != nil {
-		return fmt.Errorf("fabric: the endpoint has a region already")
+	if r.Address == 0 || r.Len == 0 {
+		return errors.New("fabric: an empty region")
+	}
+	if e.region.Len != 0 {
+		return errors.New("fabric: the endpoint has a region already")
 	}
 	var fe C.struct_xb_ofi_error
-	if C.xb_ofi_register(e.ep, C.uint64_t(buf.Address()), C.uint64_t(buf.Len()), flag(buf.Kind() == mem.CUDA),
-		C.int(buf.Device()), &fe) != 0 {
-		err := hinted(failure(e.provider, &fe))
-		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", buf.Len(), buf.Kind(), err.Detail)
-		if buf.Kind() == mem.CUDA && err.Kind == ErrUnavailable {
-			err.Kind = ErrUnsupported
-			err.Hint = "GPUDirect needs a libfabric built with CUDA and dmabuf or nv_peer_mem in the kernel; or use --memory cuda-host"
+	if C.xb_ofi_register(e.ep, C.uint64_t(r.Address), C.uint64_t(r.Len), flag(r.CUDA), C.int(r.Device), &fe) != 0 {
+		err := hinted(failure(e.provider, &fe), e.attr.Provider)
+		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", r.Len, r.Kind(), err.Detail)
+		if r.CUDA && err.Kind == ErrUnavailable {
+			err.Kind, err.Hint, err.Environment = ErrUnsupported, HintGPUDirect, nil
 		}
 		return err
 	}
-	e.region = buf
+	e.region = r
 	return nil
 }
 
@@ -209,19 +228,19 @@ func (e *Endpoint) Address() (Address, error) {
 	if e.ep == nil {
 		return Address{}, errClosed
 	}
-	if e.region == nil {
+	if e.region.Len == 0 {
 		return Address{}, errors.New("fabric: an address needs a registered region")
 	}
 	name := make([]byte, 512)
 	n := C.size_t(len(name))
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_name(e.ep, unsafe.Pointer(&name[0]), &n, &fe) != 0 {
-		return Address{}, hinted(failure(e.provider, &fe))
+		return Address{}, hinted(failure(e.provider, &fe), e.attr.Provider)
 	}
 	var base, key C.uint64_t
 	C.xb_ofi_remote(e.ep, &base, &key)
 	e.name = name[:n]
-	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: uint64(e.region.Len()),
+	return Address{Name: e.name, Base: uint64(base), Key: uint64(key), Len: e.region.Len,
 		Secret: e.secret, DataBytes: e.attr.CQDataSize, PID: os.Getpid()}, nil
 }
 
@@ -243,7 +262,7 @@ func (e *Endpoint) Connect(peer Address) error {
 	var fe C.struct_xb_ofi_error
 	if C.xb_ofi_connect(e.ep, name, C.uint64_t(peer.Base), C.uint64_t(peer.Key), C.uint64_t(e.secret), C.uint64_t(peer.Secret),
 		flag(min(e.attr.CQDataSize, peer.DataBytes) >= wideData), &fe) != 0 {
-		return hinted(failure(e.provider, &fe))
+		return hinted(failure(e.provider, &fe), e.attr.Provider)
 	}
 	e.peer = peer
 	return nil
@@ -255,11 +274,7 @@ func (e *Endpoint) Connect(peer Address) error {
 // fi_cq_read, fi_cq_readerr, fi_cq_strerror (fi_cq(3)), fi_eq_read, fi_eq_readerr
 // (fi_eq(3)).
 func (e *Endpoint) Lane() loop.Lane {
-	var own uint64
-	if e.region != nil {
-		own = uint64(e.region.Len())
-	}
-	return loop.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: own, Peer: e.peer.Len}
+	return loop.Lane{Impl: unsafe.Pointer(e.ep), Ops: unsafe.Pointer(&C.xb_ofi_ops), Own: e.region.Len, Peer: e.peer.Len}
 }
 
 // Drain waits until no operation that this side posted is in flight, for d at
@@ -284,7 +299,7 @@ func (e *Endpoint) Close() error {
 	}
 	var fe C.struct_xb_ofi_error
 	rc := C.xb_ofi_close(e.ep, &fe)
-	e.ep, e.region = nil, nil
+	e.ep, e.region = nil, loop.Region{}
 	var err error
 	if rc != 0 {
 		err = failure(e.provider, &fe)
@@ -299,7 +314,7 @@ func (e *Endpoint) Abandon() error {
 	if e.ep == nil {
 		return nil
 	}
-	e.ep, e.region = nil, nil
+	e.ep, e.region = nil, loop.Region{}
 	var err error
 	if e.attr.Provider == "shm" {
 		err = removeOwn(shmDir, e.name)

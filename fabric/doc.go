@@ -11,9 +11,9 @@
 // measuring loop of package loop through [Endpoint.Lane]:
 //
 //	lib, err := fabric.Load("")
-//	found, err := lib.Find(fabric.Want{Provider: "tcp", Bind: "127.0.0.1", Ops: []loop.Op{loop.Read}})
+//	found, err := lib.Find(fabric.Hints{Provider: "tcp", Source: "127.0.0.1"})
 //	ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{…})
-//	err = ep.Register(buf)
+//	err = ep.Register(loop.Region{Address: …, Len: …})
 //	err = ep.Connect(peer)
 //	group, err := loop.NewGroup([]loop.Lane{ep.Lane()}, …)
 //

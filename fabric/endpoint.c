@@ -6,12 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* NIXL's plugin opens its queues this deep; some providers allow less. */
-#define CQ_SIZE_EFA 12288
-/* Elsewhere the queue is a ring in memory that each completion moves along: one
- * that outgrows the cache costs a miss a completion. */
-#define CQ_SIZE 1024
-
 int xb_ofi_fail(const struct xb_ofi_lib *lib, struct xb_ofi_error *error, const char *call, int rc)
 {
 	if (rc < 0)
@@ -28,7 +22,7 @@ static int open_cq(struct xb_ofi_ep *e, struct fid_cq **cq)
 		struct fi_cq_attr attr;
 		char pad[XB_OFI_PAD];
 	} a;
-	size_t size = e->how.efa ? CQ_SIZE_EFA : CQ_SIZE;
+	size_t size = e->how.queue;
 	int rc = 0;
 
 	if (size < e->how.depth + XB_OFI_ACKS)
@@ -78,14 +72,15 @@ static int open_av(struct xb_ofi_ep *e)
 	return rc;
 }
 
-/* Options that EFA wants before fi_enable, as NIXL's plugin sets them. A library
- * that does not know one keeps its own default. */
+/* Options that EFA wants before fi_enable. A library that does not know one keeps
+ * its own default. */
 static void set_efa(struct xb_ofi_ep *e, struct xb_ofi_limits *limits)
 {
-	size_t forever = 7;
+	size_t retries = e->how.rnr_retries;
 	bool no = false;
 
-	fi_setopt(&e->ep->fid, FI_OPT_ENDPOINT, XB_OPT_EFA_RNR_RETRY, &forever, sizeof(forever));
+	if (retries)
+		fi_setopt(&e->ep->fid, FI_OPT_ENDPOINT, XB_OPT_EFA_RNR_RETRY, &retries, sizeof(retries));
 	if (e->how.no_shm)
 		limits->no_shm = fi_setopt(&e->ep->fid, FI_OPT_ENDPOINT, XB_OPT_SHARED_MEMORY_PERMITTED, &no,
 					   sizeof(no)) == 0
@@ -254,5 +249,3 @@ int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_
 	e->out = secret(e, theirs, wide);
 	return 0;
 }
-
-const char *xb_ofi_words(const struct xb_ofi_ep *e) { return e->words; }

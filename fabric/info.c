@@ -77,19 +77,16 @@ static void describe_nic(const struct fid_nic *nic, struct xb_ofi_view *v)
 	if (nic->device_attr) {
 		copy(v->device, sizeof(v->device), nic->device_attr->name);
 		copy(v->device_id, sizeof(v->device_id), nic->device_attr->device_id);
-		copy(v->vendor_id, sizeof(v->vendor_id), nic->device_attr->vendor_id);
 		copy(v->driver, sizeof(v->driver), nic->device_attr->driver);
 		copy(v->firmware, sizeof(v->firmware), nic->device_attr->firmware);
 	}
 	if (nic->bus_attr && nic->bus_attr->bus_type == FI_BUS_PCI) {
 		const struct fi_pci_attr *p = &nic->bus_attr->attr.pci;
 
-		v->has_pci = 1;
 		snprintf(v->pci, sizeof(v->pci), "%04x:%02x:%02x.%x", p->domain_id, p->bus_id, p->device_id & 0x1f,
 			 p->function_id & 7);
 	}
 	if (nic->link_attr) {
-		v->has_link = 1;
 		v->link_up = nic->link_attr->state == FI_LINK_UP;
 		v->link_bits = nic->link_attr->speed;
 		v->mtu = nic->link_attr->mtu;
@@ -104,14 +101,11 @@ void xb_ofi_describe(const struct fi_info *info, struct xb_ofi_view *v)
 	copy(v->fabric, sizeof(v->fabric), info->fabric_attr->name);
 	v->provider_version = info->fabric_attr->prov_version;
 	copy(v->domain, sizeof(v->domain), info->domain_attr->name);
-	v->caps = info->caps;
-	v->mode = info->mode;
 	v->mr_mode = info->domain_attr->mr_mode;
 	v->manual_progress = info->domain_attr->data_progress == FI_PROGRESS_MANUAL;
 	v->cq_data_size = info->domain_attr->cq_data_size;
 	v->endpoint_type = info->ep_attr->type;
 	v->max_msg = info->ep_attr->max_msg_size;
-	v->tag_format = info->ep_attr->mem_tag_format;
 	v->tx_size = info->tx_attr->size;
 	v->rx_size = info->rx_attr->size;
 	if (info->nic)

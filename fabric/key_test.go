@@ -13,9 +13,9 @@ import (
 // that the provider has.
 func TestRegionKeysAreRandom(t *testing.T) {
 	lib := need(t)
-	for _, name := range []string{"tcp", "tcp;ofi_rxm", "net", "sockets", "fabric:udp;ofi_rxd", "shm"} {
+	for _, name := range []string{"tcp", "tcp;ofi_rxm", "net", "sockets", "udp;ofi_rxd", "shm"} {
 		t.Run(name, func(t *testing.T) {
-			found, err := lib.Find(Want{Provider: name, Ops: []loop.Op{loop.Read}, Bind: "127.0.0.1"})
+			found, err := lib.Find(Hints{Provider: name, Ops: []loop.Op{loop.Read}, Source: source(name)})
 			testenv.Need(t, name, err)
 			defer found.Free()
 			seen := map[uint64]bool{}
@@ -30,7 +30,7 @@ func TestRegionKeysAreRandom(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := e.Register(buf); err != nil {
+				if err := e.Register(loop.Region{Address: buf.Address(), Len: uint64(buf.Len())}); err != nil {
 					t.Fatal(err)
 				}
 				a, err := e.Address()

@@ -29,8 +29,8 @@ struct xb_ofi_error {
 
 /* How WRITE is known to have landed. */
 enum xb_ofi_landing {
-	XB_OFI_LANDING_DC = 1,    /* FI_DELIVERY_COMPLETE on each write */
-	XB_OFI_LANDING_COUNT = 2, /* the target counts remote CQ data and says so */
+	XB_OFI_LANDING_DC,    /* FI_DELIVERY_COMPLETE on each write */
+	XB_OFI_LANDING_COUNT, /* the target counts remote CQ data and says so */
 };
 
 /* How SEND's messages find their place at the target. */
@@ -53,12 +53,12 @@ struct xb_ofi_request {
 struct xb_ofi_view {
 	char provider[64], fabric[64], domain[64];
 	uint32_t provider_version;
-	uint64_t caps, mode, tag_format, max_msg;
+	uint64_t max_msg;
 	int mr_mode, endpoint_type, manual_progress;
 	size_t tx_size, rx_size, cq_data_size;
-	/* The NIC, where the provider tells; has_pci and has_link say which. */
-	int has_nic, has_pci, has_link, link_up;
-	char device[64], device_id[32], vendor_id[32], driver[64], firmware[64], network[32];
+	/* The NIC, where the provider tells. */
+	int has_nic, link_up;
+	char device[64], device_id[32], driver[64], firmware[64], network[32];
 	char pci[16];
 	uint64_t link_bits, mtu;
 };
@@ -75,6 +75,8 @@ void xb_ofi_describe(const struct fi_info *info, struct xb_ofi_view *view);
 /* How to open an endpoint. */
 struct xb_ofi_open {
 	uint32_t depth; /* operations in flight at most */
+	uint32_t queue; /* completions that a queue holds, more for a larger depth */
+	uint32_t rnr_retries; /* efa: sendings to a peer that is not ready; 0: its own number */
 	int initiator;
 	int acked;   /* operations that the target acknowledges will be run */
 	int landing; /* of WRITE */
@@ -114,7 +116,5 @@ void xb_ofi_remote(const struct xb_ofi_ep *e, uint64_t *base, uint64_t *key);
  * sides have 8 bytes of CQ data. */
 int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, uint64_t mine, uint64_t theirs,
 		   int wide, struct xb_ofi_error *error);
-/* The words of the last failure of a call of the table, owned by e. */
-const char *xb_ofi_words(const struct xb_ofi_ep *e);
 
 #endif

@@ -22,14 +22,6 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 )
 
-// MemoryType is where registered memory is.
-type MemoryType int
-
-const (
-	HostMemory MemoryType = C.UCS_MEMORY_TYPE_HOST
-	CUDAMemory MemoryType = C.UCS_MEMORY_TYPE_CUDA
-)
-
 // Library is a loaded libucp.
 type Library struct {
 	path, version string
@@ -53,12 +45,12 @@ var (
 )
 
 // environment is what UCX must find when it is loaded, unless the user set it.
-var environment = []setting{
+var environment = []Setting{
 	// Go's signal handlers stay, and crashes are Go's to report.
-	{"UCX_HANDLE_ERRORS", "none"},
+	{Key: "UCX_HANDLE_ERRORS", Value: "none"},
 	// UCX's hooks rewrite libc's mmap and munmap in place, which is not safe
 	// beside Go's running threads; all memory here is registered by hand.
-	{"UCX_MEM_EVENTS", "no"},
+	{Key: "UCX_MEM_EVENTS", Value: "no"},
 }
 
 // setEnvironment prepares the process for UCX. UCX logs to standard output,
@@ -66,7 +58,7 @@ var environment = []setting{
 // in memory. A user's own UCX_LOG_FILE wins.
 func setEnvironment() error {
 	for _, s := range environment {
-		if err := dl.Setenv(s.key, s.value); err != nil {
+		if err := dl.Setenv(s.Key, s.Value); err != nil {
 			return err
 		}
 	}
@@ -97,20 +89,19 @@ func Load(path string) (*Library, error) {
 	}
 	lib, err := dl.Open(dl.Global, path)
 	if err != nil {
-		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
-			Hint: "install UCX (Debian: libucx0) or name a build with --libucp"}
+		return nil, &Error{Call: "loading " + path, Detail: err.Error(), Kind: ErrUnavailable, Hint: HintLoad}
 	}
 	l := &Library{path: lib.Path()}
 	l.u = (*C.struct_xb_ucp)(C.calloc(1, C.sizeof_struct_xb_ucp))
 	if l.u == nil {
-		return nil, &Error{Call: "loading " + path, Status: "out of memory", kind: ErrUnavailable}
+		return nil, &Error{Call: "loading " + path, Detail: "out of memory", Kind: ErrUnavailable}
 	}
 	if err := lib.Symbols(symbols(l.u)); err != nil {
 		C.free(unsafe.Pointer(l.u))
-		return nil, &Error{Call: "loading " + path, Status: err.Error(), kind: ErrUnavailable,
+		return nil, &Error{Call: "loading " + path, Detail: err.Error(), Kind: ErrUnavailable,
 			Hint: "UCX 1.13 or newer is needed"}
 	}
-	C.xb_ucx_log_capture(l.u, echoLog())
+	C.xb_ucx_log_capture(l.u, flag(echoLog()))
 	err = dl.Guarded(func() error {
 		text := C.xb_ucx_known_settings(l.u)
 		if text != nil {
@@ -118,7 +109,7 @@ func Load(path string) (*Library, error) {
 			C.free(unsafe.Pointer(text))
 		}
 		l.version = C.GoString(C.xb_ucx_version(l.u))
-		l.release, err = ParseVersion(l.version)
+		l.release, err = dl.ParseVersion(l.version)
 		return err
 	})
 	if err != nil {
@@ -129,8 +120,10 @@ func Load(path string) (*Library, error) {
 }
 
 // echoLog says whether the user asked to see UCX's log.
-func echoLog() C.int {
-	if os.Getenv("UCX_LOG_LEVEL") != "" {
+func echoLog() bool { return os.Getenv("UCX_LOG_LEVEL") != "" }
+
+func flag(b bool) C.int {
+	if b {
 		return 1
 	}
 	return 0
@@ -186,9 +179,11 @@ func (l *Library) takeLog() string {
 	return strings.TrimSpace(C.GoString(&text[0]))
 }
 
-// fail makes the error of a call that returned status.
-func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint string) *Error {
-	e := &Error{Call: call, Status: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(), kind: kind, Hint: hint}
+// fail makes the error of a call that returned status; environment goes with
+// hint.
+func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint Hint, environment ...string) *Error {
+	e := &Error{Call: call, Status: Status(status), Kind: kind, Detail: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(),
+		Hint: hint, Environment: environment}
 	if kind == ErrUnavailable {
 		errno := syscall.Errno(0)
 		if status == C.UCS_ERR_NO_MEMORY {
@@ -224,17 +219,13 @@ type Context struct {
 func (l *Library) Open(cfg Config) (*Context, error) {
 	opening.Lock()
 	defer opening.Unlock()
-	efa, err := HasEFA()
-	if err != nil {
-		return nil, fmt.Errorf("looking for EFA devices: %w", err)
-	}
-	p, err := resolve(cfg, l.release, efa, os.Environ(), l.known)
+	p, err := resolve(cfg, os.Environ(), l.known)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range environment {
-		if _, user := p.inForce[s.key]; !user {
-			p.inForce[s.key] = s.value
+		if _, user := p.inForce[s.Key]; !user {
+			p.inForce[s.Key] = s.Value
 		}
 	}
 	l.takeLog()
@@ -255,49 +246,51 @@ func (c *Context) init(cfg Config) error {
 	l := c.lib
 	var config *C.ucp_config_t
 	if st := C.xb_ucx_config_read(l.u, &config); st != C.UCS_OK {
-		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it"+environmentWords(c.plan.inForce))
+		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it", environmentWords(c.plan.inForce)...)
 	}
 	for _, s := range c.plan.set {
-		k, v := C.CString(s.key), C.CString(s.value)
+		k, v := C.CString(s.Key), C.CString(s.Value)
 		st := C.xb_ucx_config_modify(l.u, config, k, v)
 		C.free(unsafe.Pointer(k))
 		C.free(unsafe.Pointer(v))
 		if st == C.UCS_OK {
 			continue
 		}
-		if c.plan.required[s.key] || s.key == "TLS" || s.key == "NET_DEVICES" {
+		if !s.Optional {
 			C.xb_ucx_config_release(l.u, config)
-			return l.fail(fmt.Sprintf("setting UCX_%s=%s", s.key, s.value), st, ErrSetting, "`ucx_info -cf` lists the settings")
+			return l.fail(fmt.Sprintf("setting UCX_%s=%s", s.Key, s.Value), st, ErrSetting, HintSettings)
 		}
-		delete(c.plan.inForce, "UCX_"+s.key)
-		e := l.fail(fmt.Sprintf("UCX_%s=%s", s.key, s.value), st, ErrSetting, "left out")
+		delete(c.plan.inForce, "UCX_"+s.Key)
+		e := l.fail(fmt.Sprintf("UCX_%s=%s", s.Key, s.Value), st, ErrSetting, "left out")
 		c.plan.notes = append(c.plan.notes, e.Error())
 	}
 	name := C.CString(c.name)
 	defer C.free(unsafe.Pointer(name))
-	shared := C.int(0)
-	if cfg.Shared {
-		shared = 1
-	}
-	if st := C.xb_ucx_init(l.u, config, name, shared, &c.h); st != C.UCS_OK {
+	if st := C.xb_ucx_init(l.u, config, name, flag(cfg.Shared), &c.h); st != C.UCS_OK {
 		call := "ucp_init"
-		if cfg.TLS != "" {
-			call += " with UCX_TLS=" + cfg.TLS
+		for _, s := range c.plan.set {
+			if s.Key == "TLS" {
+				call += " with UCX_TLS=" + s.Value
+			}
 		}
-		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host"+environmentWords(c.plan.inForce))
+		return l.fail(call, st, ErrUnavailable, "`ucx_info -d` lists the transports of this host", environmentWords(c.plan.inForce)...)
 	}
 	return nil
 }
 
-// Settings are the UCX_* settings that were forced or came from the
-// environment, by full name, and [ErrHandling].
+// Settings are those that were made or came from the environment, by full name.
 func (c *Context) Settings() map[string]string { return c.plan.inForce }
+
+// Errors is how endpoints learn of a peer that is gone: of [ErrorsAuto] the first
+// [Worker.Connect] makes one of the others, and why is UCX's reason where that is
+// ErrorsNone.
+func (c *Context) Errors() (mode ErrorHandling, why string) { return c.plan.errors, c.plan.refused }
 
 // Notes say what was left out and what UCX warned of.
 func (c *Context) Notes() []string { return c.plan.notes }
 
-// Supports reports whether UCX can move memory of type t.
-func (c *Context) Supports(t MemoryType) bool { return c.types&(1<<uint(t)) != 0 }
+// SupportsCUDA reports whether regions may be device memory.
+func (c *Context) SupportsCUDA() bool { return c.types&(1<<C.UCS_MEMORY_TYPE_CUDA) != 0 }
 
 // Close frees the context; it refuses while memory or workers are open.
 // Wraps: ucp_cleanup.
@@ -313,43 +306,52 @@ func (c *Context) Close() error {
 	return nil
 }
 
-// Memory is a registered piece of memory; the memory itself stays its
-// maker's, and must outlive this.
+// Memory is a registered region.
 type Memory struct {
-	c            *Context
-	h            C.ucp_mem_h
-	base, length uint64
-	kind         MemoryType
-	cuda         C.struct_xb_ucx_cuda
-	device       int
-	key          []byte
+	c      *Context
+	h      C.ucp_mem_h
+	region loop.Region
+	cuda   C.struct_xb_ucx_cuda
+	key    []byte
 }
 
-// Register registers length bytes at address. device is the CUDA ordinal of
-// CUDA memory. An error matches [ErrUnsupported] when UCX was built without
-// CUDA or the transports that were chosen cannot reach the memory.
-// Wraps: ucp_mem_map, ucp_mem_query, ucp_rkey_pack.
-func (c *Context) Register(address, length uint64, kind MemoryType, device int) (*Memory, error) {
-	m := &Memory{c: c, base: address, length: length, kind: kind, device: device}
-	if !c.Supports(kind) {
-		return nil, &Error{Call: "registering CUDA memory", Status: "this UCX moves host memory only", kind: ErrUnsupported,
-			Hint: "use a UCX built with CUDA (--libucp, such as the one in the nixl wheel) and name cuda_copy among the transports: ucx:tcp,cuda_copy"}
+// memoryType is UCX's word for where a region is.
+func memoryType(r loop.Region) C.ucs_memory_type_t {
+	if r.CUDA {
+		return C.UCS_MEMORY_TYPE_CUDA
 	}
-	if kind == CUDAMemory {
+	return C.UCS_MEMORY_TYPE_HOST
+}
+
+// Register registers r. An error matches [ErrUnsupported] when r is GPU memory and
+// UCX was built without CUDA or the transports that were chosen cannot reach it.
+// Wraps: ucp_mem_map, ucp_mem_query, ucp_rkey_pack, ucp_rkey_buffer_release.
+func (c *Context) Register(r loop.Region) (*Memory, error) {
+	m := &Memory{c: c, region: r}
+	if c.h == nil {
+		return nil, errClosed
+	}
+	if r.Address == 0 || r.Len == 0 {
+		return nil, errors.New("ucx: an empty region")
+	}
+	if r.CUDA && !c.SupportsCUDA() {
+		return nil, &Error{Call: "registering CUDA memory", Detail: "this UCX moves host memory only", Kind: ErrUnsupported, Hint: HintCUDA}
+	}
+	if r.CUDA {
 		if err := m.retainContext(); err != nil {
 			return nil, err
 		}
 	}
-	got := C.int(-1)
-	st := C.xb_ucx_mem_map(c.lib.u, c.h, &m.cuda, C.uint64_t(address), C.uint64_t(length), C.int(kind), &m.h, &got)
+	kind, got := memoryType(r), C.int(-1)
+	st := C.xb_ucx_mem_map(c.lib.u, c.h, &m.cuda, C.uint64_t(r.Address), C.uint64_t(r.Len), C.int(kind), &m.h, &got)
 	if st != C.UCS_OK {
-		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", length), st, ErrUnavailable,
+		return nil, errors.Join(c.lib.fail(fmt.Sprintf("ucp_mem_map of %d bytes", r.Len), st, ErrUnavailable,
 			"raise the locked-memory limit (ulimit -l) or choose a smaller size"), m.releaseContext())
 	}
 	c.children++
-	if MemoryType(got) != kind {
-		return nil, errors.Join(&Error{Call: "registering CUDA memory", Status: "UCX takes it for host memory", kind: ErrUnsupported,
-			Hint: "name cuda_copy among the transports: ucx:tcp,cuda_copy"}, m.Close())
+	if got != C.int(kind) {
+		return nil, errors.Join(&Error{Call: "registering CUDA memory", Detail: "UCX takes it for host memory", Kind: ErrUnsupported,
+			Hint: HintCopy}, m.Close())
 	}
 	var key unsafe.Pointer
 	var n C.size_t
@@ -360,6 +362,9 @@ func (c *Context) Register(address, length uint64, kind MemoryType, device int) 
 	C.xb_ucx_rkey_buffer_release(c.lib.u, key)
 	return m, nil
 }
+
+// errClosed is returned by calls on what is closed.
+var errClosed = errors.New("ucx: it is closed")
 
 // Key is the packed remote key, for the peer's [Worker.Connect].
 func (m *Memory) Key() []byte { return m.key }
@@ -392,16 +397,19 @@ type Worker struct {
 // NewWorker makes a worker whose operations are local to m.
 // Wraps: ucp_worker_create.
 func (c *Context) NewWorker(m *Memory) (*Worker, error) {
+	if c.h == nil || m.h == nil {
+		return nil, errClosed
+	}
 	var st C.ucs_status_t
 	lane := C.xb_ucx_lane_new(c.lib.u, c.h, &st)
 	if lane == nil {
-		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more"+environmentWords(c.plan.inForce))
+		return nil, c.lib.fail("ucp_worker_create", st, ErrUnavailable, "UCX_LOG_LEVEL=diag says more", environmentWords(c.plan.inForce)...)
 	}
-	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.base), C.int(m.kind), &m.cuda)
+	C.xb_ucx_lane_memory(lane, m.h, C.uint64_t(m.region.Address), C.int(memoryType(m.region)), &m.cuda)
 	c.children++
 	var label [4]byte
 	rand.Read(label[:]) // never fails
-	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: uint64(m.length)}, nil
+	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: m.region.Len}, nil
 }
 
 // Label is a random number that begins the tags of the messages to this worker, for
@@ -411,6 +419,9 @@ func (w *Worker) Label() uint32 { return w.label }
 // Address is the worker's address, for the peer's Connect.
 // Wraps: ucp_worker_get_address.
 func (w *Worker) Address() ([]byte, error) {
+	if w.lane == nil {
+		return nil, errClosed
+	}
 	var a *C.ucp_address_t
 	var n C.size_t
 	if st := C.xb_ucx_lane_address(w.lane, &a, &n); st != C.UCS_OK {
@@ -426,35 +437,36 @@ func (w *Worker) Address() ([]byte, error) {
 // a peer that is trusted: UCX does not check them.
 // Wraps: ucp_ep_create, ucp_ep_rkey_unpack.
 func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32) error {
+	if w.lane == nil {
+		return errClosed
+	}
 	if len(address) == 0 || len(key) == 0 {
 		return errors.New("connecting a UCX endpoint: the peer's address or key is empty")
 	}
+	p := &w.c.plan
 	var what *C.char
 	connect := func() C.ucs_status_t {
-		peer := C.int(0)
-		if w.c.plan.peerErrors {
-			peer = 1
-		}
 		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&address[0]), unsafe.Pointer(&key[0]),
-			C.uint64_t(base), peer, &what)
+			C.uint64_t(base), flag(p.errors != ErrorsNone), &what)
 	}
 	C.xb_ucx_lane_labels(w.lane, C.uint32_t(w.label), C.uint32_t(label))
 	w.c.lib.takeLog()
 	st := connect()
-	if p := &w.c.plan; st == C.UCS_ERR_UNREACHABLE && p.peerErrors && !p.peerForced {
-		// Shared memory has no peer error handling before UCX 1.19; NIXL with
-		// its default would not run at all.
-		reason := w.c.lib.takeLog()
-		p.peerErrors = false
+	if st == C.UCS_ERR_UNREACHABLE && p.errors == ErrorsAuto {
+		why := w.c.lib.takeLog()
+		p.errors = ErrorsNone
 		if st = connect(); st == C.UCS_OK {
-			p.inForce[ErrHandling] = "none"
-			p.notes = append(p.notes, "these transports have no peer error handling ("+reason+"): "+
-				ErrHandling+"=none, and a peer that dies shows as a timeout")
+			p.refused = why
+		} else {
+			p.errors = ErrorsAuto
 		}
 	}
 	if st != C.UCS_OK {
 		return w.c.lib.fail(C.GoString(what), st, ErrUnavailable,
 			"the two sides share no such transport; compare `ucx_info -d` on both")
+	}
+	if p.errors == ErrorsAuto {
+		p.errors = ErrorsPeer
 	}
 	w.peer = length
 	w.keep(C.xb_ucx_lane_print(w.lane))
@@ -475,7 +487,7 @@ const describeWait = 50 * time.Millisecond
 // poll, it is the last. [ParseReport] reads it.
 // Wraps: ucp_ep_print_info, UCX_PROTO_INFO.
 func (w *Worker) Describe(running bool) string {
-	if running {
+	if running && w.lane != nil {
 		w.keep(C.xb_ucx_lane_info(w.lane, C.int64_t(describeWait)))
 	}
 	text := C.xb_ucx_tables_read(w.c.lib.u)
@@ -519,7 +531,7 @@ func (w *Worker) Close() error {
 	left := C.xb_ucx_lane_free(w.lane, C.int64_t(max(time.Until(w.c.closeBy), closeLeast)))
 	w.lane = nil
 	if left != 0 {
-		return &Error{Call: "closing a worker", Status: fmt.Sprintf("%d %v", int64(left), ErrNotClosed), kind: ErrNotClosed}
+		return &Error{Call: "closing a worker", Detail: fmt.Sprintf("%d %v", int64(left), ErrNotClosed), Kind: ErrNotClosed}
 	}
 	w.c.children--
 	return nil

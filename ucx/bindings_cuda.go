@@ -19,7 +19,7 @@ type driver struct {
 var openDriver = sync.OnceValues(func() (*driver, error) {
 	lib, err := dl.Open(dl.Local, "libcuda.so.1")
 	if err != nil {
-		return nil, &Error{Call: "loading libcuda.so.1", Status: err.Error(), kind: ErrUnavailable, Hint: "install NVIDIA's driver"}
+		return nil, &Error{Call: "loading libcuda.so.1", Detail: err.Error(), Kind: ErrUnavailable, Hint: "install NVIDIA's driver"}
 	}
 	d := &driver{}
 	err = lib.Symbols(map[string]*unsafe.Pointer{
@@ -40,8 +40,8 @@ func (m *Memory) retainContext() error {
 		return err
 	}
 	var ctx unsafe.Pointer
-	if rc := C.xb_cuda_retain(d.get, d.retain, C.int(m.device), &ctx); rc != 0 {
-		return fmt.Errorf("cuDevicePrimaryCtxRetain of device %d: CUDA error %d", m.device, int(rc))
+	if rc := C.xb_cuda_retain(d.get, d.retain, C.int(m.region.Device), &ctx); rc != 0 {
+		return fmt.Errorf("cuDevicePrimaryCtxRetain of device %d: CUDA error %d", m.region.Device, int(rc))
 	}
 	m.cuda.ctx = ctx
 	*(*unsafe.Pointer)(unsafe.Pointer(&m.cuda.set_current)) = d.setCurrent
@@ -57,8 +57,8 @@ func (m *Memory) releaseContext() error {
 	if err != nil {
 		return err
 	}
-	if rc := C.xb_cuda_release(d.get, d.release, C.int(m.device)); rc != 0 {
-		return fmt.Errorf("cuDevicePrimaryCtxRelease of device %d: CUDA error %d", m.device, int(rc))
+	if rc := C.xb_cuda_release(d.get, d.release, C.int(m.region.Device)); rc != 0 {
+		return fmt.Errorf("cuDevicePrimaryCtxRelease of device %d: CUDA error %d", m.region.Device, int(rc))
 	}
 	return nil
 }

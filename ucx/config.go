@@ -1,152 +1,98 @@
 package ucx
 
 import (
-	"errors"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/xferbench/xferbench/cgo/dl"
 )
 
-// ErrHandling is the option that is not UCX's own: the endpoints' error
-// handling mode, "peer" (as NIXL, the default) or "none".
-const ErrHandling = "ERR_HANDLING"
+// ErrorHandling is how an endpoint learns of a peer that is gone.
+type ErrorHandling int
 
-// Config says how to open a [Context].
+const (
+	// ErrorsAuto, the zero value, is ErrorsPeer, and ErrorsNone where the transports
+	// have no such handling (shared memory before UCX 1.19); see [Context.Errors].
+	ErrorsAuto ErrorHandling = iota
+	// ErrorsPeer fails operations to a peer that is gone (UCP_ERR_HANDLING_MODE_PEER).
+	ErrorsPeer
+	// ErrorsNone leaves them waiting.
+	ErrorsNone
+)
+
+// String is "auto", "peer" or "none".
+func (e ErrorHandling) String() string {
+	switch e {
+	case ErrorsPeer:
+		return "peer"
+	case ErrorsNone:
+		return "none"
+	}
+	return "auto"
+}
+
+// Config says how to open a [Context]. The zero value leaves all to UCX and to the
+// UCX_* variables of the environment.
 type Config struct {
-	// TLS is UCX_TLS, the comma-separated transports; "" leaves the choice to
-	// UCX and to the user's environment.
-	TLS string
-	// NetDevices is UCX_NET_DEVICES; "" leaves it alone. The user's
-	// environment and Options win over it.
-	NetDevices string
-	// Rails is UCX_MAX_RMA_RAILS, how many NICs one operation is spread over;
-	// 0 means NIXL's 2.
-	Rails int
-	// Options are settings by their UCX name, with or without "UCX_". They win
-	// over the environment and over everything above.
-	Options map[string]string
+	// Settings are applied in their order, each over the environment's.
+	Settings []Setting
+	// Errors is how endpoints learn of a peer that is gone.
+	Errors ErrorHandling
 	// Shared is set when more than one worker will be made.
 	Shared bool
 }
 
-// Version is a UCX release, for what depends on it.
-type Version struct{ Major, Minor int }
-
-// ParseVersion reads the first two numbers of UCX's version string.
-func ParseVersion(s string) (Version, error) {
-	var v Version
-	if _, err := fmt.Sscanf(s, "%d.%d", &v.Major, &v.Minor); err != nil {
-		return v, fmt.Errorf("UCX version %q: %w", s, err)
-	}
-	return v, nil
+// Setting is one of UCX's settings.
+type Setting struct {
+	Key, Value string // the key with or without "UCX_"
+	// Optional lets it be left out where this UCX does not know the key or refuses
+	// the value: [Context.Notes] says so. Otherwise that is an error.
+	Optional bool
 }
 
-func (v Version) atLeast(major, minor int) bool {
-	return v.Major > major || v.Major == major && v.Minor >= minor
-}
+// Version is a release of UCX.
+type Version = dl.Version
 
-// setting is one key without "UCX_" and its value.
-type setting struct{ key, value string }
-
-// nixlSettings are what NIXL's UCX plugin forces unless the environment says
-// otherwise (nixl src/plugins/ucx/ucx_utils.cpp). A measurement under others
-// would be of another protocol than the one that vLLM gets.
-func nixlSettings(v Version, efa bool) []setting {
-	s := []setting{
-		{"RNDV_THRESH", "inf"},
-		{"MAX_RMA_RAILS", "2"},
-		{"IB_PCI_RELAXED_ORDERING", "try"},
-		{"RC_FENCE", "none"},
-	}
-	if v.atLeast(1, 21) {
-		s = append(s, setting{"MAX_HCA_PER_GPU", "auto"})
-	}
-	if v.atLeast(1, 22) {
-		s = append(s, setting{"RNDV_PIPELINE_ERROR_HANDLING", "y"})
-	}
-	if efa {
-		s = append(s, setting{"ADDRESS_VERSION", "v2"})
-		if v.atLeast(1, 19) {
-			s = append(s, setting{"MAX_COMPONENT_MDS", "32"})
-		}
-	}
-	return s
-}
-
-// plan is what will be set, and what the record says was in force.
+// plan is what will be set, and what is then in force.
 type plan struct {
-	set        []setting         // through ucp_config_modify, in this order
-	required   map[string]bool   // keys of set that the user asked for
-	inForce    map[string]string // by full name, the environment's included
-	peerErrors bool
-	peerForced bool // by the user
-	notes      []string
+	set     []Setting         // through ucp_config_modify, in this order, without "UCX_"
+	inForce map[string]string // by full name, the environment's included
+	errors  ErrorHandling
+	refused string // why ErrorsAuto is ErrorsNone
+	notes   []string
 }
 
-// resolve decides every setting: options over the environment over the
-// provider over NIXL's. known is nil when UCX cannot say what it knows.
-func resolve(cfg Config, v Version, efa bool, environ []string, known map[string]bool) (plan, error) {
-	p := plan{required: map[string]bool{}, inForce: map[string]string{}, peerErrors: true}
-	env := map[string]bool{}
+// tables makes UCX write its tables of protocols, which [Worker.Describe] reads; it
+// changes nothing else.
+const tables = "PROTO_INFO"
+
+// resolve looks at the settings before UCX does: known is what it knows, nil when it
+// cannot say.
+func resolve(cfg Config, environ []string, known map[string]bool) (plan, error) {
+	p := plan{inForce: map[string]string{}, errors: cfg.Errors}
 	for _, e := range environ {
-		if k, val, ok := strings.Cut(e, "="); ok && strings.HasPrefix(k, "UCX_") {
-			env[strings.TrimPrefix(k, "UCX_")] = true
-			p.inForce[k] = val
+		if k, v, ok := strings.Cut(e, "="); ok && strings.HasPrefix(k, "UCX_") {
+			p.inForce[k] = v
 		}
 	}
-	options := map[string]string{}
-	for k, val := range cfg.Options {
-		k = strings.TrimPrefix(k, "UCX_")
-		if _, twice := options[k]; twice {
-			return p, &Error{Call: "setting " + k, Status: "given with and without UCX_", kind: ErrSetting}
-		}
-		options[k] = val
-	}
-	add := func(s setting) {
-		if known != nil && !known[s.key] {
-			p.notes = append(p.notes, fmt.Sprintf("this UCX does not know UCX_%s: left out", s.key))
-			return
+	_, tabled := p.inForce["UCX_"+tables]
+	for _, s := range cfg.Settings {
+		s.Key = strings.TrimPrefix(s.Key, "UCX_")
+		tabled = tabled || s.Key == tables
+		if known != nil && !known[s.Key] {
+			if !s.Optional {
+				return p, &Error{Call: fmt.Sprintf("setting UCX_%s=%s", s.Key, s.Value), Kind: ErrSetting,
+					Detail: "this UCX has no such setting", Hint: HintSettings}
+			}
+			p.notes = append(p.notes, fmt.Sprintf("this UCX does not know UCX_%s: left out", s.Key))
+			continue
 		}
 		p.set = append(p.set, s)
-		p.inForce["UCX_"+s.key] = s.value
+		p.inForce["UCX_"+s.Key] = s.Value
 	}
-	for _, s := range nixlSettings(v, efa) {
-		if s.key == "MAX_RMA_RAILS" && cfg.Rails > 0 {
-			s.value = strconv.Itoa(cfg.Rails)
-		}
-		if _, given := options[s.key]; !given && !env[s.key] {
-			add(s)
-		}
-	}
-	if _, given := options["PROTO_INFO"]; !given && !env["PROTO_INFO"] && (known == nil || known["PROTO_INFO"]) {
-		p.set = append(p.set, setting{"PROTO_INFO", "y"}) // read by Describe; changes nothing else
-	}
-	if _, given := options["TLS"]; !given && cfg.TLS != "" {
-		add(setting{"TLS", cfg.TLS})
-	}
-	if _, given := options["NET_DEVICES"]; !given && cfg.NetDevices != "" && !env["NET_DEVICES"] {
-		add(setting{"NET_DEVICES", cfg.NetDevices})
-	}
-	if mode, given := options[ErrHandling]; given {
-		if mode != "peer" && mode != "none" {
-			return p, &Error{Call: ErrHandling + "=" + mode, Status: "want peer or none", kind: ErrSetting}
-		}
-		p.peerErrors, p.peerForced = mode == "peer", true
-		delete(options, ErrHandling)
-	}
-	p.inForce[ErrHandling] = map[bool]string{true: "peer", false: "none"}[p.peerErrors]
-	for _, k := range slices.Sorted(maps.Keys(options)) {
-		if known != nil && !known[k] {
-			return p, &Error{Call: fmt.Sprintf("setting UCX_%s=%s", k, options[k]), Status: "this UCX has no such setting",
-				Hint: "`ucx_info -cf` lists them", kind: ErrSetting}
-		}
-		add(setting{k, options[k]})
-		p.required[k] = true
+	if !tabled && (known == nil || known[tables]) {
+		p.set = append(p.set, Setting{Key: tables, Value: "y", Optional: true})
 	}
 	return p, nil
 }
@@ -169,31 +115,3 @@ func knownSettings(text string) map[string]bool {
 	}
 	return known
 }
-
-// hasEFA reports an Elastic Fabric Adapter among the PCI devices below sysfs:
-// Amazon's vendor id with device ids 0xefa0 and up.
-func hasEFA(sysfs string) (bool, error) {
-	devices, err := filepath.Glob(filepath.Join(sysfs, "bus/pci/devices/*/vendor"))
-	if err != nil {
-		return false, err
-	}
-	for _, f := range devices {
-		vendor, err := os.ReadFile(f)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // unplugged since
-		} else if err != nil {
-			return false, err
-		}
-		device, err := os.ReadFile(filepath.Join(filepath.Dir(f), "device"))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false, err
-		}
-		if strings.TrimSpace(string(vendor)) == "0x1d0f" && strings.HasPrefix(strings.TrimSpace(string(device)), "0xefa") {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// HasEFA reports whether this host has an Elastic Fabric Adapter.
-func HasEFA() (bool, error) { return hasEFA("/sys") }

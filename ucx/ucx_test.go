@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/xferbench/xferbench/cgo/dl"
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
@@ -18,6 +19,18 @@ func load(t *testing.T) *Library {
 	l, err := Load("")
 	testenv.Need(t, "ucx", err)
 	return l
+}
+
+// transports is a config of those of UCX_TLS alone.
+func transports(tls string) Config { return Config{Settings: []Setting{{Key: "TLS", Value: tls}}} }
+
+var tcp = transports("tcp")
+
+// with is tcp with one setting more.
+func with(key, value string) Config {
+	c := transports("tcp")
+	c.Settings = append(c.Settings, Setting{Key: key, Value: value})
+	return c
 }
 
 func TestLoad(t *testing.T) {
@@ -43,7 +56,7 @@ func TestLoadSaysWhatIsMissing(t *testing.T) {
 	if !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("error %v, want ErrUnavailable", err)
 	}
-	for _, want := range []string{"/nonexistent/libucp.so.0", "cannot open shared object file", "--libucp"} {
+	for _, want := range []string{"/nonexistent/libucp.so.0", "cannot open shared object file", string(HintLoad)} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q lacks %q", err, want)
 		}
@@ -66,7 +79,7 @@ func TestSignalActionsStay(t *testing.T) {
 		return m
 	}
 	before := actions()
-	c, err := load(t).Open(Config{TLS: "tcp"})
+	c, err := load(t).Open(tcp)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,9 +92,9 @@ func TestSignalActionsStay(t *testing.T) {
 }
 
 func TestOpenSaysWhichTransportIsMissing(t *testing.T) {
-	_, err := load(t).Open(Config{TLS: "warp"})
-	if !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("error %v, want ErrUnavailable", err)
+	_, err := load(t).Open(transports("warp"))
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrNoDevice) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSetting) {
+		t.Fatalf("error %v, want ErrUnavailable and ErrNoDevice alone", err)
 	}
 	for _, want := range []string{"UCX_TLS=warp", "'warp' is not available", "tcp", "no usable transports/devices", "ucx_info -d"} {
 		if !strings.Contains(err.Error(), want) {
@@ -96,8 +109,8 @@ func TestOpenRefusesSettings(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"no such setting": {Config{TLS: "tcp", Options: map[string]string{"RNDV_TRESH": "8k"}}, "UCX_RNDV_TRESH=8k"},
-		"no such value":   {Config{TLS: "tcp", Options: map[string]string{"RNDV_THRESH": "much"}}, "UCX_RNDV_THRESH=much"},
+		"no such setting": {with("RNDV_TRESH", "8k"), "UCX_RNDV_TRESH=8k"},
+		"no such value":   {with("RNDV_THRESH", "much"), "UCX_RNDV_THRESH=much"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := l.Open(tt.cfg)
@@ -112,28 +125,29 @@ func TestOpenRefusesSettings(t *testing.T) {
 }
 
 func TestContext(t *testing.T) {
-	c, err := load(t).Open(Config{TLS: "tcp", Options: map[string]string{"UCX_TCP_TX_SEG_SIZE": "16k"}})
+	c, err := load(t).Open(with("UCX_TCP_TX_SEG_SIZE", "16k"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.Settings(); s["UCX_TLS"] != "tcp" || s["UCX_RNDV_THRESH"] != "inf" || s["UCX_TCP_TX_SEG_SIZE"] != "16k" || s["UCX_HANDLE_ERRORS"] != "none" {
+	if s := c.Settings(); s["UCX_TLS"] != "tcp" || s["UCX_TCP_TX_SEG_SIZE"] != "16k" || s["UCX_HANDLE_ERRORS"] != "none" {
 		t.Errorf("settings %v", s)
-	}
-	if !c.Supports(HostMemory) {
-		t.Error("UCX does not support host memory")
 	}
 	buf, err := mem.New(mem.Host, 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer buf.Free()
-	if !c.Supports(CUDAMemory) {
-		_, err := c.Register(buf.Address(), 1<<20, CUDAMemory, 0)
+	r := loop.Region{Address: buf.Address(), Len: 1 << 20}
+	if !c.SupportsCUDA() {
+		_, err := c.Register(loop.Region{Address: r.Address, Len: r.Len, CUDA: true})
 		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "cuda_copy") {
 			t.Errorf("registering CUDA memory: %v", err)
 		}
 	}
-	m, err := c.Register(buf.Address(), 1<<20, HostMemory, -1)
+	if _, err := c.Register(loop.Region{}); err == nil {
+		t.Error("an empty region was taken")
+	}
+	m, err := c.Register(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +180,10 @@ func TestStandardOutputStaysClean(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Open(Config{TLS: "warp"}); err == nil {
+		if _, err := l.Open(transports("warp")); err == nil {
 			t.Error("transport warp exists")
 		}
-		c, err := l.Open(Config{TLS: "tcp"})
+		c, err := l.Open(tcp)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,5 +207,18 @@ func TestStandardOutputStaysClean(t *testing.T) {
 		if heard := strings.Contains(errs.String(), "warp"); heard != (level != "") {
 			t.Errorf("UCX_LOG_LEVEL=%q: standard error holds %q", level, errs.String())
 		}
+	}
+}
+
+// The table of words that serves without a library says what the library says.
+func TestStatusWords(t *testing.T) {
+	load(t)
+	for s, words := range ownWords {
+		if s.Error() != words {
+			t.Errorf("%d: ucs_status_string says %q, the table %q", int(s), s.Error(), words)
+		}
+	}
+	if s := Status(-99); s.words() != "UCX status -99" {
+		t.Errorf("a code that is not in the table: %q", s.words())
 	}
 }

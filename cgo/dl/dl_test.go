@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/xferbench/xferbench/cgo/dl/dltest"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
@@ -109,7 +110,7 @@ func nilDereference() (err error) {
 func TestGuardedPutsActionsBack(t *testing.T) {
 	before := actions(t)
 	err := Guarded(func() error {
-		ignore(syscall.SIGFPE)
+		dltest.Ignore(syscall.SIGFPE)
 		h, _, err := SignalHandler(int(syscall.SIGFPE))
 		if h != 1 {
 			t.Errorf("the action did not change inside: %#x", h)

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/xferbench/xferbench/cgo/gate/gatetest"
 )
 
 // patience is how long a connection that must not come may take to come: the kernel
@@ -23,10 +25,10 @@ func listener(t *testing.T) (fd int, address string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if err := cBind(fd); err != nil {
+	if err := gatetest.Bind(fd); err != nil {
 		t.Fatal(err)
 	}
-	if err := cListen(fd); err != nil {
+	if err := gatetest.Listen(fd); err != nil {
 		t.Fatal(err)
 	}
 	sa, err := unix.Getsockname(fd)
@@ -175,7 +177,7 @@ func TestDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := cBind(fd); err != nil {
+	if err := gatetest.Bind(fd); err != nil {
 		t.Fatal(err)
 	}
 	sa, err := unix.Getsockname(fd)
@@ -204,11 +206,11 @@ func TestDatagrams(t *testing.T) {
 }
 
 func TestSegments(t *testing.T) {
-	if mode, err := cSegment(0o660); err != nil || mode != 0o660 {
+	if mode, err := gatetest.Segment(0o660); err != nil || mode != 0o660 {
 		t.Errorf("without an admission the mode is %o, %v", mode, err)
 	}
 	admit(t, "127.0.0.1")
-	if mode, err := cSegment(0o660); err != nil || mode != 0o600 {
+	if mode, err := gatetest.Segment(0o660); err != nil || mode != 0o600 {
 		t.Errorf("the mode is %o, %v; want 600", mode, err)
 	}
 }

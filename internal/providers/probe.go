@@ -76,17 +76,18 @@ func apiOf(name string) string {
 // words takes an error apart: why, and the next step where the library's
 // binding knows one.
 func words(err error) (why, next string) {
+	err = transport.Flagged(err)
 	var f *fabric.Error
 	var u *ucx.Error
 	switch {
 	case errors.As(err, &f):
 		c := *f
-		c.Hint, c.Provider = "", ""
-		return c.Error(), f.Hint
+		c.Hint, c.Environment, c.Provider = "", nil, ""
+		return c.Error(), f.Next()
 	case errors.As(err, &u):
 		c := *u
-		c.Hint = ""
-		return c.Error(), u.Hint
+		c.Hint, c.Environment = "", nil
+		return c.Error(), u.Next()
 	}
 	why = strings.TrimPrefix(err.Error(), transport.ErrUnavailable.Error()+": ")
 	return strings.TrimPrefix(why, transport.ErrUnsupported.Error()+": "), ""
@@ -243,12 +244,16 @@ func detail(row *Row, libs Libraries) error {
 			return err
 		}
 		_, tls, _ := strings.Cut(row.Provider, ":")
-		c, err := lib.Open(ucx.Config{TLS: tls})
+		var cfg ucx.Config
+		if tls != "" {
+			cfg.Settings = []ucx.Setting{{Key: "TLS", Value: tls}}
+		}
+		c, err := lib.Open(cfg)
 		if err != nil {
 			return err
 		}
 		row.GPUMemory = "no"
-		if c.Supports(ucx.CUDAMemory) {
+		if c.SupportsCUDA() {
 			row.GPUMemory = "yes"
 		} else {
 			row.GPUMemoryWhy = "these transports of UCX cannot reach CUDA memory; add cuda_copy, as in ucx:tcp,cuda_copy, or use a UCX built with CUDA"
@@ -259,50 +264,35 @@ func detail(row *Row, libs Libraries) error {
 }
 
 func fabricDetail(row *Row, libs Libraries, gpu bool) error {
-	lib, err := fabric.Load(libs.Fabric)
-	if err != nil {
-		return err
-	}
-	want := fabric.Want{Provider: row.Provider, NoShared: true}
+	cfg := transport.Config{Provider: row.Provider, Library: libs.Fabric}
 	for _, o := range row.Ops {
 		op, err := loop.ParseOp(o)
 		if err != nil {
 			return err
 		}
-		want.Ops = append(want.Ops, op)
+		cfg.Ops = append(cfg.Ops, op)
 	}
-	found, err := lib.Find(want)
+	d, err := transport.DetailFabric(cfg, gpu)
 	if err != nil {
 		return err
 	}
-	defer found.Free()
-	row.Devices = devices(found.Interfaces)
+	row.Devices = devices(d.Interfaces)
 	if row.Carrier == "efa" {
-		ep, err := found.Open(found.Interfaces[0], fabric.EndpointConfig{Initiator: true, Depth: 16})
-		if err != nil {
-			return err
-		}
-		row.SharedOff = ep.Limits().SharedForbidden || os.Getenv("FI_EFA_ENABLE_SHM_TRANSFER") == "0"
-		if err := ep.Close(); err != nil {
-			return err
-		}
+		row.SharedOff = d.SharedOff || os.Getenv("FI_EFA_ENABLE_SHM_TRANSFER") == "0"
 	}
 	if gpu {
-		want.CUDA = true
 		row.GPUMemory = "yes"
-		if f, err := lib.Find(want); err != nil {
+		if d.CUDA != nil {
 			row.GPUMemory = "no"
-			why, next := words(err)
+			why, next := words(d.CUDA)
 			row.GPUMemoryWhy = strings.Join(slices.DeleteFunc([]string{why, next}, func(s string) bool { return s == "" }), "; ")
-		} else {
-			f.Free()
 		}
 	}
 	return nil
 }
 
 // devices lists the NICs of interfaces once each, the loopback last.
-func devices(all []fabric.Interface) []Device {
+func devices(all []fabric.Attributes) []Device {
 	var out []Device
 	seen := map[string]bool{}
 	for _, i := range all {

@@ -37,9 +37,9 @@ const fabricTimeout = 10 * time.Second
 type fabricEndpoint struct {
 	cfg    Config
 	lib    *fabric.Library
-	found  *fabric.Found
-	founds []*fabric.Found // by rail, where a rail is an address
-	asked  int             // --rails
+	found  *fabricFound
+	founds []*fabricFound // by rail, where a rail is an address
+	asked  int            // --rails
 	rails  []fabric.Interface
 	lanes  []*fabric.Endpoint
 	buf    *mem.Buffer
@@ -50,7 +50,7 @@ type fabricEndpoint struct {
 	noCUDA error         // why GPU memory cannot be registered
 }
 
-// OpenFabric opens a libfabric provider: one of [fabric.ProviderNames], or
+// OpenFabric opens a libfabric provider: a name that the command line lists, or
 // "fabric:NAME". Of Config, Rails is the number of NICs, Streams the endpoints
 // on each, every lane with a domain and queues of its own. An error matches
 // [ErrUnavailable] when this host cannot run it and [ErrUnsupported] when the
@@ -59,7 +59,7 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	want := fabric.Want{Provider: cfg.Provider, Ops: cfg.Ops, Bind: firstBind(cfg.Bind), NoShared: true}
+	want := fabricWant{ops: cfg.Ops, bind: firstBind(cfg.Bind), noShared: true}
 	if err := fabricOptions(&want, cfg.Options); err != nil {
 		return nil, err
 	}
@@ -73,19 +73,19 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 	}
 	if cfg.Device >= 0 {
 		// As NIXL's plugin does: with FI_HMEM, and without where that is refused.
-		want.CUDA = true
-		e.found, e.noCUDA = lib.Find(want)
-		want.CUDA = false
+		want.cuda = true
+		e.found, e.noCUDA = findFabric(lib, cfg.Provider, want)
+		want.cuda = false
 	}
 	if e.found == nil {
-		if e.found, err = lib.Find(want); err != nil {
+		if e.found, err = findFabric(lib, cfg.Provider, want); err != nil {
 			return nil, fabricError(err)
 		}
 	}
-	e.notes = slices.Clone(e.found.Notes)
+	e.notes = slices.Clone(e.found.notes)
 	if err := e.open(want); err != nil {
 		if len(cfg.Bind) > 0 {
-			err = fmt.Errorf("on local address %s: %w", strings.Join(cfg.Bind, ", "), err)
+			err = fmt.Errorf("on local address %s: %w", strings.Join(cfg.Bind, ", "), Flagged(err))
 		}
 		return nil, errors.Join(fabricError(err), e.Close())
 	}
@@ -93,17 +93,17 @@ func OpenFabric(ctx context.Context, cfg Config) (Endpoint, error) {
 }
 
 // fabricOptions reads Config.Options; an unknown one is an error.
-func fabricOptions(w *fabric.Want, options map[string]string) error {
+func fabricOptions(w *fabricWant, options map[string]string) error {
 	for k, v := range options {
 		switch k + "=" + v {
 		case FabricLanding + "=dc":
-			w.Landing = fabric.DeliveryComplete
+			w.landings = []fabric.Landing{fabric.DeliveryComplete}
 		case FabricLanding + "=count":
-			w.Landing = fabric.RemoteCount
+			w.landings = []fabric.Landing{fabric.RemoteCount}
 		case FabricShared + "=on":
-			w.NoShared = false
+			w.noShared = false
 		case FabricShared + "=off":
-			w.NoShared = true
+			w.noShared = true
 		default:
 			return fmt.Errorf("libfabric option %s=%s: want %s=dc|count or %s=on|off", k, v, FabricLanding, FabricShared)
 		}
@@ -113,11 +113,12 @@ func fabricOptions(w *fabric.Want, options map[string]string) error {
 
 // fabricError gives a fabric error the sentinel that decides the exit code.
 func fabricError(err error) error {
+	err = Flagged(err)
 	if errors.Is(err, fabric.ErrUnsupported) {
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	for _, kind := range []error{fabric.ErrNoLibrary, fabric.ErrNoDevice, fabric.ErrTooOld, fabric.ErrPermission,
-		fabric.ErrHidden, fabric.ErrMemlock, fabric.ErrUnavailable} {
+	for _, kind := range []error{fabric.ErrNoLibrary, errNoEFA, errTooOld, fabric.ErrPermission, errHidden, fabric.ErrMemlock,
+		fabric.ErrUnavailable} {
 		if errors.Is(err, kind) {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
@@ -125,11 +126,11 @@ func fabricError(err error) error {
 	return err
 }
 
-func (e *fabricEndpoint) open(want fabric.Want) error {
+func (e *fabricEndpoint) open(want fabricWant) error {
 	if err := e.chooseRails(); err != nil {
 		return err
 	}
-	if len(e.cfg.Bind) > 1 && e.found.Addressed() {
+	if len(e.cfg.Bind) > 1 && e.found.candidate.addressed {
 		if err := e.addressRails(want); err != nil {
 			return err
 		}
@@ -145,9 +146,8 @@ func (e *fabricEndpoint) open(want fabric.Want) error {
 	// Lane i is stream i/Rails of rail i%Rails, so that neighbours use different
 	// NICs.
 	for i := range c.Streams * c.Rails {
-		ep, err := e.opener(i%c.Rails).Open(e.rails[i%c.Rails], fabric.EndpointConfig{
-			Initiator: c.Role == Initiator, Depth: c.Depth,
-		})
+		f := e.opener(i % c.Rails)
+		ep, err := f.Open(e.rails[i%c.Rails], f.endpoint(c.Role == Initiator, c.Depth))
 		if err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (e *fabricEndpoint) open(want fabric.Want) error {
 
 // addressRails makes a rail of each local address, for providers that know a
 // NIC by its address.
-func (e *fabricEndpoint) addressRails(want fabric.Want) error {
+func (e *fabricEndpoint) addressRails(want fabricWant) error {
 	binds := e.cfg.Bind
 	if e.asked > 0 {
 		if e.asked > len(binds) {
@@ -174,8 +174,8 @@ func (e *fabricEndpoint) addressRails(want fabric.Want) error {
 	}
 	e.rails, e.founds = nil, nil
 	for _, b := range binds {
-		want.Bind = b
-		f, err := e.lib.Find(want)
+		want.bind = b
+		f, err := findFabric(e.lib, e.cfg.Provider, want)
 		if err != nil {
 			return err
 		}
@@ -186,8 +186,8 @@ func (e *fabricEndpoint) addressRails(want fabric.Want) error {
 	return nil
 }
 
-// opener is what rail i was found by.
-func (e *fabricEndpoint) opener(i int) *fabric.Found {
+// opener returns the search result that rail i is of.
+func (e *fabricEndpoint) opener(i int) *fabricFound {
 	if e.founds != nil {
 		return e.founds[i]
 	}
@@ -217,7 +217,7 @@ func (e *fabricEndpoint) chooseRails() error {
 		if nearest == 0 {
 			e.cfg.Rails = min(len(e.rails), max(1, runtime.NumCPU()/2))
 		}
-		if !e.found.Striped() {
+		if !e.found.candidate.efa() { // an IP interface is given by an address
 			e.cfg.Rails = 1
 		}
 	}
@@ -234,7 +234,7 @@ func (e *fabricEndpoint) maxPiece(op loop.Op) uint64 {
 	switch {
 	case op == loop.Send:
 		return e.limits.MaxMessage
-	case op == loop.Write && e.found.Landing == fabric.RemoteCount && e.rails[0].Provider == "efa":
+	case op == loop.Write && e.found.Hints().Landing == fabric.RemoteCount && e.rails[0].Provider == "efa":
 		// efa cuts longer ones itself, and each part raises an event.
 		return min(e.limits.MaxRMA, efaMaxRDMA)
 	}
@@ -251,15 +251,15 @@ func (e *fabricEndpoint) Register(buf *mem.Buffer) error {
 	if e.buf != nil {
 		return errors.New("the endpoint has its region already")
 	}
-	if buf.Kind().OnDevice() && !e.found.CUDA() {
+	if buf.Kind().OnDevice() && !e.found.want.cuda {
 		return fmt.Errorf("%w: %w", ErrUnsupported, cmp.Or(e.noCUDA, errNoDevice))
 	}
-	if buf.Kind().OnDevice() && e.found.Sends == fabric.Slots {
+	if buf.Kind().OnDevice() && e.found.Hints().Sends == fabric.Slots {
 		return fmt.Errorf("%w: %s sends are copied by the CPU and cannot end in GPU memory; use --op read or write, or --memory cuda-host",
 			ErrUnsupported, e.cfg.Provider)
 	}
 	for _, l := range e.lanes {
-		if err := l.Register(buf); err != nil {
+		if err := l.Register(region(buf)); err != nil {
 			return fabricError(err)
 		}
 	}
@@ -286,7 +286,7 @@ func (e *fabricEndpoint) address() fabricAddress {
 		name = a.Fabric
 	}
 	return fabricAddress{API: "libfabric", Provider: name, Version: e.lib.Version().String(),
-		Landing: e.found.Landing.String(), Sends: e.found.Sends}
+		Landing: e.found.Hints().Landing.String(), Sends: e.found.Hints().Sends}
 }
 
 func (e *fabricEndpoint) Address() ([]byte, error) {
@@ -388,7 +388,7 @@ func (e *fabricEndpoint) checkPlans(op loop.Op, plans []*loop.Plan) error {
 
 // seen reports whether the target takes part in op beyond progress.
 func (e *fabricEndpoint) seen(op loop.Op) bool {
-	return op == loop.Send || op == loop.Write && e.found.Landing == fabric.RemoteCount
+	return op == loop.Send || op == loop.Write && e.found.Hints().Landing == fabric.RemoteCount
 }
 
 // Arm readies the target: receives for SEND, a count for WRITE without delivery

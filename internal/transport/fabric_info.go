@@ -8,6 +8,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/host"
 )
 
 // unlimited and more is longer than any buffer: no limit worth a word.
@@ -38,7 +39,7 @@ func (e *fabricEndpoint) Info() Info {
 		}
 		info.Devices = append(info.Devices, Device{Name: name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits,
 			NUMA: n.NUMA, MTU: int(n.MTU)})
-		info.Simulated = info.Simulated || r.Emulated()
+		info.Simulated = info.Simulated || standIn(r.Attributes)
 	}
 	for _, op := range e.cfg.Ops {
 		e.describe(op, &info)
@@ -52,6 +53,12 @@ func (e *fabricEndpoint) Info() Info {
 	return info
 }
 
+// standIn reports whether the device is an emulated EFA: nothing that is
+// measured on it says anything about EFA.
+func standIn(a fabric.Attributes) bool {
+	return a.Provider == "efa" && a.NIC.Firmware == host.EmulatedEFA
+}
+
 // describe adds what proves op's landing and what the provider makes of it.
 func (e *fabricEndpoint) describe(op loop.Op, info *Info) {
 	word := op.String()
@@ -62,8 +69,8 @@ func (e *fabricEndpoint) describe(op loop.Op, info *Info) {
 	case op == loop.Read:
 		info.Landing[word] = "local-completion"
 	case op == loop.Write:
-		info.Landing[word] = e.found.Landing.String()
-	case e.found.Sends == fabric.Slots:
+		info.Landing[word] = e.found.Hints().Landing.String()
+	case e.found.Hints().Sends == fabric.Slots:
 		info.Landing[word], info.Protocol[word] = "target-ack", "messages, copied from receive slots"
 	default:
 		info.Landing[word], info.Protocol[word] = "target-ack", "tagged messages"
@@ -115,7 +122,7 @@ func oldEFA(op loop.Op, v fabric.Version, device, set string) (words string, emu
 
 // sharedNote says whether two endpoints of one host meet in the NIC.
 func (e *fabricEndpoint) sharedNote() string {
-	if e.found.NoShared() {
+	if e.found.want.noShared {
 		return "efa's same-host shortcut over shared memory is off (efa-shm=on allows it)"
 	}
 	return "one-host efa goes over shm, not the NIC"

@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/xferbench/xferbench/cgo/mem"
-	"github.com/xferbench/xferbench/fabric"
 )
 
 // CheckConfig reports a provider, an option or a number that no host can run,
@@ -23,11 +22,11 @@ func CheckConfig(c Config) error {
 	case api == "ucx" && has && name == "":
 		return errors.New(`"ucx:" names no transport: want ucx, or ucx: and a value of UCX_TLS such as ucx:tcp`)
 	case api == "ucx" || c.Provider == "socket" || c.Provider == "memcpy" || api == "fabric" && name != "":
-	case !slices.Contains(fabric.ProviderNames(), c.Provider):
+	case !slices.Contains(fabricNames(), c.Provider):
 		return fmt.Errorf("%q: want one of %s, socket, memcpy, ucx, ucx:TLS, or fabric:NAME for another of libfabric's; xferbench providers lists what this host can run",
-			c.Provider, strings.Join(fabric.ProviderNames(), ", "))
+			c.Provider, strings.Join(fabricNames(), ", "))
 	default:
-		return fabricOptions(new(fabric.Want), c.Options)
+		return fabricOptions(new(fabricWant), c.Options)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/xferbench/xferbench/cgo/mem"
-	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/kv"
 )
 
@@ -164,7 +163,7 @@ var (
 func checkForeign(c Config) error {
 	api, _, _ := strings.Cut(c.Provider, ":")
 	switch {
-	case c.Provider == "socket", slices.Contains(fabric.ProviderNames(), c.Provider), fabricProvider.MatchString(c.Provider):
+	case c.Provider == "socket", slices.Contains(fabricNames(), c.Provider), fabricProvider.MatchString(c.Provider):
 	case api == "ucx" && ucxTransports.MatchString(c.Provider):
 	default:
 		return refuse("provider %.100q is not one that serve opens for others", c.Provider)

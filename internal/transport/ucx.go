@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"slices"
@@ -73,18 +72,18 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 	if e.lib, err = ucx.Load(cfg.Library); err != nil {
 		return nil, ucxError(err)
 	}
-	if e.efa, err = ucx.HasEFA(); err != nil {
-		return nil, err
-	}
+	e.efa = len(host.Root("").EFAOnBus()) > 0
 	devices := ""
 	if !ucxDevicesGiven(cfg) {
 		if devices, err = ucxDevices("", tls, cfg.Bind); err != nil {
 			return nil, err
 		}
 	}
-	e.ctx, err = e.lib.Open(ucx.Config{
-		TLS: tls, NetDevices: devices, Rails: cfg.Rails, Options: cfg.Options, Shared: cfg.Streams > 1,
-	})
+	config, err := ucxSettings(ucxWant{tls: tls, devices: devices, rails: cfg.Rails, options: cfg.Options, shared: cfg.Streams > 1},
+		e.lib.Release(), e.efa, os.Environ())
+	if err == nil {
+		e.ctx, err = e.lib.Open(config)
+	}
 	if err != nil {
 		err = ucxError(err)
 		if ip := net.ParseIP(firstBind(cfg.Bind)); devices != "" && ip != nil && ip.To4() == nil {
@@ -97,6 +96,7 @@ func OpenUCX(_ context.Context, cfg Config) (Endpoint, error) {
 
 // ucxError gives a ucx error the sentinel that decides the exit code.
 func ucxError(err error) error {
+	err = Flagged(err)
 	switch {
 	case errors.Is(err, ucx.ErrUnavailable), errors.Is(err, ucx.ErrSetting):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -159,9 +159,13 @@ func (e *ucxEndpoint) Info() Info {
 		Provider: e.cfg.Provider, API: "ucx", Library: e.lib.Path(), Version: e.lib.Version(),
 		Landing: map[string]string{"read": "local-completion", "write": "flush", "send": "target-ack"},
 		Streams: e.cfg.Streams, Rails: max(e.cfg.Rails, 1), Depth: e.cfg.Depth, Chunk: e.cfg.Chunk,
-		Poll: e.cfg.Poll.String(), Settings: maps.Clone(e.ctx.Settings()),
-		Notes: slices.Concat(e.ctx.Notes(), e.notes),
+		Poll: e.cfg.Poll.String(), Notes: slices.Clone(e.ctx.Notes()),
 	}
+	var note string
+	if info.Settings, note = ucxInForce(e.ctx); note != "" {
+		info.Notes = append(info.Notes, note)
+	}
+	info.Notes = append(info.Notes, e.notes...)
 	if len(e.workers) == 0 {
 		return info
 	}
@@ -181,11 +185,7 @@ func (e *ucxEndpoint) Register(buf *mem.Buffer) error {
 	if e.mem != nil {
 		return errors.New("the endpoint has its region already")
 	}
-	kind, device := ucx.HostMemory, -1
-	if buf.Kind() == mem.CUDA {
-		kind, device = ucx.CUDAMemory, buf.Device()
-	}
-	m, err := e.ctx.Register(buf.Address(), uint64(buf.Len()), kind, device)
+	m, err := e.ctx.Register(region(buf))
 	if err != nil {
 		return ucxError(err)
 	}

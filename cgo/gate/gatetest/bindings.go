@@ -1,4 +1,6 @@
-package gate
+// Package gatetest calls what a library would, for the tests of package gate, which
+// cannot use cgo themselves.
+package gatetest
 
 /*
 #include <netinet/in.h>
@@ -12,17 +14,16 @@ import (
 	"unsafe"
 )
 
-// These call what a library would; tests use them, which cannot use cgo.
-
-func cListen(fd int) error {
+// Listen makes fd a listening socket.
+func Listen(fd int) error {
 	if rc, err := C.listen(C.int(fd), 16); rc != 0 {
 		return fmt.Errorf("listen: %w", err)
 	}
 	return nil
 }
 
-// cBind binds fd to port 0 of 127.0.0.1.
-func cBind(fd int) error {
+// Bind binds fd to port 0 of 127.0.0.1.
+func Bind(fd int) error {
 	a := C.struct_sockaddr_in{sin_family: C.AF_INET}
 	*(*[4]byte)(unsafe.Pointer(&a.sin_addr)) = [4]byte{127, 0, 0, 1}
 	if rc, err := C.bind(C.int(fd), (*C.struct_sockaddr)(unsafe.Pointer(&a)), C.sizeof_struct_sockaddr_in); rc != 0 {
@@ -31,8 +32,8 @@ func cBind(fd int) error {
 	return nil
 }
 
-// cSegment makes a System V segment of mode, reads its mode back and removes it.
-func cSegment(mode int) (int, error) {
+// Segment makes a System V segment of mode, reads its mode back and removes it.
+func Segment(mode int) (int, error) {
 	id, err := C.shmget(C.IPC_PRIVATE, 4096, C.int(C.IPC_CREAT|mode))
 	if id < 0 {
 		return 0, fmt.Errorf("shmget: %w", err)

@@ -1,8 +1,9 @@
 /* The posting loop without package loop: the same writes, polled as often,
  * straight from an array of contexts. A benchmark holds the loop's against it. */
 #define _GNU_SOURCE
-#include "ep.h"
 #include "postloop.h"
+
+#include "../ep.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ static int read_tx(struct xb_ofi_ep *e)
 	return n == -FI_EAGAIN ? 0 : (int)n;
 }
 
-static int once(struct xb_ofi_ep *e, const struct xb_piece *pieces, uint64_t n, struct fi_context2 *contexts,
+static int once(struct xb_ofi_ep *e, const struct xb_ops *ops, const struct xb_piece *pieces, uint64_t n, struct fi_context2 *contexts,
 		int64_t *post_ns)
 {
 	uint64_t label, i = 0, done = 0;
@@ -35,7 +36,7 @@ static int once(struct xb_ofi_ep *e, const struct xb_piece *pieces, uint64_t n, 
 	ssize_t rc;
 	int got;
 
-	if (xb_ofi_ops.begin(e, XB_WRITE, n) != XB_OK)
+	if (ops->begin(e, XB_WRITE, n) != XB_OK)
 		return -1;
 	label = e->out.data | (e->seq & 0xff) << 24;
 	begin = now();
@@ -64,8 +65,8 @@ static int once(struct xb_ofi_ep *e, const struct xb_piece *pieces, uint64_t n, 
 		if (got == 0)
 			sched_yield();
 	}
-	while (!xb_ofi_ops.landed(e, XB_WRITE)) {
-		if (xb_ofi_ops.poll(e) < 0 || now() - begin > GIVE_UP_NS)
+	while (!ops->landed(e, XB_WRITE)) {
+		if (ops->poll(e) < 0 || now() - begin > GIVE_UP_NS)
 			return -1;
 		sched_yield();
 	}
@@ -73,13 +74,14 @@ static int once(struct xb_ofi_ep *e, const struct xb_piece *pieces, uint64_t n, 
 	return 0;
 }
 
-int xb_ofi_post_alone(struct xb_ofi_ep *e, const struct xb_piece *pieces, uint64_t n, uint32_t iters, int64_t *post_ns)
+int xb_post_alone(void *lane, const struct xb_ops *ops, const struct xb_piece *pieces, uint64_t n, uint32_t iters,
+		  int64_t *post_ns)
 {
 	struct fi_context2 *contexts = calloc(n, sizeof(*contexts));
 	int rc = contexts ? 0 : -1;
 
 	for (uint32_t i = 0; i < iters && !rc; i++)
-		rc = once(e, pieces, n, contexts, &post_ns[i]);
+		rc = once(lane, ops, pieces, n, contexts, &post_ns[i]);
 	free(contexts);
 	return rc;
 }
