@@ -41,7 +41,7 @@ conformance: deps ## every provider, operation, shape and library over loopback:
 	@scripts/deps.sh test
 	scripts/test.sh -pass all ./internal/conformance
 
-check: ## gofmt, go vet, staticcheck, shellcheck, and every C file under -Wall -Wextra -Werror
+check: ## golangci-lint, go mod tidy, shellcheck, and every C file under -Wall -Wextra -Werror
 	@scripts/deps.sh build test
 	scripts/check.sh
 
