@@ -45,7 +45,7 @@ check: ## golangci-lint, go mod tidy, shellcheck, and every C file under -Wall -
 	@scripts/deps.sh build test
 	scripts/check.sh
 
-fuzz: deps ## each fuzz target by itself for FUZZTIME (60s), with a table of what they found
+fuzz: deps ## each fuzz target for FUZZTIME (60s), one per core, with a table of what they found
 	scripts/fuzz.sh
 
 bench: build ## this tool against its peers, interleaved, on the same work
