@@ -41,11 +41,11 @@ conformance: deps ## every provider, operation, shape and library over loopback:
 	@scripts/deps.sh test
 	scripts/test.sh -pass all ./internal/conformance
 
-check: ## gofmt, go vet, staticcheck, shellcheck, and every C file under -Wall -Wextra -Werror
+check: ## golangci-lint, go mod tidy, shellcheck, and every C file under -Wall -Wextra -Werror
 	@scripts/deps.sh build test
 	scripts/check.sh
 
-fuzz: deps ## each fuzz target by itself for FUZZTIME (60s), with a table of what they found
+fuzz: deps ## each fuzz target for FUZZTIME (60s), one per core, with a table of what they found
 	scripts/fuzz.sh
 
 bench: build ## this tool against its peers, interleaved, on the same work

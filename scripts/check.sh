@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What `make check` runs: format, vet, staticcheck, shellcheck, and every C
-# file of the repository under -Wall -Wextra -Werror. All of it runs, then the
-# exit status says whether any of it failed.
+# What `make check` runs: golangci-lint (.golangci.yml: gofmt, vet, staticcheck,
+# the layers and more), go mod tidy, shellcheck, and every C file of the
+# repository under -Wall -Wextra -Werror. All of it runs, then the exit status
+# says whether any of it failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,17 +16,6 @@ step() {
 }
 
 sources() { git ls-files --cached --others --exclude-standard -- "$@" | while read -r f; do [[ -f $f ]] && echo "$f"; done; }
-
-goFormat() {
-	local gofmt out files
-	gofmt=$(dirname "$(scripts/go --find)")/gofmt
-	mapfile -t files < <(sources '*.go')
-	out=$("$gofmt" -l "${files[@]}")
-	[[ -z $out ]] || {
-		printf 'gofmt would change:\n%s\n' "$out" >&2
-		return 1
-	}
-}
 
 # cWarnings compiles each C file with the flags its own Go package gives cgo;
 # -O2, because several warnings come out of the optimiser's analysis.
@@ -50,10 +40,9 @@ shellLint() {
 	shellcheck --shell=bash "${files[@]}"
 }
 
-step gofmt goFormat
-step 'go vet' scripts/go vet ./...
-step "go vet, tag e2e" scripts/go vet -tags e2e ./internal/ttft/e2e
-step staticcheck scripts/go tool staticcheck ./...
+step golangci-lint scripts/go tool -modfile=tools/lint/go.mod golangci-lint run ./...
+# Not of tools/lint, where it would fetch the modules of the linters' own tests.
+step 'go mod tidy' scripts/go mod tidy -diff
 step 'C warnings' cWarnings
 step shellcheck shellLint
 

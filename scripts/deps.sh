@@ -11,7 +11,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Headers to compile against, the libraries that the binary opens at run time,
-# and their own diagnosis programs, which the README's trouble section uses.
+# and their own diagnosis programs, which docs/troubleshooting.md uses.
 build=(gcc libc6-dev make git ca-certificates libfabric-dev libfabric1 libfabric-bin
 	libucx-dev libucx0 ucx-utils)
 # Peers to compare with, tools that tests drive, and headers of the emulated EFA device.

@@ -345,34 +345,3 @@ func TestDockerfile(t *testing.T) {
 		t.Error("hadolint accepts an untagged base and a pipe without pipefail: this test sees nothing")
 	}
 }
-
-// TestWorkflow holds that the workflow is sound YAML and runs what .ci/run does.
-func TestWorkflow(t *testing.T) {
-	content, err := os.ReadFile(filepath.Join(checkout(t), ".github/workflows/ci.yml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var workflow struct {
-		Jobs map[string]struct {
-			Steps []struct {
-				Uses string `yaml:"uses"`
-				Run  string `yaml:"run"`
-			} `yaml:"steps"`
-		} `yaml:"jobs"`
-	}
-	if err := yaml.Unmarshal(content, &workflow); err != nil {
-		t.Fatal(err)
-	}
-	runs := false
-	for name, job := range workflow.Jobs {
-		for i, step := range job.Steps {
-			if (step.Uses == "") == (step.Run == "") {
-				t.Errorf("job %s, step %d: want one of uses and run", name, i+1)
-			}
-			runs = runs || step.Run == ".ci/run"
-		}
-	}
-	if !runs {
-		t.Error("no step runs .ci/run")
-	}
-}

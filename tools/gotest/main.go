@@ -19,6 +19,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -214,7 +215,7 @@ func goTest(ctx context.Context, pass string, args []string, s *summary) (passed
 	}
 	readErr := s.read(stdout)
 	err = cmd.Wait()
-	if exit, ok := err.(*exec.ExitError); ok && ctx.Err() == nil {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && ctx.Err() == nil {
 		return false, errorUnless(exit.Exited(), fmt.Errorf("go test: %w", exit))
 	}
 	if err != nil {
