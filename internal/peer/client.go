@@ -280,7 +280,7 @@ func (c *Client) Routes(ctx context.Context, r transport.RoutesRequest) (transpo
 func (c *Client) Open(ctx context.Context, r transport.OpenRequest) (transport.OpenReply, error) {
 	return invoke[transport.OpenReply](c, ctx, "Open", r)
 }
-func (c *Client) Register(ctx context.Context, r transport.EndpointRequest) (transport.RegisterReply, error) {
+func (c *Client) Register(ctx context.Context, r transport.RegisterRequest) (transport.RegisterReply, error) {
 	return invoke[transport.RegisterReply](c, ctx, "Register", r)
 }
 func (c *Client) Connect(ctx context.Context, r transport.ConnectRequest) (transport.ConnectReply, error) {
@@ -303,6 +303,9 @@ func (c *Client) Arm(ctx context.Context, r transport.ArmRequest) (transport.Usa
 }
 func (c *Client) Settle(ctx context.Context, r transport.SettleRequest) (transport.UsageReply, error) {
 	return invoke[transport.UsageReply](c, ctx, "Settle", r)
+}
+func (c *Client) Drop(ctx context.Context, r transport.DropRequest) (transport.Done, error) {
+	return invoke[transport.Done](c, ctx, "Drop", r)
 }
 func (c *Client) Seal(ctx context.Context, r transport.SealRequest) (transport.SealReply, error) {
 	return invoke[transport.SealReply](c, ctx, "Seal", r)

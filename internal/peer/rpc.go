@@ -27,7 +27,7 @@ import (
 )
 
 // protocol rises with each change that an older peer would misunderstand.
-const protocol = 3
+const protocol = 4
 
 // DefaultPort is the port of serve, and of a PEER without one.
 const DefaultPort = "18517"
@@ -168,6 +168,7 @@ var serviceDesc = grpc.ServiceDesc{
 		method("Check", transport.Peer.Check),
 		method("Arm", transport.Peer.Arm),
 		method("Settle", transport.Peer.Settle),
+		method("Drop", transport.Peer.Drop),
 		method("Seal", transport.Peer.Seal),
 		method("Shut", transport.Peer.Shut),
 	},
