@@ -36,6 +36,7 @@ type Client struct {
 	bye    chan beat
 
 	session string
+	key     string
 	timeout time.Duration
 	calling atomic.Value // the name of the last call that began, "" after it
 
@@ -49,9 +50,19 @@ type Client struct {
 // both for reaching it and, later, for how long it may be silent. The session
 // ends with ctx.
 func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
+	return Join(ctx, address, s, "", timeout)
+}
+
+// Key is what a further initiator needs, beside the secret, to [Join] the session.
+func (c *Client) Key() string { return c.key }
+
+// Join is [Dial] for a further initiator of the session that has key, by the
+// [Client.Key] of one that is in it. It is for a run of several initiators to one
+// target. That the session is over is an error that matches [transport.ErrGone].
+func Join(ctx context.Context, address string, s Secret, key string, timeout time.Duration) (*Client, error) {
 	deadline := time.Now().Add(timeout)
 	for wait := 50 * time.Millisecond; ; wait *= 3 {
-		c, err := dialOnce(ctx, address, s, timeout)
+		c, err := dialOnce(ctx, address, s, key, timeout)
 		// Strangers may have pushed this one aside: a few more tries, not for ever.
 		if !errors.Is(err, errTurnedAway) || wait > time.Second || time.Now().Add(wait).After(deadline) {
 			return c, err
@@ -66,7 +77,7 @@ func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) 
 	}
 }
 
-func dialOnce(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
+func dialOnce(ctx context.Context, address string, s Secret, key string, timeout time.Duration) (*Client, error) {
 	c := &Client{timeout: timeout, bye: make(chan beat, 1)}
 	var mu sync.Mutex
 	var dialErr error
@@ -94,7 +105,7 @@ func dialOnce(ctx context.Context, address string, s Secret, timeout time.Durati
 	c.conn = conn
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	late := time.AfterFunc(timeout, func() { c.cancel(fmt.Errorf("no answer for %v", timeout)) })
-	w, err := c.greet()
+	w, err := c.greet(key)
 	late.Stop()
 	if err != nil {
 		if c.ctx.Err() != nil {
@@ -113,14 +124,14 @@ func dialOnce(ctx context.Context, address string, s Secret, timeout time.Durati
 		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrPeer, address, err), conn.Close())
 	}
 	boot, ns := identity()
-	c.session, c.SameHost = w.Session, w.BootID == boot && w.NetNS == ns
+	c.session, c.key, c.SameHost = w.Session, w.Key, w.BootID == boot && w.NetNS == ns
 	c.wg.Add(1)
 	go c.live()
 	return c, nil
 }
 
-func (c *Client) greet() (*welcome, error) {
-	ctx, err := newHello(c.timeout).context(c.ctx)
+func (c *Client) greet(key string) (*welcome, error) {
+	ctx, err := newHello(key, c.timeout).context(c.ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,9 @@ const (
 // whatever its host has.
 var ErrRefused = errors.New("refused")
 
+// ErrGone is matched by the errors of a request for what is not there any more.
+var ErrGone = errors.New("gone")
+
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...))
 }
