@@ -262,7 +262,7 @@ func absurd(t *testing.T, c *peer.Client) {
 	}
 	_, err = c.Connect(ctx, transport.ConnectRequest{Endpoint: 1, Address: make([]byte, 1<<20)})
 	refused("connecting before registration", err)
-	if _, err := c.Register(ctx, transport.EndpointRequest{Endpoint: 1}); err != nil {
+	if _, err := c.Register(ctx, transport.RegisterRequest{Endpoint: 1}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = c.Connect(ctx, transport.ConnectRequest{Endpoint: 1, Address: make([]byte, 1<<20)})
@@ -355,7 +355,7 @@ func TestSessionProcess(t *testing.T) {
 	if _, err := c.Open(t.Context(), transport.OpenRequest{Config: q}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Register(t.Context(), transport.EndpointRequest{}); err != nil {
+	if _, err := c.Register(t.Context(), transport.RegisterRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	children := s.children()

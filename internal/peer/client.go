@@ -37,6 +37,7 @@ type Client struct {
 	bye    chan beat
 
 	session string
+	key     string
 	timeout time.Duration
 	calling atomic.Value // the name of the last call that began, "" after it
 
@@ -50,9 +51,19 @@ type Client struct {
 // both for reaching it and, later, for how long it may be silent. The session
 // ends with ctx.
 func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
+	return Join(ctx, address, s, "", timeout)
+}
+
+// Key is what a further initiator needs, beside the secret, to [Join] the session.
+func (c *Client) Key() string { return c.key }
+
+// Join is [Dial] for a further initiator of the session that has key, by the
+// [Client.Key] of one that is in it. It is for a run of several initiators to one
+// target. That the session is over is an error that matches [transport.ErrGone].
+func Join(ctx context.Context, address string, s Secret, key string, timeout time.Duration) (*Client, error) {
 	deadline := time.Now().Add(timeout)
 	for wait := 50 * time.Millisecond; ; wait *= 3 {
-		c, err := dialOnce(ctx, address, s, timeout)
+		c, err := dialOnce(ctx, address, s, key, timeout)
 		// Strangers may have pushed this one aside: a few more tries, not for ever.
 		if !errors.Is(err, errTurnedAway) || wait > time.Second || time.Now().Add(wait).After(deadline) {
 			return c, err
@@ -67,7 +78,7 @@ func Dial(ctx context.Context, address string, s Secret, timeout time.Duration) 
 	}
 }
 
-func dialOnce(ctx context.Context, address string, s Secret, timeout time.Duration) (*Client, error) {
+func dialOnce(ctx context.Context, address string, s Secret, key string, timeout time.Duration) (*Client, error) {
 	c := &Client{timeout: timeout, bye: make(chan beat, 1)}
 	var mu sync.Mutex
 	var dialErr error
@@ -95,7 +106,7 @@ func dialOnce(ctx context.Context, address string, s Secret, timeout time.Durati
 	c.conn = conn
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	late := time.AfterFunc(timeout, func() { c.cancel(fmt.Errorf("no answer for %v", timeout)) })
-	w, err := c.greet()
+	w, err := c.greet(key)
 	late.Stop()
 	if err != nil {
 		if c.ctx.Err() != nil {
@@ -114,14 +125,14 @@ func dialOnce(ctx context.Context, address string, s Secret, timeout time.Durati
 		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrPeer, address, err), conn.Close())
 	}
 	boot, ns := identity()
-	c.session, c.SameHost = w.Session, w.BootID == boot && w.NetNS == ns
+	c.session, c.key, c.SameHost = w.Session, w.Key, w.BootID == boot && w.NetNS == ns
 	c.wg.Add(1)
 	go c.live()
 	return c, nil
 }
 
-func (c *Client) greet() (*welcome, error) {
-	ctx, err := newHello(c.timeout).context(c.ctx)
+func (c *Client) greet(key string) (*welcome, error) {
+	ctx, err := newHello(key, c.timeout).context(c.ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +292,7 @@ func (c *Client) Routes(ctx context.Context, r transport.RoutesRequest) (transpo
 func (c *Client) Open(ctx context.Context, r transport.OpenRequest) (transport.OpenReply, error) {
 	return invoke[transport.OpenReply](c, ctx, "Open", r)
 }
-func (c *Client) Register(ctx context.Context, r transport.EndpointRequest) (transport.RegisterReply, error) {
+func (c *Client) Register(ctx context.Context, r transport.RegisterRequest) (transport.RegisterReply, error) {
 	return invoke[transport.RegisterReply](c, ctx, "Register", r)
 }
 func (c *Client) Connect(ctx context.Context, r transport.ConnectRequest) (transport.ConnectReply, error) {
@@ -304,6 +315,9 @@ func (c *Client) Arm(ctx context.Context, r transport.ArmRequest) (transport.Usa
 }
 func (c *Client) Settle(ctx context.Context, r transport.SettleRequest) (transport.UsageReply, error) {
 	return invoke[transport.UsageReply](c, ctx, "Settle", r)
+}
+func (c *Client) Drop(ctx context.Context, r transport.DropRequest) (transport.Done, error) {
+	return invoke[transport.Done](c, ctx, "Drop", r)
 }
 func (c *Client) Seal(ctx context.Context, r transport.SealRequest) (transport.SealReply, error) {
 	return invoke[transport.SealReply](c, ctx, "Seal", r)

@@ -18,10 +18,14 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/version"
 )
@@ -218,7 +222,7 @@ func TestRefusals(t *testing.T) {
 		}
 	})
 	t.Run("other version", func(t *testing.T) {
-		h := newHello(5 * time.Second)
+		h := newHello("", 5*time.Second)
 		h.Version = version.Version + "-other"
 		err := greetWith(t, s, h)
 		if err == nil || !strings.Contains(err.Error(), "run the same build on both sides") || !strings.Contains(err.Error(), h.Version) {
@@ -227,7 +231,7 @@ func TestRefusals(t *testing.T) {
 	})
 	t.Run("absurd timeouts", func(t *testing.T) {
 		for _, d := range []time.Duration{4, -1, 0, math.MaxInt64, math.MinInt64} {
-			if err := greetWith(t, s, newHello(d)); err == nil || !strings.Contains(err.Error(), "a timeout of") {
+			if err := greetWith(t, s, newHello("", d)); err == nil || !strings.Contains(err.Error(), "a timeout of") {
 				t.Errorf("%v: %v", d, err)
 			}
 		}
@@ -370,7 +374,9 @@ func TestCallOvertakesTheEnd(t *testing.T) {
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(fmt.Errorf("%w: standard input ended", transport.ErrTooLarge)) // its kind does not matter any more
-	ending := &Server{session: &session{id: "ending", ctx: ctx}}
+	ses := &session{}
+	ses.all = []*attendant{{session: ses, id: "ending", ctx: ctx}}
+	ending := &Server{session: ses}
 	err := ending.call(metadata.NewIncomingContext(t.Context(), metadata.Pairs(sessionKey, "ending")),
 		func(context.Context, transport.Peer) error { t.Error("the call was made"); return nil })
 	if err = fromStatus(toStatus(err)); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "standard input ended") {
@@ -550,7 +556,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 	s := serve(t, &Server{})
 	c := dial(t, s, 5*time.Second)
 	s.mu.Lock()
-	s.session.side.(*transport.Served).Side = nil // any call on it panics
+	s.session.all[0].side = inProcess{} // any call on it panics
 	s.mu.Unlock()
 	if _, err := c.Inventory(t.Context()); err == nil || !strings.Contains(err.Error(), "internal error of the peer") {
 		t.Errorf("a call that panics: %v", err)
@@ -658,5 +664,184 @@ func TestDoorPlaces(t *testing.T) {
 	d.summary()
 	if len(log) != 2 || !strings.HasPrefix(log[0], "refused 10.9.9.9:9") || !strings.Contains(log[1], "99 more connections, from 1 known address") {
 		t.Errorf("log %q", log)
+	}
+}
+
+// linked brings a link up between a side of this process and a session's, and moves
+// something over it.
+func linked(t *testing.T, c *Client, key uint64) (again func(key uint64) error) {
+	t.Helper()
+	side := &transport.Side{}
+	t.Cleanup(func() {
+		if err := side.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	p := &transport.Pair{Local: side, Peer: c}
+	want := transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 18}
+	if _, _, err := p.Allocate(t.Context(), want, want); err != nil {
+		t.Fatal(err)
+	}
+	l, err := p.Open(t.Context(), transport.Config{Provider: "socket", Bind: []string{c.Local.String()}, Timeout: 5 * time.Second, SameHost: true, Device: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := l.Plan(t.Context(), transport.Move{Op: loop.Write, KV: kv.Request{Bytes: 1 << 18, Shape: kv.Contiguous}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again = func(key uint64) error {
+		out, err := plan.Transfer(t.Context(), transport.Batch{Iters: 2, Key: key})
+		if err == nil && !*out.Verified {
+			err = errors.New(out.Fault)
+		}
+		return err
+	}
+	if err := errors.Join(again(key), p.Seal(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// Further initiators join a session by its key and work beside the first, whoever
+// leaves first; what one opened ends with it, the session with the last.
+func TestInitiatorsJoinASession(t *testing.T) {
+	s := serve(t, &Server{MaxSessions: 1, MaxMemory: 3 << 18})
+	before := mem.Allocated()
+	first := dial(t, s, 5*time.Second)
+	for _, key := range []string{"", "wrong"} {
+		if c, err := Join(t.Context(), s.address, s.Secret, key, 5*time.Second); !errors.Is(err, ErrPeer) {
+			t.Errorf("joined with the key %q: %v, %v", key, c, err)
+		}
+	}
+	var others []*Client
+	for range 2 {
+		c, err := Join(t.Context(), s.address, s.Secret, first.Key(), 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if c.Key() != first.Key() || c.session == first.session {
+			t.Errorf("key %q and session %q beside %q and %q", c.Key(), c.session, first.Key(), first.session)
+		}
+		others = append(others, c)
+	}
+	again := []func(uint64) error{linked(t, first, 1), linked(t, others[0], 2), linked(t, others[1], 3)}
+	// At the same time, each with its own data.
+	var wg sync.WaitGroup
+	for i, f := range again {
+		wg.Go(func() {
+			for n := range 5 {
+				if err := f(uint64(100*i + n)); err != nil {
+					t.Errorf("initiator %d: %v", i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := others[1].Memory(t.Context(), transport.MemoryRequest{Buffer: 1, Kind: mem.Host, Bytes: 1}); !errors.Is(err, transport.ErrTooLarge) {
+		t.Errorf("more memory than a session may have: %v", err)
+	}
+	held := mem.Allocated()
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the first one's buffer is free", func() bool { return mem.Allocated() == held-1<<18 })
+	if err := errors.Join(again[1](7), again[2](8)); err != nil {
+		t.Errorf("after the first has left: %v", err)
+	}
+	if err := others[0].conn.Close(); err != nil { // as a process that dies does
+		t.Fatal(err)
+	}
+	if err := again[2](9); err != nil {
+		t.Errorf("after another has died: %v", err)
+	}
+	if err := others[1].Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Join(t.Context(), s.address, s.Secret, first.Key(), time.Second); err == nil {
+		t.Error("joined a session that is over")
+	}
+	eventually(t, "the session is over", func() bool {
+		select {
+		case <-s.over:
+			return true
+		default:
+			return false
+		}
+	})
+	if err := s.stop(); err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("a session of which one initiator died: %v", err)
+	}
+	if got := mem.Allocated(); got > before+3<<18 { // this side's own three are left
+		t.Errorf("%d bytes are left of the session", got-before)
+	}
+}
+
+// One initiator's calls are not another's, however it names itself.
+func TestInitiatorsAreToldApart(t *testing.T) {
+	s := serve(t, &Server{})
+	first := dial(t, s, 5*time.Second)
+	second, err := Join(t.Context(), s.address, s.Secret, first.Key(), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	own := second.session
+	second.session = first.session
+	if _, err := second.Inventory(t.Context()); !errors.Is(err, ErrPeer) {
+		t.Errorf("another's name over its own connection: %v", err)
+	}
+	second.session = first.Key()
+	if _, err := second.Inventory(t.Context()); !errors.Is(err, ErrPeer) {
+		t.Errorf("the session's key as a name: %v", err)
+	}
+	second.session = own
+	if _, err := second.Inventory(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A session has an end to how many join it; where it is shared, no key is needed.
+func TestInitiatorsAreBounded(t *testing.T) {
+	s := &Server{Shared: true, session: &session{key: "key"}}
+	for range maxInitiators - 1 {
+		s.session.all = append(s.session.all, &attendant{})
+	}
+	for _, h := range []*hello{{}, {Join: "key"}} {
+		if err := s.free(h); err != nil {
+			t.Errorf("the last place: %v", err)
+		}
+	}
+	s.session.all = append(s.session.all, &attendant{})
+	for _, h := range []*hello{{}, {Join: "key"}} {
+		if err := s.free(h); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("one more: %v", err)
+		}
+	}
+	s.session.all, s.Shared = nil, false
+	if err := s.free(&hello{}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+// A session that another host's initiator could reach more of than its own is not
+// open to it.
+func TestRemoteInitiatorDoesNotJoinALocalSession(t *testing.T) {
+	for _, c := range []struct {
+		session, joining Confinement
+		isolate, ok      bool
+	}{
+		{ConfineLocal, ConfineRemote, true, false},
+		{ConfineLocal, ConfineLocal, true, true},
+		{ConfineRemote, ConfineRemote, true, true},
+		{ConfineRemote, ConfineLocal, true, true},
+		{ConfineLocal, ConfineRemote, false, true},
+	} {
+		s := &Server{Isolate: c.isolate, session: &session{key: "key", confine: c.session}}
+		a, err := s.begin(t.Context(), "host", c.joining, &hello{Join: "key"})
+		if (err == nil) != c.ok || c.ok != (len(s.session.all) == 1) {
+			t.Errorf("%+v: %v, %v", c, a, err)
+		}
 	}
 }

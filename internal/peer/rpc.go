@@ -1,11 +1,15 @@
-// Package peer is the control channel between the initiator and the target of
+// Package peer is the control channel between the initiators and the target of
 // a run: gRPC over TLS, one session at a time.
 //
 // A session begins with a stream, Attend, on which both sides send a beat
 // every few seconds for as long as they live; a side that hears nothing for the
 // timeout gives the other up. The calls of [transport.Peer] run beside it. When the
-// stream ends, for whatever reason, the server closes all that the session
+// stream ends, for whatever reason, the server closes all that its initiator
 // opened.
+//
+// Further initiators may join a session, each with a stream of its own: those to
+// which one that is in it has told the session's key. It is over when the last has
+// left.
 package peer
 
 import (
@@ -27,7 +31,7 @@ import (
 )
 
 // protocol rises with each change that an older peer would misunderstand.
-const protocol = 3
+const protocol = 4
 
 // DefaultPort is the port of serve, and of a PEER without one.
 const DefaultPort = "18517"
@@ -48,17 +52,19 @@ type hello struct {
 	TimeoutNs int64  `json:"timeout_ns"`
 	BootID    string `json:"boot_id"`
 	NetNS     string `json:"netns"`
+	Join      string `json:"join,omitempty"` // the key of the session to join
 }
 
 type welcome struct {
-	Session string `json:"session"`
+	Session string `json:"session"` // names the initiator's calls
+	Key     string `json:"key"`     // to join the session
 	BootID  string `json:"boot_id"`
 	NetNS   string `json:"netns"`
 }
 
-func newHello(timeout time.Duration) *hello {
+func newHello(join string, timeout time.Duration) *hello {
 	boot, ns := identity()
-	return &hello{Protocol: protocol, Version: version.Version, Schema: record.Schema,
+	return &hello{Join: join, Protocol: protocol, Version: version.Version, Schema: record.Schema,
 		TimeoutNs: int64(timeout), BootID: boot, NetNS: ns}
 }
 
@@ -168,6 +174,7 @@ var serviceDesc = grpc.ServiceDesc{
 		method("Check", transport.Peer.Check),
 		method("Arm", transport.Peer.Arm),
 		method("Settle", transport.Peer.Settle),
+		method("Drop", transport.Peer.Drop),
 		method("Seal", transport.Peer.Seal),
 		method("Shut", transport.Peer.Shut),
 	},
@@ -188,6 +195,7 @@ var kinds = []struct {
 	{codes.FailedPrecondition, transport.ErrUnavailable},
 	{codes.Unimplemented, transport.ErrUnsupported},
 	{codes.OutOfRange, transport.ErrTooLarge},
+	{codes.NotFound, transport.ErrGone},
 	{codes.InvalidArgument, transport.ErrRefused},
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,7 +34,14 @@ import (
 // a time.
 type Server struct {
 	Secret Secret
-	// MaxMemory limits a session's buffer in bytes, 0 not at all.
+	// Shared lets everybody who holds the secret join the session in progress, who
+	// would need its key otherwise.
+	Shared bool
+	// Side, when set, makes what each initiator works on, in place of a side of this
+	// server's with the limits and libraries below. Of one session, one call is made
+	// at a time. Close is called when the initiator leaves.
+	Side func() Side
+	// MaxMemory limits a session's buffers, together, in bytes; 0 not at all.
 	MaxMemory uint64
 	// MaxSessions is after how many sessions Serve returns; 0: never.
 	MaxSessions int
@@ -60,16 +68,28 @@ type Server struct {
 	over    chan struct{}
 }
 
-// session is what one client opened.
+// session is what one client opened, and those that joined it.
 type session struct {
-	id   string
-	from string // the client's address
+	key string
 	// confine is for its process.
 	confine Confinement
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	call    sync.Mutex // held by the call in progress
-	side    side
+	call    sync.Mutex        // held by the call in progress
+	served  *transport.Served // the side in this process; nil: it is elsewhere
+	worker  *worker           // nil: no process of its own
+	all     []*attendant      // guarded by Server.mu
+	err     error             // of those that have left; guarded by Server.mu
+	ending  bool              // the last leaves; guarded by Server.mu
+}
+
+// attendant is one initiator of a session.
+type attendant struct {
+	*session
+	id     string
+	from   string // the client's address
+	first  bool   // it began the session
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	side   Side
 }
 
 // handshakeTimeout ends a connection that does not get through its handshake, or
@@ -113,7 +133,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	s.mu.Lock()
 	if s.session != nil {
-		s.session.cancel(errors.New("the peer was stopped"))
+		for _, a := range s.session.all {
+			a.cancel(errors.New("the peer was stopped"))
+		}
 	}
 	s.mu.Unlock()
 	s.door.close()
@@ -141,15 +163,15 @@ func (s *Server) log(format string, args ...any) {
 }
 
 // tap looks at a stream's metadata before anything of its body is read: a hello
-// must be one that a session can begin with, a call must be of the session, on
-// the session's own connection.
+// must be one that a session can begin with or take in, a call must be of an
+// initiator of the session, on its own connection.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	from := remote(ctx)
 	if info.FullMethodName == "/"+service+"/"+attendDesc.StreamName {
 		h, err := parseHello(info.Header)
 		if err == nil {
 			s.mu.Lock()
-			err = s.free()
+			err = s.free(h)
 			s.mu.Unlock()
 		}
 		if err != nil {
@@ -158,14 +180,26 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 		}
 		return context.WithValue(ctx, helloContext{}, h), nil
 	}
-	s.mu.Lock()
-	ses := s.session
-	s.mu.Unlock()
-	id := info.Header.Get(sessionKey)
-	if ses == nil || len(id) != 1 || subtle.ConstantTimeCompare([]byte(id[0]), []byte(ses.id)) != 1 || ses.from != from.String() {
+	if a := s.attendant(info.Header); a == nil || a.from != from.String() {
 		return nil, toStatus(errOver(errors.New("the peer has closed it")))
 	}
 	return ctx, nil
+}
+
+// attendant is the initiator that a call's metadata names; nil: none.
+func (s *Server) attendant(md metadata.MD) *attendant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := md.Get(sessionKey)
+	if s.session == nil || len(id) != 1 {
+		return nil
+	}
+	for _, a := range s.session.all {
+		if subtle.ConstantTimeCompare([]byte(id[0]), []byte(a.id)) == 1 {
+			return a
+		}
+	}
+	return nil
 }
 
 type helloContext struct{}
@@ -178,10 +212,24 @@ func remote(ctx context.Context) net.Addr {
 	return &net.TCPAddr{}
 }
 
-// free reports why no session can begin now.
-func (s *Server) free() error {
-	switch {
-	case s.session != nil:
+// maxInitiators bounds those of a session.
+const maxInitiators = maxInside
+
+// joins reports whether a hello is for the session in progress.
+func (s *Server) joins(h *hello) bool { return h.Join != "" || s.Shared && s.session != nil }
+
+// free reports why a session cannot begin now, or take in who says h.
+func (s *Server) free(h *hello) error {
+	switch ses := s.session; {
+	case h.Join != "" && (ses == nil || subtle.ConstantTimeCompare([]byte(h.Join), []byte(ses.key)) != 1):
+		return status.Error(codes.NotFound, "the session to join is over, or its key is another")
+	case s.joins(h) && ses.ending:
+		return status.Error(codes.ResourceExhausted, "the session is ending: try again when it is over")
+	case s.joins(h) && len(ses.all) >= maxInitiators:
+		return status.Errorf(codes.ResourceExhausted, "the session has %d initiators: want no more", maxInitiators)
+	case s.joins(h):
+		return nil
+	case ses != nil:
 		return status.Error(codes.ResourceExhausted, "the peer is busy with another session: try again when it is over")
 	case s.MaxSessions > 0 && s.count >= s.MaxSessions:
 		return status.Error(codes.ResourceExhausted, "the peer has served all the sessions that it was started for: start xferbench serve again")
@@ -189,27 +237,80 @@ func (s *Server) free() error {
 	return nil
 }
 
-// begin makes a session for a client at from that said hello.
-func (s *Server) begin(ctx context.Context, from string, confine Confinement) (*session, error) {
+// begin makes a session for a client at from that said h, or takes it into the one
+// in progress.
+func (s *Server) begin(ctx context.Context, from string, confine Confinement, h *hello) (*attendant, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.free(); err != nil {
+	if err := s.free(h); err != nil {
 		return nil, err
 	}
-	s.count++
-	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.session = &session{id: rand.Text(), from: from, confine: confine, ctx: sctx, cancel: cancel}
-	return s.session, nil
+	a := &attendant{id: rand.Text(), from: from}
+	if a.first = !s.joins(h); a.first {
+		s.count++
+		s.session = &session{key: rand.Text(), confine: confine}
+	} else if s.Isolate && s.session.confine == ConfineLocal && confine != ConfineLocal {
+		return nil, status.Error(codes.FailedPrecondition, "the session was begun on the peer's own host, so its process is confined less than one for other hosts: let an initiator of another host begin it")
+	}
+	a.session = s.session
+	a.ctx, a.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	a.all = append(a.all, a)
+	return a, nil
 }
 
-// open makes the session's side.
-func (s *Server) open(ses *session, timeout time.Duration) error {
-	ses.call.Lock()
-	defer ses.call.Unlock()
-	if !s.Isolate {
-		ses.side = &transport.Served{Trusted: s.Trusted, Side: &transport.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
-		return nil
+// open makes the initiator's side.
+func (s *Server) open(a *attendant, timeout time.Duration) error {
+	a.call.Lock()
+	defer a.call.Unlock()
+	switch {
+	case s.Side != nil:
+		a.side = s.Side()
+	case s.Isolate:
+		return s.openWorker(a, timeout)
+	case a.first:
+		a.served = &transport.Served{Trusted: s.Trusted, Side: &transport.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
+		a.side = inProcess{a.served}
+	case a.served == nil:
+		return errOver(errors.New("its side was not made"))
+	default:
+		a.side = inProcess{a.served.Join()}
 	}
+	return nil
+}
+
+// inProcess is one initiator's part of a side in this process.
+type inProcess struct{ *transport.Served }
+
+// Close closes what the initiator has opened.
+func (p inProcess) Close() error { return p.Leave() }
+
+// openWorker reaches the session's process, which the first initiator's call starts.
+func (s *Server) openWorker(a *attendant, timeout time.Duration) error {
+	var c *Client
+	var err error
+	switch {
+	case a.first:
+		if a.worker, err = s.startWorker(a, timeout); err == nil {
+			c = a.worker.Client
+		}
+	case a.worker == nil:
+		err = errOver(errors.New("its process did not start"))
+	default:
+		// One that is given up still closes its side in order.
+		c, err = Join(context.WithoutCancel(a.ctx), a.worker.child.Address, a.worker.child.Secret, a.worker.key, timeout)
+	}
+	if err != nil {
+		return err
+	}
+	a.side = c
+	context.AfterFunc(c.Context(), func() {
+		lost := strings.TrimPrefix(context.Cause(c.Context()).Error(), ErrPeer.Error()+": ")
+		a.cancel(&remoteError{"the session's process: " + lost, ErrPeer})
+	})
+	return nil
+}
+
+func (s *Server) startWorker(a *attendant, timeout time.Duration) (*worker, error) {
 	var args []string
 	if s.MaxMemory > 0 {
 		args = append(args, "--max-memory="+strconv.FormatUint(s.MaxMemory, 10))
@@ -219,31 +320,43 @@ func (s *Server) open(ses *session, timeout time.Duration) error {
 			args = append(args, "--"+flag+"="+v)
 		}
 	}
-	w, err := startWorker(ses.ctx, timeout, append(args, "--session="+string(ses.confine))...)
-	if err != nil {
-		return err
-	}
-	ses.side = w
-	context.AfterFunc(w.Context(), func() {
-		lost := strings.TrimPrefix(context.Cause(w.Context()).Error(), ErrPeer.Error()+": ")
-		ses.cancel(&remoteError{"the session's process: " + lost, ErrPeer})
-	})
-	return nil
+	return startWorker(a.ctx, timeout, append(args, "--session="+string(a.confine))...)
 }
 
-// end closes what the session opened, after the call in progress.
-func (s *Server) end(ses *session, cause error) error {
-	ses.cancel(cause)
-	ses.call.Lock()
-	var err error
-	if ses.side != nil {
-		err = guarded(ses.ctx, ses.side, func(context.Context, transport.Peer) error { return ses.side.Close() })
+// end closes what the initiator opened, after the call in progress, and the session
+// with the last one.
+func (s *Server) end(a *attendant, cause error) error {
+	a.cancel(cause)
+	a.call.Lock()
+	defer a.call.Unlock()
+	s.mu.Lock()
+	last := len(a.all) == 1
+	// What all share goes with the last: nobody may join any more.
+	a.ending = last && (a.worker != nil || a.served != nil)
+	s.mu.Unlock()
+	var errs []error
+	closing := func(side Side) {
+		errs = append(errs, guarded(a.ctx, side, func(context.Context, transport.Peer) error { return side.Close() }))
 	}
-	ses.call.Unlock()
+	// A worker's Close is its client's as well, and knows its last words.
+	if a.side != nil && !(last && a.first && a.worker != nil) {
+		closing(a.side)
+	}
+	if last && a.worker != nil {
+		closing(a.worker)
+	}
+	if last && a.served != nil {
+		closing(a.served)
+	}
+	err := errors.Join(errs...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.session = nil
-	s.err = errors.Join(cause, err)
+	a.all = slices.DeleteFunc(a.all, func(b *attendant) bool { return b == a })
+	a.err = errors.Join(a.err, cause, err)
+	if len(a.all) > 0 {
+		return err
+	}
+	s.session, s.err = nil, a.err
 	if s.MaxSessions > 0 && s.count >= s.MaxSessions {
 		close(s.over)
 	}
@@ -265,41 +378,45 @@ func (s *Server) attend(stream grpc.ServerStream) error {
 	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
 		confine = confinementFor(p.LocalAddr, p.Addr)
 	}
-	ses, err := s.begin(stream.Context(), from, confine)
+	a, err := s.begin(stream.Context(), from, confine, hello)
 	if err != nil {
 		s.door.refusedPeer(addr, errors.New(status.Convert(err).Message()))
 		return err
 	}
 	in := receive(stream)
-	s.log("session from %s", from)
+	what := "session from " + from
+	if !a.first {
+		what = "initiator " + from
+	}
+	s.log("%s", what)
 	timeout := time.Duration(hello.TimeoutNs)
-	cause := s.open(ses, timeout)
+	cause := s.open(a, timeout)
 	if cause == nil {
-		cause = s.live(stream, ses, in, timeout)
+		cause = s.live(stream, a, in, timeout)
 	}
 	if errors.Is(cause, errBye) {
 		cause = nil
 	}
-	cerr := s.end(ses, cause)
+	cerr := s.end(a, cause)
 	switch {
 	case cause != nil:
 		if cerr != nil {
 			cause = fmt.Errorf("%w; %w", cause, cerr)
 		}
-		s.log("session from %s ended: %v", from, cause)
+		s.log("%s ended: %v", what, cause)
 		return status.Error(codes.Aborted, cause.Error())
 	case cerr != nil:
-		s.log("session from %s: closing: %v", from, cerr)
+		s.log("%s: closing: %v", what, cerr)
 		return stream.SendMsg(&beat{Bye: true, Error: cerr.Error()})
 	}
-	s.log("session from %s over", from)
+	s.log("%s over", what)
 	return stream.SendMsg(&beat{Bye: true})
 }
 
 // live exchanges beats until one side ends the session, and says why.
-func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received, timeout time.Duration) error {
+func (s *Server) live(stream grpc.ServerStream, a *attendant, in <-chan received, timeout time.Duration) error {
 	boot, ns := identity()
-	if err := stream.SendMsg(&beat{Welcome: &welcome{Session: ses.id, BootID: boot, NetNS: ns}}); err != nil {
+	if err := stream.SendMsg(&beat{Welcome: &welcome{Session: a.id, Key: a.key, BootID: boot, NetNS: ns}}); err != nil {
 		return fmt.Errorf("the initiator is gone: %w", err)
 	}
 	tick := time.NewTicker(timeout / beats)
@@ -307,8 +424,8 @@ func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received
 	quiet := newSilence(timeout)
 	for {
 		select {
-		case <-ses.ctx.Done():
-			return context.Cause(ses.ctx)
+		case <-a.ctx.Done():
+			return context.Cause(a.ctx)
 		case m := <-in:
 			if m.err != nil {
 				return fmt.Errorf("the initiator is gone: %w", gone(m.err))
@@ -332,30 +449,28 @@ func (s *Server) live(stream grpc.ServerStream, ses *session, in <-chan received
 // overtake the news of the end, and means the same.
 func errOver(cause error) error { return fmt.Errorf("%w: the session is over: %w", ErrPeer, cause) }
 
-// call runs f for the session that ctx names, one call at a time.
+// call runs f for the initiator that ctx names, one call at a time of the session.
 func (s *Server) call(ctx context.Context, f func(context.Context, transport.Peer) error) error {
 	md, _ := metadata.FromIncomingContext(ctx)
-	s.mu.Lock()
-	ses := s.session
-	s.mu.Unlock()
-	if id := md.Get(sessionKey); ses == nil || len(id) != 1 || id[0] != ses.id {
+	a := s.attendant(md)
+	if a == nil {
 		return errOver(errors.New("the peer has closed it"))
 	}
-	ses.call.Lock()
-	defer ses.call.Unlock()
-	if ses.ctx.Err() != nil {
-		return errOver(context.Cause(ses.ctx))
+	a.call.Lock()
+	defer a.call.Unlock()
+	if a.ctx.Err() != nil {
+		return errOver(context.Cause(a.ctx))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(ses.ctx, func() { cancel(context.Cause(ses.ctx)) })()
-	err := guarded(ctx, ses.side, f)
+	defer context.AfterFunc(a.ctx, func() { cancel(context.Cause(a.ctx)) })()
+	err := guarded(ctx, a.side, f)
 	if errors.Is(err, errPanic) {
-		ses.cancel(err)
+		a.cancel(err)
 		return err
 	}
-	if err != nil && ses.ctx.Err() != nil {
-		return errOver(context.Cause(ses.ctx))
+	if err != nil && a.ctx.Err() != nil {
+		return errOver(context.Cause(a.ctx))
 	}
 	return err
 }

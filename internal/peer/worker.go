@@ -10,8 +10,8 @@ import (
 	"github.com/xferbench/xferbench/internal/transport"
 )
 
-// side is what a session works on.
-type side interface {
+// Side is what an initiator works on.
+type Side interface {
 	transport.Peer
 	Close() error
 }

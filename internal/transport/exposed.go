@@ -18,6 +18,7 @@ type watched struct {
 	binds    []string
 	chosen   bool // the user chose UCX's devices himself
 	before   map[uint64]bool
+	own      map[uint64]bool // the sockets that were opened in a call of the endpoint
 	told     map[string]bool
 	withdraw func() // of the admission of its peers
 }
@@ -30,7 +31,7 @@ func watch(c Config) (*watched, error) {
 	}
 	api, _, _ := strings.Cut(c.Provider, ":")
 	w := &watched{provider: c.Provider, binds: c.Bind, chosen: api == "ucx" && ucxDevicesGiven(c),
-		before: map[uint64]bool{}, told: map[string]bool{}}
+		before: map[uint64]bool{}, own: map[uint64]bool{}, told: map[string]bool{}}
 	own, err := host.Root("").OwnSockets()
 	if err != nil {
 		return nil, err
@@ -49,21 +50,34 @@ func (w *watched) end() {
 	}
 }
 
-// check holds the sockets that were opened since to the addresses that the peer
-// uses and to loopback. What is open for others by the user's own choice, or since
-// the library takes an interface's first address, is a note.
-func (w *watched) check() (notes []string, err error) {
+// claim notes the sockets that a call of the endpoint has opened, and returns all
+// that are its: those that are not before it and not another's.
+func (w *watched) claim(another func(inode uint64) bool) ([]host.Socket, error) {
 	if w == nil {
 		return nil, nil
 	}
-	own, err := host.Root("").OwnSockets()
+	all, err := host.Root("").OwnSockets()
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range own {
-		if o.State != host.Listening || w.before[o.Inode] {
-			continue
+	return slices.DeleteFunc(all, func(o host.Socket) bool {
+		if o.State != host.Listening || w.before[o.Inode] || another(o.Inode) {
+			return true
 		}
+		w.own[o.Inode] = true
+		return false
+	}), nil
+}
+
+// check holds the endpoint's sockets to the addresses that the peer uses and to
+// loopback. What is open for others by the user's own choice, or since the library
+// takes an interface's first address, is a note.
+func (w *watched) check(another func(inode uint64) bool) (notes []string, err error) {
+	own, err := w.claim(another)
+	if err != nil || w == nil {
+		return nil, err
+	}
+	for _, o := range own {
 		note, err := w.judge(o)
 		if err != nil {
 			return nil, err

@@ -73,7 +73,7 @@ func TestListensOnOtherAddresses(t *testing.T) {
 			if _, err := s.Open(ctx, OpenRequest{0, cfg}); err != nil {
 				t.Fatal(err)
 			}
-			rep, err := s.Register(ctx, EndpointRequest{0})
+			rep, err := s.Register(ctx, RegisterRequest{})
 			if tt.bad {
 				if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1") {
 					t.Errorf("the error is %v, want ErrUnavailable that names the peer's way", err)

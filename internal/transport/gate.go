@@ -145,7 +145,7 @@ func (p *Pair) Seal(ctx context.Context) error {
 	if !p.bound {
 		return nil
 	}
-	mine, err := p.Local.close()
+	mine, err := p.Local.close(p.Local.peers(), true)
 	if err != nil {
 		return err
 	}
@@ -156,30 +156,49 @@ func (p *Pair) Seal(ctx context.Context) error {
 	if err := errors.Join(p.notes("", mine.Notes), p.notes("peer: ", theirs.Notes)); err != nil {
 		return err
 	}
-	return p.Local.strangers(ctx, theirs.Connections)
+	return p.Local.strangers(ctx, theirs.Connections, nil)
 }
 
 // Seal lets nobody connect any more, and ends with an error that matches
 // [ErrStranger] when somebody has who is not the initiator.
 func (s *Side) Seal(ctx context.Context, r SealRequest) (SealReply, error) {
-	rep, err := s.close()
+	return s.seal(ctx, r.Connections, s.peers(), nil)
+}
+
+// seal is Seal for one of several initiators. known are the connections that they
+// have told so far, peers the addresses of the one who asks, later those of whom has
+// yet to seal: until then they may connect, and they alone.
+func (s *Side) seal(ctx context.Context, known []Connection, peers, later []string) (SealReply, error) {
+	rep, err := s.close(peers, len(later) == 0)
 	if err != nil {
 		return rep, err
 	}
-	return rep, s.strangers(ctx, r.Connections)
+	return rep, s.strangers(ctx, known, later)
 }
 
-// close lets nobody connect any more and returns the connections with the peer.
-func (s *Side) close() (rep SealReply, err error) {
-	if err := gate.Seal(); err != nil {
-		rep.Notes = append(rep.Notes, err.Error())
+// peers are the addresses of the other sides of all endpoints.
+func (s *Side) peers() []string {
+	var out []string
+	for _, e := range s.endpoints {
+		out = append(out, e.peers...)
+	}
+	return out
+}
+
+// close returns the connections with peers, after it has let nobody connect any more
+// where it should.
+func (s *Side) close(peers []string, shut bool) (rep SealReply, err error) {
+	if shut {
+		if err := gate.Seal(); err != nil {
+			rep.Notes = append(rep.Notes, err.Error())
+		}
 	}
 	own, err := s.data(host.Root("").OwnSockets())
 	if err != nil {
 		return rep, err
 	}
 	for _, o := range own {
-		if o.State == host.Connected && s.isPeer(o.Remote.Addr()) && len(rep.Connections) < maxConnections {
+		if o.State == host.Connected && isPeer(peers, o.Remote.Addr()) && len(rep.Connections) < maxConnections {
 			rep.Connections = append(rep.Connections, Connection{o.Local, o.Remote})
 		}
 	}
@@ -191,9 +210,9 @@ func (s *Side) data(all []host.Socket, err error) ([]host.Socket, error) {
 	return slices.DeleteFunc(all, func(o host.Socket) bool { return o.Net != "tcp" || s.before[o.Inode] }), err
 }
 
-// isPeer reports whether the other side may have address a.
-func (s *Side) isPeer(a netip.Addr) bool {
-	return slices.ContainsFunc(s.peers, func(p string) bool {
+// isPeer reports whether address a is one of peers'.
+func isPeer(peers []string, a netip.Addr) bool {
+	return slices.ContainsFunc(peers, func(p string) bool {
 		b, err := netip.ParseAddr(p)
 		return err == nil && b.Unmap() == a
 	})
@@ -207,14 +226,14 @@ const (
 )
 
 // strangers ends with an error when a connection to what this process listens on is
-// none of theirs.
-func (s *Side) strangers(ctx context.Context, theirs []Connection) error {
+// none of theirs and comes from none of the addresses of later.
+func (s *Side) strangers(ctx context.Context, theirs []Connection, later []string) error {
 	known := map[Connection]bool{}
 	for _, c := range theirs {
 		known[Connection{unmapped(c.Remote), unmapped(c.Local)}] = true
 	}
 	for late := time.Now().Add(strangerWait); ; {
-		found, err := s.unknown(known)
+		found, err := s.unknown(known, later)
 		if err != nil || len(found) == 0 {
 			return err
 		}
@@ -234,9 +253,9 @@ func unmapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// unknown are the connections that came in and are not known: accepted ones and those
-// that wait for it.
-func (s *Side) unknown(known map[Connection]bool) ([]string, error) {
+// unknown are the connections that came in and are not known, nor from an address of
+// later: accepted ones and those that wait for it.
+func (s *Side) unknown(known map[Connection]bool, later []string) ([]string, error) {
 	all, err := s.data(host.Root("").Sockets())
 	if err != nil {
 		return nil, err
@@ -249,7 +268,7 @@ func (s *Side) unknown(known map[Connection]bool) ([]string, error) {
 	}
 	var out []string
 	for _, o := range all {
-		if o.State != host.Connected || known[Connection{o.Local, o.Remote}] {
+		if o.State != host.Connected || known[Connection{o.Local, o.Remote}] || isPeer(later, o.Remote.Addr()) {
 			continue
 		}
 		if slices.ContainsFunc(doors, func(d netip.AddrPort) bool {

@@ -32,7 +32,7 @@ func TestStrangers(t *testing.T) {
 	}
 	defer l.Close()
 	ctx := context.Background()
-	if err := s.strangers(ctx, nil); err != nil {
+	if err := s.strangers(ctx, nil, nil); err != nil {
 		t.Errorf("without a connection: %v", err)
 	}
 	c, err := net.Dial("tcp", l.Addr().String())
@@ -42,15 +42,15 @@ func TestStrangers(t *testing.T) {
 	defer c.Close()
 	end := func(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
 	theirs := []Connection{{end(c.LocalAddr()), end(c.RemoteAddr())}}
-	if err := s.strangers(ctx, theirs); err != nil {
+	if err := s.strangers(ctx, theirs, nil); err != nil {
 		t.Errorf("the peer's connection: %v", err)
 	}
-	waiting := s.strangers(ctx, nil)
+	waiting := s.strangers(ctx, nil, nil)
 	a, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, err := range map[string]error{"waits to be accepted": waiting, "is accepted": s.strangers(ctx, nil)} {
+	for name, err := range map[string]error{"waits to be accepted": waiting, "is accepted": s.strangers(ctx, nil, nil)} {
 		if !errors.Is(err, ErrStranger) || !strings.Contains(err.Error(), c.LocalAddr().String()) {
 			t.Errorf("a stranger's connection that %s: %v", name, err)
 		}
@@ -60,7 +60,7 @@ func TestStrangers(t *testing.T) {
 		c.Close()
 		a.Close()
 	}()
-	if err := s.strangers(ctx, nil); err != nil {
+	if err := s.strangers(ctx, nil, nil); err != nil {
 		t.Errorf("a connection that ended meanwhile: %v", err)
 	}
 }

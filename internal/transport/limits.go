@@ -40,6 +40,9 @@ const (
 // whatever its host has.
 var ErrRefused = fault.New(fault.Usage, "refused")
 
+// ErrGone is matched by the errors of a request for what is not there any more.
+var ErrGone = errors.New("gone")
+
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...))
 }
@@ -93,13 +96,5 @@ func knownOp(op loop.Op) bool { return op == loop.Read || op == loop.Write || op
 // CheckPlan is the most operations that a transfer over lanes in pieces of at
 // most chunk bytes (0: whole descriptors) can take, or the error of too many.
 func CheckPlan(t *kv.Transfer, lanes int, chunk uint64) (int, error) {
-	n := uint64(t.Count()) + uint64(lanes)
-	if chunk > 0 {
-		n += uint64(t.Bytes) / chunk
-	}
-	if n > MaxPieces {
-		return 0, fmt.Errorf("%w: %d bytes in pieces of %d bytes are up to %d operations, %d are allowed; use a larger --chunk, or fewer --descriptors",
-			ErrTooLarge, t.Bytes, chunk, n, MaxPieces)
-	}
-	return int(n), nil
+	return checkPieces(uint64(t.Bytes), t.Count(), lanes, chunk)
 }

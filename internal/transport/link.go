@@ -30,15 +30,16 @@ type Pair struct {
 	bound bool // some link goes over IP addresses that are known
 }
 
-// Allocate gives both sides a buffer and returns how long each took, in ns. The
-// peer is asked first: it refuses before this side has spent its time.
+// Allocate gives both sides a buffer, of the number that each request names, and
+// returns how long each took, in ns. The peer is asked first: it refuses before this
+// side has spent its time.
 func (p *Pair) Allocate(ctx context.Context, local, peer MemoryRequest) (localNs, peerNs int64, err error) {
 	peer.From = Self()
 	theirs, err := p.Peer.Memory(ctx, peer)
 	if err != nil {
 		return 0, 0, fmt.Errorf("peer: %w", err)
 	}
-	p.Local.Their = theirs.From
+	p.Local.meet(theirs.From)
 	local.Others = 0 // allocated by now
 	own, err := p.Local.Memory(ctx, local)
 	if err != nil {
@@ -52,6 +53,7 @@ func (p *Pair) Allocate(ctx context.Context, local, peer MemoryRequest) (localNs
 type Link struct {
 	pair  *Pair
 	id    int // of the endpoint, on both sides
+	over  Buffers
 	cfg   Config
 	alone bool
 	up    [2]bool // this side's endpoint is open, and the peer's
@@ -68,10 +70,19 @@ type Setup struct {
 	PeerOpenNs, PeerRegisterNs    int64
 }
 
-// Open opens an endpoint of cfg on both sides and brings the two up with each
-// other; the roles are set here. On an error it closes what it has opened.
+// Buffers are the numbers of those that a link moves data between.
+type Buffers struct{ Local, Peer int }
+
+// Open is [Pair.OpenOver] the first buffers, number 0 on both sides.
 func (p *Pair) Open(ctx context.Context, cfg Config) (*Link, error) {
-	l := &Link{pair: p, id: p.Local.number(), cfg: cfg, alone: cfg.Provider == "memcpy"}
+	return p.OpenOver(ctx, cfg, Buffers{})
+}
+
+// OpenOver opens an endpoint of cfg on both sides, registers a buffer with each and
+// brings the two up with each other; the roles are set here. On an error it closes
+// what it has opened.
+func (p *Pair) OpenOver(ctx context.Context, cfg Config, over Buffers) (*Link, error) {
+	l := &Link{pair: p, id: p.Local.number(), over: over, cfg: cfg, alone: cfg.Provider == "memcpy"}
 	if err := l.open(ctx); err != nil {
 		return nil, errors.Join(err, l.abandon(ctx))
 	}
@@ -93,7 +104,7 @@ func (l *Link) open(ctx context.Context) error {
 		return err
 	}
 	l.up[0] = true
-	if l.reg, err = p.Local.Register(ctx, EndpointRequest{l.id}); err != nil {
+	if l.reg, err = p.Local.Register(ctx, RegisterRequest{l.id, l.over.Local}); err != nil {
 		return err
 	}
 	if l.alone {
@@ -113,7 +124,7 @@ func (l *Link) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.peerReg, err = p.Peer.Register(ctx, EndpointRequest{l.id}); err != nil {
+	if l.peerReg, err = p.Peer.Register(ctx, RegisterRequest{l.id, l.over.Peer}); err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
 	// The target connects first: from then on it progresses its queues, and
@@ -191,10 +202,13 @@ func (l *Link) Info() Info {
 
 // Move is what a transfer moves, and how.
 type Move struct {
-	// Name names the transfer in errors and faults; it may be empty.
+	// Name names the transfer in errors and faults, and to the peer; it may be empty.
 	Name string
 	Op   loop.Op
 	KV   kv.Request
+	// List, when set, takes the place of KV: its transfers have no payload that
+	// could be checked, so their batches are unchecked ones.
+	List *List
 	// Pieces cuts a contiguous transfer into that many descriptors; 0: one.
 	Pieces int
 	// Reuse lays all pieces of a lane over one piece of memory, as ucx_perftest
@@ -221,9 +235,10 @@ type Plan struct {
 	Ops int
 }
 
-// Plan lays m out on both sides. The plan lasts as long as the link.
+// Plan lays m out on both sides. The plan lasts as long as the link, or until it is
+// dropped.
 func (l *Link) Plan(ctx context.Context, m Move) (*Plan, error) {
-	req := PlanRequest{Plan: l.pair.Local.number(), Endpoint: l.id, Op: m.Op, KV: m.KV, Lanes: l.local.Lanes, Chunk: l.chunk(m.Op), Reuse: m.Reuse}
+	req := PlanRequest{Name: m.Name, Plan: l.pair.Local.number(), Endpoint: l.id, Op: m.Op, KV: m.KV, List: m.List, Lanes: l.local.Lanes, Chunk: l.chunk(m.Op), Reuse: m.Reuse}
 	if m.Pieces > 0 {
 		piece, err := pieceBytes(m.KV, m.Pieces)
 		if err != nil {
@@ -239,10 +254,23 @@ func (l *Link) Plan(ctx context.Context, m Move) (*Plan, error) {
 	}
 	if !l.alone {
 		if _, err := l.pair.Peer.Plan(ctx, req); err != nil {
-			return nil, fmt.Errorf("peer: %w", err)
+			_, derr := l.pair.Local.Drop(ctx, DropRequest{req.Plan})
+			return nil, errors.Join(fmt.Errorf("peer: %w", err), derr)
 		}
 	}
 	return &Plan{link: l, id: req.Plan, move: m, Ops: rep.Ops}, nil
+}
+
+// Drop frees the plan on both sides.
+func (p *Plan) Drop(ctx context.Context) error {
+	_, err := p.link.pair.Local.Drop(ctx, DropRequest{p.id})
+	if p.link.alone {
+		return err
+	}
+	if _, perr := p.link.pair.Peer.Drop(ctx, DropRequest{p.id}); perr != nil {
+		err = errors.Join(err, fmt.Errorf("peer: %w", perr))
+	}
+	return err
 }
 
 // chunk is the longest piece of op that both sides of a link take; 0 is any.

@@ -159,7 +159,7 @@ func TestLinkTransferFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan := planned(t, l, testMove(loop.Read))
-	for _, lane := range target.endpoints[l.id].(*socketEndpoint).lanes {
+	for _, lane := range target.endpoints[target.opened[l.id].id].Endpoint.(*socketEndpoint).lanes {
 		lane.s.interrupt()
 	}
 	_, err = plan.Transfer(t.Context(), Batch{Iters: 1})
@@ -180,7 +180,7 @@ type brokenPeer struct{ *Served }
 
 var errBroken = errors.New("broken")
 
-func (brokenPeer) Register(context.Context, EndpointRequest) (RegisterReply, error) {
+func (brokenPeer) Register(context.Context, RegisterRequest) (RegisterReply, error) {
 	return RegisterReply{}, errBroken
 }
 

@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,18 +31,31 @@ func Self() Process {
 // sweepWait is how long Sweep waits for a process that is ending.
 const sweepWait = 2 * time.Second
 
-// Sweep removes what the other side's process left in /dev/shm when it was
-// killed; both sides know each other's before they make any file. It is for the
+// meet notes the process of another side, before either makes any file.
+func (s *Side) meet(p Process) {
+	if !slices.Contains(s.theirs, p) {
+		s.theirs = append(s.theirs, p)
+	}
+}
+
+// Sweep removes what the other sides' processes left in /dev/shm when they were
+// killed; the sides know each other's before they make any file. It is for the
 // end of a run: what a process that lives on has there it waits for a little.
 func (s *Side) Sweep() error {
 	self := Self()
-	if p := s.Their; p.PID <= 1 || p.PID == self.PID || p.Boot != self.Boot || p.PIDNS != self.PIDNS {
-		return nil
-	}
-	for end := time.Now().Add(sweepWait); ; time.Sleep(10 * time.Millisecond) {
-		left, err := fabric.RemoveShared(s.Their.PID)
-		if err != nil || left == 0 || time.Now().After(end) {
-			return err
+	end := time.Now().Add(sweepWait)
+	var errs []error
+	for _, p := range s.theirs {
+		if p.PID <= 1 || p.PID == self.PID || p.Boot != self.Boot || p.PIDNS != self.PIDNS {
+			continue
+		}
+		for ; ; time.Sleep(10 * time.Millisecond) {
+			left, err := fabric.RemoveShared(p.PID)
+			if err != nil || left == 0 || time.Now().After(end) {
+				errs = append(errs, err)
+				break
+			}
 		}
 	}
+	return errors.Join(errs...)
 }

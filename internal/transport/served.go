@@ -2,48 +2,97 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/xferbench/xferbench/cgo/mem"
-	"github.com/xferbench/xferbench/internal/kv"
 )
 
-// What one session may have open at a time.
+// What one session, with all its initiators, may have open at a time.
 const (
+	maxBuffers       = 64
 	maxEndpoints     = 256
 	maxSessionLanes  = 4 * MaxLanes
 	maxPlans         = 1 << 16
 	maxSessionPieces = 2 * MaxPieces // of all plans: 800 MB
-	maxID            = 1 << 30       // of an endpoint or a plan
+	maxID            = 1 << 30       // of a buffer, an endpoint or a plan
 	maxAddress       = 4 << 20       // bytes of a peer's address
+	maxName          = 1 << 12       // bytes of a plan's name
 )
 
 // Served is a [Side] for an initiator in another process. It checks every
 // request before the side sees it, and it is a target whatever the request says.
+//
+// Several initiators may share a side, each with a Served of its own: see
+// [Served.Join]. Each numbers its buffers, endpoints and plans as it likes and
+// reaches no other's; the limits hold for all together. The methods of all of them
+// are for one goroutine at a time.
 type Served struct {
 	*Side
 	// Trusted: the initiator is the user who started this side. It may name any
 	// provider and set any option.
 	Trusted bool
 
-	opened map[int]*servedEndpoint
-	laid   map[int]*servedPlan
-	lanes  int
-	pieces int
+	common  *common
+	buffers map[int]int // by the initiator's number, the side's
+	opened  map[int]*servedEndpoint
+	laid    map[int]*servedPlan
+	sealed  bool
+	told    []Connection // that the initiator has, as it said when it sealed
+}
+
+// common is what the initiators of a side have in common.
+type common struct {
+	all                                      []*Served
+	buffers, endpoints, lanes, plans, pieces int
 }
 
 // servedEndpoint is how far an endpoint is, so that no library is called out of
 // turn.
 type servedEndpoint struct {
+	id                           int // the side's
 	lanes                        int
+	peers                        []string
 	registered, connected, armed bool
 	used                         bool // armed at least once
 }
 
-type servedPlan struct{ endpoint, pieces int }
+type servedPlan struct{ id, endpoint, pieces int }
+
+// session is what s has in common with other initiators.
+func (s *Served) session() *common {
+	if s.common == nil {
+		s.common = &common{all: []*Served{s}}
+	}
+	return s.common
+}
+
+// Join gives a further initiator its own way to the side.
+func (s *Served) Join() *Served {
+	c := s.session()
+	v := &Served{Side: s.Side, Trusted: s.Trusted, common: c}
+	c.all = append(c.all, v)
+	return v
+}
+
+// Leave closes what this initiator has opened. What others have stays.
+func (s *Served) Leave() error {
+	var errs []error
+	for id := range s.opened {
+		errs = append(errs, s.shut(id))
+	}
+	for n, id := range s.buffers {
+		errs = append(errs, s.release(id))
+		delete(s.buffers, n)
+		s.session().buffers--
+	}
+	c := s.session()
+	c.all = slices.DeleteFunc(c.all, func(v *Served) bool { return v == s })
+	return errors.Join(errs...)
+}
 
 // checkID refuses a number that no run gives.
 func checkID(what string, id int) error {
@@ -60,17 +109,17 @@ func (s *Served) endpoint(id int) (*servedEndpoint, error) {
 	return nil, refuse("endpoint %d is not open", id)
 }
 
-// planned is a plan's endpoint, ready for transfers.
-func (s *Served) planned(id int) (*servedEndpoint, error) {
+// planned is a plan and its endpoint, ready for transfers.
+func (s *Served) planned(id int) (*servedPlan, *servedEndpoint, error) {
 	p := s.laid[id]
 	if p == nil {
-		return nil, refuse("plan %d does not exist", id)
+		return nil, nil, refuse("plan %d does not exist", id)
 	}
 	e, err := s.endpoint(p.endpoint)
 	if err == nil && !e.connected {
 		err = refuse("endpoint %d is not connected", p.endpoint)
 	}
-	return e, err
+	return p, e, err
 }
 
 // Memory checks a request and allocates the buffer.
@@ -82,8 +131,27 @@ func (s *Served) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, erro
 		return MemoryReply{}, refuse("device %d: want 0 to %d", r.Device, maxDevice)
 	case r.Bytes == 0:
 		return MemoryReply{}, refuse("a buffer of 0 bytes")
+	case s.session().buffers >= maxBuffers:
+		return MemoryReply{}, refuse("%d buffers: want no more at a time", maxBuffers)
 	}
-	return s.Side.Memory(ctx, r)
+	if err := checkID("buffer", r.Buffer); err != nil {
+		return MemoryReply{}, err
+	}
+	if _, has := s.buffers[r.Buffer]; has {
+		return MemoryReply{}, refuse("buffer %d is allocated already", r.Buffer)
+	}
+	n := r.Buffer
+	r.Buffer = s.number()
+	rep, err := s.Side.Memory(ctx, r)
+	if err != nil {
+		return rep, err
+	}
+	if s.buffers == nil {
+		s.buffers = map[int]int{}
+	}
+	s.buffers[n] = r.Buffer
+	s.session().buffers++
+	return rep, nil
 }
 
 // Routes checks a request.
@@ -99,7 +167,25 @@ func (s *Served) Seal(ctx context.Context, r SealRequest) (SealReply, error) {
 	if len(r.Connections) > maxConnections {
 		return SealReply{}, refuse("%d connections: want at most %d", len(r.Connections), maxConnections)
 	}
-	return s.Side.Seal(ctx, r)
+	s.sealed, s.told = true, r.Connections
+	var known []Connection
+	var later []string
+	for _, v := range s.session().all {
+		known = append(known, v.told...)
+		if !v.sealed {
+			later = append(later, v.peers()...)
+		}
+	}
+	return s.Side.seal(ctx, known, s.peers(), later)
+}
+
+// peers are the addresses from which this initiator's endpoints are reached.
+func (s *Served) peers() []string {
+	var out []string
+	for _, e := range s.opened {
+		out = append(out, e.peers...)
+	}
+	return out
 }
 
 // Open checks a request and opens the endpoint as a target's, with this side's
@@ -109,6 +195,8 @@ func (s *Served) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if err := s.checkOpen(r); err != nil {
 		return OpenReply{}, err
 	}
+	id := r.Endpoint
+	r.Endpoint = s.number()
 	rep, err := s.Side.Open(ctx, r)
 	if err != nil {
 		return rep, err
@@ -116,10 +204,13 @@ func (s *Served) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if s.opened == nil {
 		s.opened = map[int]*servedEndpoint{}
 	}
-	s.opened[r.Endpoint] = &servedEndpoint{lanes: rep.Lanes}
-	if s.lanes += rep.Lanes; s.lanes > maxSessionLanes {
-		_, cerr := s.Shut(ctx, EndpointRequest{r.Endpoint})
-		return OpenReply{}, joined(refuse("%d lanes in all: want at most %d at a time", s.lanes+rep.Lanes, maxSessionLanes), cerr)
+	c := s.session()
+	s.opened[id] = &servedEndpoint{id: r.Endpoint, lanes: rep.Lanes, peers: s.Side.endpoints[r.Endpoint].peers}
+	c.endpoints++
+	s.sealed = false
+	if c.lanes += rep.Lanes; c.lanes > maxSessionLanes {
+		err := refuse("%d lanes in all: want at most %d at a time", c.lanes, maxSessionLanes)
+		return OpenReply{}, joined(err, s.shut(id))
 	}
 	return rep, nil
 }
@@ -140,8 +231,10 @@ func (s *Served) checkOpen(r OpenRequest) error {
 		return refuse("provider %.40q: %w", c.Provider, err)
 	}
 	switch {
-	case len(s.opened) >= maxEndpoints:
-		return refuse("%d endpoints are open: want no more at a time", len(s.opened))
+	case s.opened[r.Endpoint] != nil:
+		return refuse("endpoint %d is open already", r.Endpoint)
+	case s.session().endpoints >= maxEndpoints:
+		return refuse("%d endpoints are open: want no more at a time", maxEndpoints)
 	case c.Timeout == 0:
 		return refuse("an endpoint needs a timeout")
 	case c.Provider == "memcpy":
@@ -225,8 +318,9 @@ func checkUCXOption(key, value string) error {
 	return nil
 }
 
-// Register registers the buffer with an endpoint, once.
-func (s *Served) Register(ctx context.Context, r EndpointRequest) (RegisterReply, error) {
+// Register registers a buffer with an endpoint, once: the initiator's own, or one
+// that was lent to the side under that number.
+func (s *Served) Register(ctx context.Context, r RegisterRequest) (RegisterReply, error) {
 	e, err := s.endpoint(r.Endpoint)
 	if err != nil {
 		return RegisterReply{}, err
@@ -234,7 +328,14 @@ func (s *Served) Register(ctx context.Context, r EndpointRequest) (RegisterReply
 	if e.registered {
 		return RegisterReply{}, refuse("endpoint %d has its region already", r.Endpoint)
 	}
-	rep, err := s.Side.Register(ctx, r)
+	n, own := s.buffers[r.Buffer]
+	if !own {
+		if !s.Side.buffers[r.Buffer].lent {
+			return RegisterReply{}, refuse("buffer %d does not exist", r.Buffer)
+		}
+		n = r.Buffer
+	}
+	rep, err := s.Side.Register(ctx, RegisterRequest{e.id, n})
 	e.registered = err == nil
 	return rep, err
 }
@@ -250,6 +351,7 @@ func (s *Served) Connect(ctx context.Context, r ConnectRequest) (ConnectReply, e
 	case len(r.Address) > maxAddress:
 		return ConnectReply{}, refuse("an address of %d bytes: want at most %d", len(r.Address), maxAddress)
 	}
+	r.Endpoint = e.id
 	rep, err := s.Side.Connect(ctx, r)
 	e.connected = err == nil
 	return rep, err
@@ -267,25 +369,33 @@ func (s *Served) Plan(ctx context.Context, r PlanRequest) (PlanReply, error) {
 	switch {
 	case r.Lanes != e.lanes:
 		return PlanReply{}, refuse("a plan for %d lanes, this side's endpoint has %d", r.Lanes, e.lanes)
-	case len(s.laid) >= maxPlans:
-		return PlanReply{}, refuse("%d plans: want no more at a time", len(s.laid))
+	case s.laid[r.Plan] != nil:
+		return PlanReply{}, refuse("plan %d exists already", r.Plan)
+	case s.session().plans >= maxPlans:
+		return PlanReply{}, refuse("%d plans: want no more at a time", maxPlans)
 	case !knownOp(r.Op):
 		return PlanReply{}, refuse("operation %v: want read, write or send", r.Op)
 	case r.Chunk > maxChunk:
 		return PlanReply{}, refuse("chunk %d: want at most %d bytes", r.Chunk, uint64(maxChunk))
+	case len(r.Name) > maxName:
+		return PlanReply{}, refuse("a plan's name of %d bytes: want at most %d", len(r.Name), maxName)
 	}
 	r.KV.MaxBytes, r.KV.MaxDescs = 0, 0 // limits are this side's
-	t, err := kv.New(r.KV)
+	x, _, err := r.extent()
 	if err != nil {
 		return PlanReply{}, refuse("plan %d: %w", r.Plan, err)
 	}
-	n, err := CheckPlan(t, r.Lanes, r.Chunk)
+	n, err := checkPieces(x.bytes, x.count, r.Lanes, r.Chunk)
 	if err != nil {
 		return PlanReply{}, err
 	}
-	if s.pieces+n > maxSessionPieces {
-		return PlanReply{}, fmt.Errorf("%w: up to %d operations in the plans of a session, %d are allowed", ErrTooLarge, s.pieces+n, maxSessionPieces)
+	c := s.session()
+	if c.pieces+n > maxSessionPieces {
+		return PlanReply{}, fmt.Errorf("%w: up to %d operations in the plans of a session, %d are allowed", ErrTooLarge, c.pieces+n, maxSessionPieces)
 	}
+	p := &servedPlan{s.number(), r.Endpoint, n}
+	id := r.Plan
+	r.Plan, r.Endpoint = p.id, e.id
 	rep, err := s.Side.Plan(ctx, r)
 	if err != nil {
 		return rep, err
@@ -293,14 +403,15 @@ func (s *Served) Plan(ctx context.Context, r PlanRequest) (PlanReply, error) {
 	if s.laid == nil {
 		s.laid = map[int]*servedPlan{}
 	}
-	s.laid[r.Plan] = &servedPlan{r.Endpoint, n}
-	s.pieces += n
+	s.laid[id] = p
+	c.pieces += n
+	c.plans++
 	return rep, nil
 }
 
 // Arm readies a connected endpoint that is not armed.
 func (s *Served) Arm(ctx context.Context, r ArmRequest) (UsageReply, error) {
-	e, err := s.planned(r.Plan)
+	p, e, err := s.planned(r.Plan)
 	switch {
 	case err != nil:
 		return UsageReply{}, err
@@ -309,7 +420,7 @@ func (s *Served) Arm(ctx context.Context, r ArmRequest) (UsageReply, error) {
 	case e.armed:
 		return UsageReply{}, refuse("plan %d: its endpoint is armed already", r.Plan)
 	}
-	rep, err := s.Side.Arm(ctx, r)
+	rep, err := s.Side.Arm(ctx, ArmRequest{p.id, r.Iters})
 	e.armed = err == nil
 	e.used = e.used || e.armed
 	return rep, err
@@ -317,7 +428,7 @@ func (s *Served) Arm(ctx context.Context, r ArmRequest) (UsageReply, error) {
 
 // Settle ends what Arm began.
 func (s *Served) Settle(ctx context.Context, r SettleRequest) (UsageReply, error) {
-	e, err := s.planned(r.Plan)
+	p, e, err := s.planned(r.Plan)
 	if err != nil {
 		return UsageReply{}, err
 	}
@@ -325,46 +436,74 @@ func (s *Served) Settle(ctx context.Context, r SettleRequest) (UsageReply, error
 		return UsageReply{}, refuse("plan %d: its endpoint has never been armed", r.Plan)
 	}
 	e.armed = false // a second Settle only says what went wrong
-	return s.Side.Settle(ctx, r)
+	return s.Side.Settle(ctx, SettleRequest{p.id})
 }
 
 // Fill writes a plan's payload.
 func (s *Served) Fill(ctx context.Context, r PayloadRequest) (Done, error) {
-	if _, err := s.planned(r.Plan); err != nil {
+	p, _, err := s.planned(r.Plan)
+	if err != nil {
 		return Done{}, err
 	}
-	return s.Side.Fill(ctx, r)
+	return s.Side.Fill(ctx, PayloadRequest{p.id, r.Key})
 }
 
 // Poison overwrites what a transfer will write.
 func (s *Served) Poison(ctx context.Context, r PayloadRequest) (Done, error) {
-	if _, err := s.planned(r.Plan); err != nil {
+	p, _, err := s.planned(r.Plan)
+	if err != nil {
 		return Done{}, err
 	}
-	return s.Side.Poison(ctx, r)
+	return s.Side.Poison(ctx, PayloadRequest{p.id, r.Key})
 }
 
 // Check verifies a plan's payload.
 func (s *Served) Check(ctx context.Context, r PayloadRequest) (CheckReply, error) {
-	if _, err := s.planned(r.Plan); err != nil {
+	p, _, err := s.planned(r.Plan)
+	if err != nil {
 		return CheckReply{}, err
 	}
-	return s.Side.Check(ctx, r)
+	return s.Side.Check(ctx, PayloadRequest{p.id, r.Key})
 }
 
-// Shut closes one endpoint and frees its plans.
-func (s *Served) Shut(ctx context.Context, r EndpointRequest) (Done, error) {
-	e, err := s.endpoint(r.Endpoint)
+// Drop frees a plan that is not armed.
+func (s *Served) Drop(ctx context.Context, r DropRequest) (Done, error) {
+	p, e, err := s.planned(r.Plan)
 	if err != nil {
 		return Done{}, err
 	}
-	delete(s.opened, r.Endpoint)
-	s.lanes -= e.lanes
-	for id, p := range s.laid {
-		if p.endpoint == r.Endpoint {
-			s.pieces -= p.pieces
-			delete(s.laid, id)
+	if e.armed {
+		return Done{}, refuse("plan %d: its endpoint is armed", r.Plan)
+	}
+	s.forget(r.Plan, p)
+	return s.Side.Drop(ctx, DropRequest{p.id})
+}
+
+// forget takes a plan out of the account.
+func (s *Served) forget(id int, p *servedPlan) {
+	s.session().pieces -= p.pieces
+	s.session().plans--
+	delete(s.laid, id)
+}
+
+// Shut closes one endpoint and frees its plans.
+func (s *Served) Shut(_ context.Context, r EndpointRequest) (Done, error) {
+	if _, err := s.endpoint(r.Endpoint); err != nil {
+		return Done{}, err
+	}
+	return Done{}, s.shut(r.Endpoint)
+}
+
+func (s *Served) shut(id int) error {
+	e := s.opened[id]
+	delete(s.opened, id)
+	s.session().endpoints--
+	s.session().lanes -= e.lanes
+	for n, p := range s.laid {
+		if p.endpoint == id {
+			s.forget(n, p)
 		}
 	}
-	return s.Side.Shut(ctx, r)
+	_, err := s.Side.Shut(context.Background(), EndpointRequest{e.id})
+	return err
 }

@@ -225,7 +225,7 @@ func TestServedRefusesAbsurdPlans(t *testing.T) {
 			t.Errorf("memory %+v was given", r)
 		}
 	}
-	if _, err := s.Register(ctx, EndpointRequest{0}); err == nil {
+	if _, err := s.Register(ctx, RegisterRequest{}); err == nil {
 		t.Error("an endpoint that is not open was registered")
 	}
 	if _, err := s.Open(ctx, OpenRequest{0, good()}); err != nil {
@@ -237,7 +237,7 @@ func TestServedRefusesAbsurdPlans(t *testing.T) {
 	if _, err := s.Memory(ctx, MemoryRequest{Kind: mem.Host, Bytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Register(ctx, EndpointRequest{0}); err != nil {
+	if _, err := s.Register(ctx, RegisterRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	ok := PlanRequest{Lanes: 1, Op: loop.Read, KV: kv.Request{Bytes: 1 << 20, Shape: kv.Contiguous}}
@@ -326,7 +326,7 @@ func TestPiecesAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := 0
-			for _, l := range split(x, lanes, chunk) {
+			for _, l := range split(extent{x.All(), uint64(x.Bytes), x.Count()}, lanes, chunk) {
 				got += len(l)
 			}
 			if got > n || got < n-2*lanes-1 {
@@ -335,7 +335,7 @@ func TestPiecesAreBounded(t *testing.T) {
 		}
 	}
 	s := servedFake(t, nil)
-	s.pieces = maxSessionPieces - 100
+	s.session().pieces = maxSessionPieces - 100
 	if _, err := s.Open(t.Context(), OpenRequest{0, good()}); err != nil {
 		t.Fatal(err)
 	}
@@ -436,6 +436,8 @@ func callServed(ctx context.Context, s *Served, name string, data []byte) {
 		decoded(ctx, data, s.Arm)
 	case "Settle":
 		decoded(ctx, data, s.Settle)
+	case "Drop":
+		decoded(ctx, data, s.Drop)
 	case "Shut":
 		decoded(ctx, data, s.Shut)
 	}
@@ -460,6 +462,11 @@ Fill {"plan":3,"key":5}
 Check {"plan":3,"key":5}
 Arm {"plan":3,"iters":2}
 Settle {"plan":3}
+Plan {"plan":4,"endpoint":1,"op":0,"lanes":2,"name":"x","list":{"pieces":[{"Local":5,"Remote":7,"Len":9}],"regions":3,"remote_stride":20}}
+Arm {"plan":4,"iters":1}
+Settle {"plan":4}
+Drop {"plan":4}
+Memory {"buffer":7,"kind":"host","bytes":64}
 Shut {"endpoint":1}`
 	f.Add([]byte(session))
 	f.Add([]byte(strings.ReplaceAll(session, `"endpoint":1`, `"endpoint":-1`)))

@@ -20,13 +20,13 @@ import (
 
 // Peer is the target side as the initiator reaches it: a [Side] of its own
 // process behind the control channel, or in tests one of the same process.
-// Endpoints and plans are named by numbers that the initiator chooses.
+// Buffers, endpoints and plans are named by numbers that the initiator chooses.
 type Peer interface {
 	Inventory(ctx context.Context) (record.Host, error)
 	Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 	Routes(ctx context.Context, r RoutesRequest) (RoutesReply, error)
 	Open(ctx context.Context, r OpenRequest) (OpenReply, error)
-	Register(ctx context.Context, r EndpointRequest) (RegisterReply, error)
+	Register(ctx context.Context, r RegisterRequest) (RegisterReply, error)
 	Connect(ctx context.Context, r ConnectRequest) (ConnectReply, error)
 	Plan(ctx context.Context, r PlanRequest) (PlanReply, error)
 	Fill(ctx context.Context, r PayloadRequest) (Done, error)
@@ -34,6 +34,7 @@ type Peer interface {
 	Check(ctx context.Context, r PayloadRequest) (CheckReply, error)
 	Arm(ctx context.Context, r ArmRequest) (UsageReply, error)
 	Settle(ctx context.Context, r SettleRequest) (UsageReply, error)
+	Drop(ctx context.Context, r DropRequest) (Done, error)
 	Seal(ctx context.Context, r SealRequest) (SealReply, error)
 	Shut(ctx context.Context, r EndpointRequest) (Done, error)
 }
@@ -41,8 +42,9 @@ type Peer interface {
 // The requests and replies of [Peer]; they cross the control channel as JSON.
 // Durations are ns.
 type (
-	// MemoryRequest asks for the side's one buffer.
+	// MemoryRequest asks for a buffer.
 	MemoryRequest struct {
+		Buffer int      `json:"buffer,omitempty"`
 		Kind   mem.Kind `json:"kind"`
 		Device int      `json:"device"`
 		Bytes  uint64   `json:"bytes"`
@@ -69,6 +71,12 @@ type (
 	EndpointRequest struct {
 		Endpoint int `json:"endpoint"`
 	}
+	// RegisterRequest makes a buffer the endpoint's region: what its plans and their
+	// payloads are laid over.
+	RegisterRequest struct {
+		Endpoint int `json:"endpoint"`
+		Buffer   int `json:"buffer,omitempty"`
+	}
 	// RegisterReply and ConnectReply carry notes on what the endpoint listens on.
 	RegisterReply struct {
 		Address []byte   `json:"address"`
@@ -85,13 +93,16 @@ type (
 	}
 	// PlanRequest asks for the plans of a condition, laid out as split does.
 	PlanRequest struct {
+		// Name says what the transfers are for, to a side that keeps account of them.
+		Name     string     `json:"name,omitempty"`
 		Plan     int        `json:"plan"`
 		Endpoint int        `json:"endpoint"`
 		Op       loop.Op    `json:"op"`
 		KV       kv.Request `json:"kv"`
+		List     *List      `json:"list,omitempty"` // in place of KV
 		Lanes    int        `json:"lanes"`
 		Chunk    uint64     `json:"chunk_bytes"`
-		// Reuse lays a lane's pieces over one another; see Run.Reuse.
+		// Reuse lays a lane's pieces over one another; see [Move].
 		Reuse bool `json:"reuse,omitempty"`
 	}
 	PlanReply struct {
@@ -112,6 +123,10 @@ type (
 	SettleRequest struct {
 		Plan int `json:"plan"`
 	}
+	// DropRequest ends a plan before its endpoint ends.
+	DropRequest struct {
+		Plan int `json:"plan"`
+	}
 	// UsageReply is the side's usage at the end of the call.
 	UsageReply struct {
 		Arrived int           `json:"arrived"`
@@ -124,13 +139,13 @@ type (
 // ErrTooLarge is matched by the errors of a buffer that a side refuses.
 var ErrTooLarge = fault.New(fault.Usage, "too large")
 
-// Side is one side of a run: its buffer, its open endpoints and its plans. It
+// Side is one side of a run: its buffers, its open endpoints and its plans. It
 // implements [Peer]. Its methods are for one goroutine at a time; Close may
 // come from another once the last call returned.
 type Side struct {
 	// Root is the host that is described and counted.
 	Root host.Root
-	// MaxMemory limits the buffer, 0 not at all.
+	// MaxMemory limits the buffers that are asked for, together; 0 not at all.
 	MaxMemory uint64
 	// Bind replaces a target's Config.Bind when set; without it the target uses
 	// the addresses from which the initiator's are reached.
@@ -140,25 +155,47 @@ type Side struct {
 	// obeyed it would load any file for who holds the token.
 	Libfabric, Libucp string
 
-	// Their is the other side's process; see Sweep.
-	Their Process
-
-	buf       *mem.Buffer
-	target    bool // memory was asked for by the other side
-	endpoints map[int]Endpoint
-	watched   map[int]*watched // of the endpoints
-	before    map[uint64]bool  // the sockets before the first endpoint
-	peers     []string         // of all endpoints
+	theirs    []Process // the other sides' processes; see Sweep
+	target    bool      // memory was asked for by another side
+	buffers   map[int]sideBuffer
+	taken     uint64 // bytes of the buffers that were asked for
+	endpoints map[int]*sideEndpoint
+	before    map[uint64]bool // the sockets before the first endpoint
 	plans     map[int]*sidePlan
 	open      func(context.Context, Config) (Endpoint, error) // of tests; nil: Open
-	numbers   int                                             // that links took for endpoints and plans
-	held      bool                                            // a library did not let go of an endpoint, its plans and the buffer
+	numbers   int                                             // that were given for buffers, endpoints and plans
+	held      bool                                            // a library did not let go of an endpoint, its plans and the buffers
+}
+
+// sideBuffer is a buffer of the side, or one that was lent to it.
+type sideBuffer struct {
+	*mem.Buffer
+	lent bool
+}
+
+// sideEndpoint is an open endpoint and the watch over what it listens on, which
+// may be nil.
+type sideEndpoint struct {
+	Endpoint
+	watched *watched
+	role    Role
+	peers   []string
+	buf     *mem.Buffer // its region
+}
+
+// payload is where an endpoint's payload is laid: its region, or the buffer that
+// one without a peer copies from.
+func (e *sideEndpoint) payload() *mem.Buffer {
+	if l, ok := e.Endpoint.(localSource); ok {
+		return l.Source()
+	}
+	return e.buf
 }
 
 type sidePlan struct {
 	endpoint int
 	op       loop.Op
-	transfer *kv.Transfer
+	payload  int // bytes from the start of the buffer; 0: it has none
 	lanes    []*loop.Plan
 }
 
@@ -169,14 +206,14 @@ type localSource interface{ Source() *mem.Buffer }
 // Inventory describes the side's host.
 func (s *Side) Inventory(context.Context) (record.Host, error) { return s.Root.Inventory(), nil }
 
-// Memory allocates the side's buffer, unless it or all of the run is more than
-// this side may have or its host has.
+// Memory allocates a buffer, unless it or all of the run is more than this side
+// may have or its host has.
 func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error) {
-	if s.buf != nil {
-		return MemoryReply{}, errors.New("the buffer is allocated already")
+	if s.buffers[r.Buffer].Buffer != nil {
+		return MemoryReply{}, fmt.Errorf("buffer %d is allocated already", r.Buffer)
 	}
-	if s.MaxMemory > 0 && r.Bytes > s.MaxMemory {
-		return MemoryReply{}, fmt.Errorf("%w: %d bytes asked for, this side's limit is %d; choose a smaller --size or raise serve's --max-memory", ErrTooLarge, r.Bytes, s.MaxMemory)
+	if s.MaxMemory > 0 && r.Bytes > s.MaxMemory-s.taken {
+		return MemoryReply{}, fmt.Errorf("%w: %s asked for, this side's limit is %d; choose a smaller --size or raise serve's --max-memory", ErrTooLarge, asked(r.Bytes, s.taken), s.MaxMemory)
 	}
 	if err := Fits(s.Root, r); err != nil {
 		return MemoryReply{}, err
@@ -185,7 +222,8 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 		return MemoryReply{}, err
 	}
 	if r.From != (Process{}) {
-		s.Their, s.target = r.From, true
+		s.meet(r.From)
+		s.target = true
 	}
 	t := clock.Now()
 	b, err := mem.NewContext(ctx, r.Kind, r.Device, int(r.Bytes))
@@ -197,14 +235,51 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 	case err != nil:
 		return MemoryReply{}, err
 	}
-	s.buf = b
+	s.keep(r.Buffer, sideBuffer{Buffer: b})
+	s.taken += r.Bytes
 	return MemoryReply{Ns: clock.Now() - t, From: Self()}, nil
+}
+
+// asked words a request for bytes beside those that are taken.
+func asked(bytes, taken uint64) string {
+	if taken == 0 {
+		return fmt.Sprintf("%d bytes", bytes)
+	}
+	return fmt.Sprintf("%d bytes beside %d", bytes, taken)
+}
+
+func (s *Side) keep(number int, b sideBuffer) {
+	if s.buffers == nil {
+		s.buffers = map[int]sideBuffer{}
+	}
+	s.buffers[number] = b
+}
+
+// Lend gives the side a buffer of the caller's, who frees it once the side is
+// closed: not after an error of Close that matches [ErrNotClosed].
+func (s *Side) Lend(number int, b *mem.Buffer) error {
+	if s.buffers[number].Buffer != nil {
+		return fmt.Errorf("buffer %d exists already", number)
+	}
+	s.keep(number, sideBuffer{b, true})
+	return nil
+}
+
+// release frees a buffer, unless it is lent or a library may still use it.
+func (s *Side) release(number int) error {
+	b := s.buffers[number]
+	delete(s.buffers, number)
+	if b.lent || s.held {
+		return nil
+	}
+	s.taken -= uint64(b.Len())
+	return b.Free()
 }
 
 // Open opens an endpoint.
 func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if s.endpoints == nil {
-		s.endpoints, s.watched = map[int]Endpoint{}, map[int]*watched{}
+		s.endpoints = map[int]*sideEndpoint{}
 	}
 	if s.endpoints[r.Endpoint] != nil {
 		return OpenReply{}, fmt.Errorf("endpoint %d is open already", r.Endpoint)
@@ -239,9 +314,12 @@ func (s *Side) Open(ctx context.Context, r OpenRequest) (OpenReply, error) {
 	if s.before == nil && w != nil {
 		s.before = w.before
 	}
-	s.peers = append(s.peers, r.Config.Peers...)
-	s.endpoints[r.Endpoint], s.watched[r.Endpoint] = ep, w
-	return OpenReply{Info: ep.Info(), Lanes: ep.Lanes(), Ns: clock.Now() - t}, nil
+	s.endpoints[r.Endpoint] = &sideEndpoint{Endpoint: ep, watched: w, role: r.Config.Role, peers: r.Config.Peers}
+	rep := OpenReply{Info: ep.Info(), Lanes: ep.Lanes(), Ns: clock.Now() - t}
+	if _, err := w.claim(s.anothers(w)); err != nil {
+		return OpenReply{}, errors.Join(err, s.shut(r.Endpoint, s.endpoints[r.Endpoint]))
+	}
+	return rep, nil
 }
 
 // routes are this host's addresses on the routes to the initiator's.
@@ -271,33 +349,48 @@ func sourceFor(to string) (string, error) {
 	return c.LocalAddr().(*net.UDPAddr).IP.String(), c.Close()
 }
 
-func (s *Side) endpoint(id int) (Endpoint, error) {
+func (s *Side) endpoint(id int) (*sideEndpoint, error) {
 	if ep := s.endpoints[id]; ep != nil {
 		return ep, nil
 	}
 	return nil, fmt.Errorf("endpoint %d is not open", id)
 }
 
-// Register registers the buffer with an endpoint and returns its address.
-func (s *Side) Register(_ context.Context, r EndpointRequest) (RegisterReply, error) {
+// Register registers a buffer with an endpoint and returns its address.
+func (s *Side) Register(_ context.Context, r RegisterRequest) (RegisterReply, error) {
 	ep, err := s.endpoint(r.Endpoint)
 	if err != nil {
 		return RegisterReply{}, err
 	}
-	if s.buf == nil {
-		return RegisterReply{}, errors.New("no buffer to register")
+	buf := s.buffers[r.Buffer].Buffer
+	if buf == nil {
+		return RegisterReply{}, fmt.Errorf("no buffer %d to register", r.Buffer)
 	}
 	t := clock.Now()
-	if err := shortage(ep.Register(s.buf)); err != nil {
+	if err := shortage(ep.Register(buf)); err != nil {
 		return RegisterReply{}, err
 	}
 	ns := clock.Now() - t
-	notes, err := s.watched[r.Endpoint].check() // before the peer, or anybody, hears of it
+	ep.buf = buf
+	notes, err := ep.watched.check(s.anothers(ep.watched)) // before the peer, or anybody, hears of it
 	if err != nil {
 		return RegisterReply{}, err
 	}
 	a, err := ep.Address()
 	return RegisterReply{Address: a, Ns: ns, Notes: notes}, err
+}
+
+// anothers reports whether a socket is one of another endpoint than that of w: what
+// is opened in an endpoint's calls is its own, whatever is open meanwhile.
+func (s *Side) anothers(w *watched) func(inode uint64) bool {
+	return func(inode uint64) bool {
+		for _, e := range s.endpoints {
+			if e.watched != nil && e.watched != w && e.watched.own[inode] {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // Connect connects an endpoint to its peer's address.
@@ -311,7 +404,7 @@ func (s *Side) Connect(ctx context.Context, r ConnectRequest) (ConnectReply, err
 		return ConnectReply{}, err
 	}
 	ns := clock.Now() - t
-	notes, err := s.watched[r.Endpoint].check()
+	notes, err := ep.watched.check(s.anothers(ep.watched))
 	return ConnectReply{Ns: ns, Notes: notes}, err
 }
 
@@ -324,24 +417,32 @@ func (s *Side) Plan(_ context.Context, r PlanRequest) (PlanReply, error) {
 	if r.Lanes != ep.Lanes() {
 		return PlanReply{}, fmt.Errorf("a plan for %d lanes, this side's endpoint has %d", r.Lanes, ep.Lanes())
 	}
-	t, err := kv.New(r.KV)
+	if ep.buf == nil {
+		return PlanReply{}, fmt.Errorf("endpoint %d has no buffer yet", r.Endpoint)
+	}
+	x, payload, err := r.extent()
 	if err != nil {
 		return PlanReply{}, err
 	}
-	if s.buf == nil || t.Bytes > int64(s.buf.Len()) {
-		return PlanReply{}, fmt.Errorf("the plan's %d bytes do not fit the buffer", t.Bytes)
+	if payload > int64(ep.buf.Len()) {
+		return PlanReply{}, fmt.Errorf("the plan's %d bytes do not fit the buffer", payload)
+	}
+	if r.List != nil {
+		if err := r.List.within(ep.role, uint64(ep.buf.Len())); err != nil {
+			return PlanReply{}, err
+		}
 	}
 	if s.plans[r.Plan] != nil {
 		return PlanReply{}, fmt.Errorf("plan %d exists already", r.Plan)
 	}
-	ps, err := plans(t, r.Lanes, r.Chunk, r.Reuse)
+	ps, err := plans(x, r.Lanes, r.Chunk, r.Reuse)
 	if err != nil {
 		return PlanReply{}, err
 	}
 	if s.plans == nil {
 		s.plans = map[int]*sidePlan{}
 	}
-	s.plans[r.Plan] = &sidePlan{endpoint: r.Endpoint, op: r.Op, transfer: t, lanes: ps}
+	s.plans[r.Plan] = &sidePlan{endpoint: r.Endpoint, op: r.Op, payload: int(payload), lanes: ps}
 	n := 0
 	for _, p := range ps {
 		n += p.Len()
@@ -349,7 +450,7 @@ func (s *Side) Plan(_ context.Context, r PlanRequest) (PlanReply, error) {
 	return PlanReply{Ops: n}, nil
 }
 
-func (s *Side) plan(id int) (*sidePlan, Endpoint, error) {
+func (s *Side) plan(id int) (*sidePlan, *sideEndpoint, error) {
 	p := s.plans[id]
 	if p == nil {
 		return nil, nil, fmt.Errorf("plan %d does not exist", id)
@@ -358,37 +459,45 @@ func (s *Side) plan(id int) (*sidePlan, Endpoint, error) {
 	return p, ep, err
 }
 
+// errNoPayload is of a plan by a list, whose transfers are unchecked.
+var errNoPayload = errors.New("a plan by a list has no payload")
+
+// checked is a plan that has a payload.
+func (s *Side) checked(id int) (*sidePlan, *sideEndpoint, error) {
+	p, ep, err := s.plan(id)
+	if err == nil && p.payload == 0 {
+		err = errNoPayload
+	}
+	return p, ep, err
+}
+
 // Fill writes the payload, as the side that the data comes from does.
 func (s *Side) Fill(ctx context.Context, r PayloadRequest) (Done, error) {
-	p, ep, err := s.plan(r.Plan)
+	p, ep, err := s.checked(r.Plan)
 	if err != nil {
 		return Done{}, err
 	}
-	buf := s.buf
-	if l, ok := ep.(localSource); ok {
-		buf = l.Source()
-	}
-	return Done{}, buf.Fill(ctx, int(p.transfer.Bytes), r.Key)
+	return Done{}, ep.payload().Fill(ctx, p.payload, r.Key)
 }
 
 // Poison overwrites what a transfer will write, so that nothing stale passes.
 func (s *Side) Poison(ctx context.Context, r PayloadRequest) (Done, error) {
-	p, _, err := s.plan(r.Plan)
+	p, ep, err := s.checked(r.Plan)
 	if err != nil {
 		return Done{}, err
 	}
-	return Done{}, s.buf.Poison(ctx, int(p.transfer.Bytes))
+	return Done{}, ep.buf.Poison(ctx, p.payload)
 }
 
 // Check verifies the payload on the side that it went to. Wrong data is a
 // reply, not an error.
 func (s *Side) Check(ctx context.Context, r PayloadRequest) (CheckReply, error) {
-	p, _, err := s.plan(r.Plan)
+	p, ep, err := s.checked(r.Plan)
 	if err != nil {
 		return CheckReply{}, err
 	}
 	for _, lane := range p.lanes {
-		err := s.buf.Check(ctx, lane, p.op == loop.Read, r.Key)
+		err := ep.buf.Check(ctx, lane, p.op == loop.Read, r.Key)
 		var m *mem.Mismatch
 		if errors.As(err, &m) {
 			return CheckReply{Mismatch: m}, nil
@@ -430,7 +539,7 @@ func (s *Side) Settle(ctx context.Context, r SettleRequest) (UsageReply, error) 
 	return UsageReply{Arrived: n, Usage: u}, err
 }
 
-// number is one that no endpoint and no plan of a link over this side has had.
+// number is one that no buffer, endpoint or plan that took its number here has had.
 func (s *Side) number() int {
 	s.numbers++
 	return s.numbers
@@ -445,23 +554,37 @@ func (s *Side) transfer(ctx context.Context, plan, iters int) ([]loop.Sample, er
 	return ep.Transfer(ctx, p.op, p.lanes, iters)
 }
 
+// Drop frees a plan, of which no transfer may be under way.
+func (s *Side) Drop(_ context.Context, r DropRequest) (Done, error) {
+	p, _, err := s.plan(r.Plan)
+	if err != nil {
+		return Done{}, err
+	}
+	s.freePlans(r.Plan, p)
+	return Done{}, nil
+}
+
 // Shut closes one endpoint and frees its plans.
 func (s *Side) Shut(_ context.Context, r EndpointRequest) (Done, error) {
 	ep, err := s.endpoint(r.Endpoint)
 	if err != nil {
 		return Done{}, err
 	}
-	delete(s.endpoints, r.Endpoint)
-	err = ep.Close()
-	s.watched[r.Endpoint].end()
-	delete(s.watched, r.Endpoint)
-	s.held = s.held || errors.Is(err, ErrNotClosed)
+	err = s.shut(r.Endpoint, ep)
 	for id, p := range s.plans {
 		if p.endpoint == r.Endpoint {
 			s.freePlans(id, p)
 		}
 	}
 	return Done{}, err
+}
+
+func (s *Side) shut(id int, ep *sideEndpoint) error {
+	delete(s.endpoints, id)
+	err := ep.Close()
+	s.held = s.held || errors.Is(err, ErrNotClosed)
+	ep.watched.end()
+	return err
 }
 
 // freePlans frees a plan's lanes, unless a library may still read them.
@@ -472,26 +595,20 @@ func (s *Side) freePlans(id int, p *sidePlan) {
 	delete(s.plans, id)
 }
 
-// Close closes all endpoints, then frees plans and buffer, unless an endpoint did
+// Close closes all endpoints, then frees plans and buffers, unless an endpoint did
 // not close and its library may still use them; a target sweeps then. It may be
 // called twice.
 func (s *Side) Close() error {
 	var errs []error
 	for id, ep := range s.endpoints {
-		err := ep.Close()
-		s.held = s.held || errors.Is(err, ErrNotClosed)
-		errs = append(errs, err)
-		s.watched[id].end()
-		delete(s.endpoints, id)
-		delete(s.watched, id)
+		errs = append(errs, s.shut(id, ep))
 	}
 	for id, p := range s.plans {
 		s.freePlans(id, p)
 	}
-	if s.buf != nil && !s.held {
-		errs = append(errs, s.buf.Free())
+	for number := range s.buffers {
+		errs = append(errs, s.release(number))
 	}
-	s.buf = nil
 	if s.target {
 		errs = append(errs, s.Sweep())
 	}

@@ -446,7 +446,7 @@ var absurd = []struct {
 		if _, err := c.Open(ctx, transport.OpenRequest{Endpoint: 0, Config: config(func(*transport.Config) {})}); err != nil {
 			return nil
 		}
-		if _, err := c.Register(ctx, transport.EndpointRequest{Endpoint: 0}); err != nil {
+		if _, err := c.Register(ctx, transport.RegisterRequest{Endpoint: 0}); err != nil {
 			return nil
 		}
 		_, err := c.Connect(ctx, transport.ConnectRequest{Endpoint: 0, Address: make([]byte, 1<<20)})
@@ -459,7 +459,7 @@ var absurd = []struct {
 		if _, err := c.Open(ctx, transport.OpenRequest{Endpoint: 0, Config: config(func(c *transport.Config) { c.Provider = "ucx:tcp" })}); err != nil {
 			return nil
 		}
-		if _, err := c.Register(ctx, transport.EndpointRequest{Endpoint: 0}); err != nil {
+		if _, err := c.Register(ctx, transport.RegisterRequest{Endpoint: 0}); err != nil {
 			return nil
 		}
 		a := []byte(`{"api":"ucx","library_version":"1","workers":["/////////////////////w=="],"key":"/////////////////////w==","base":0,"length_bytes":1048576}`)
