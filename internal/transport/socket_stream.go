@@ -10,8 +10,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/xferbench/xferbench/cgo/loop"
 	"golang.org/x/sys/unix"
+
+	"github.com/xferbench/xferbench/cgo/loop"
 )
 
 // maxVectors is the kernel's limit of one readv or writev (IOV_MAX).
