@@ -43,6 +43,7 @@ func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
 		return nil, err
 	}
 	s := &session{o: o, p: p, out: out, rec: &record.Record{}, start: clock.Now()}
+	s.sink = &record.Sink{Record: s.rec, File: out.Record, Stream: out.JSON}
 	if out.Record != nil {
 		s.rec.Path = out.Record.Path()
 	}
@@ -106,6 +107,7 @@ type session struct {
 	p     *plan
 	out   Output
 	rec   *record.Record
+	sink  *record.Sink // of rec
 	start int64
 	going *going // nil: the record is a new one, or known to be of this experiment
 }
@@ -121,7 +123,7 @@ func (s *session) write(l record.Line) error {
 			s.going = nil
 		}
 		for _, l := range lines {
-			if err := s.append(l); err != nil {
+			if err := s.sink.Write(l); err != nil {
 				return err
 			}
 		}
@@ -132,27 +134,7 @@ func (s *session) write(l record.Line) error {
 			return nil
 		}
 	}
-	return s.append(l)
-}
-
-func (s *session) append(l record.Line) error {
-	if err := s.rec.Add(l); err != nil {
-		return err
-	}
-	if s.out.Record != nil {
-		if err := s.out.Record.Write(l); err != nil {
-			return err
-		}
-	}
-	if s.out.JSON == nil {
-		return nil
-	}
-	b, err := record.Marshal(l)
-	if err != nil {
-		return err
-	}
-	_, err = s.out.JSON.Write(b)
-	return err
+	return s.sink.Write(l)
 }
 
 // close writes the End, even after a run that failed before its first line.
@@ -164,7 +146,7 @@ func (s *session) close(cause error) error {
 		lines := s.going.held
 		s.going = nil
 		for _, l := range lines {
-			if err := s.append(l); err != nil {
+			if err := s.sink.Write(l); err != nil {
 				return err
 			}
 		}
