@@ -53,11 +53,7 @@ func keep(cmd *cobra.Command, o remote.Options, lines bool) (bool, error) {
 		err = errors.Join(err, record.Finish(e.Record, end))
 	}
 	if lines {
-		b, merr := record.Marshal(end)
-		if merr == nil {
-			_, merr = cmd.OutOrStdout().Write(b)
-		}
-		err = errors.Join(err, merr)
+		err = errors.Join(err, (&record.Sink{Stream: cmd.OutOrStdout()}).Write(end))
 	}
 	return true, &fault.Error{Kind: fault.OfExitCode(end.ExitCode), Err: err}
 }

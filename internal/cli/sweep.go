@@ -10,6 +10,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/units"
@@ -57,12 +58,20 @@ func printPlan(w io.Writer, p *raw.Plan, s *spec.Spec, old *record.Record) error
 	total := len(cells) * *s.Design.Blocks
 	left := total - done
 	var bytes int64
-	if _, err := fmt.Fprintf(w, "%-4s %-20s %-5s %-10s %15s %9s %11s\n", "#", "provider", "op", "shape", "bytes", "tokens", "descriptors"); err != nil {
-		return err
-	}
-	for i, c := range cells {
+	for _, c := range cells {
 		bytes += int64(c.Bytes)
-		if _, err := fmt.Fprintf(w, "%-4d %-20s %-5s %-10s %15s %9s %11d\n", i, c.Provider, c.Op, c.Shape, units.FormatCount(int64(c.Bytes)), units.FormatCount(c.Tokens), c.Descriptors); err != nil {
+	}
+	cols := []table.Column{
+		{Head: "#", Left: true, Cell: func(i int) string { return fmt.Sprint(i) }},
+		{Head: "provider", Left: true, Cell: func(i int) string { return cells[i].Provider }},
+		{Head: "op", Left: true, Cell: func(i int) string { return cells[i].Op }},
+		{Head: "shape", Left: true, Cell: func(i int) string { return cells[i].Shape }},
+		{Head: "bytes", Cell: func(i int) string { return units.FormatCount(int64(cells[i].Bytes)) }},
+		{Head: "tokens", Cell: func(i int) string { return units.FormatCount(cells[i].Tokens) }},
+		{Head: "descriptors", Cell: func(i int) string { return fmt.Sprint(cells[i].Descriptors) }},
+	}
+	for _, l := range table.Layout(cols, len(cells), 0) {
+		if _, err := fmt.Fprintln(w, l); err != nil {
 			return err
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -25,7 +25,7 @@ func (s *Study) Write(w io.Writer, format string) error {
 	var err error
 	switch format {
 	case "text":
-		err = s.text(&buf)
+		s.text(&buf)
 	case "markdown":
 		s.markdown(&buf)
 	case "csv":
@@ -71,7 +71,7 @@ func (s *Study) facts() []string {
 	}
 	out = append(out, "whole blocks are transferred: sizes are rounded up; contiguous is exact")
 	if n := r.Note(); n != "" {
-		out = append(out, wrap(n, 76)...)
+		out = append(out, table.Wrap(n, "", "", 76)...)
 	}
 	return out
 }
@@ -141,59 +141,43 @@ func (s *Study) times(links []int64) [][]string {
 	return out
 }
 
-func (s *Study) text(b *bytes.Buffer) error {
+func (s *Study) text(b *bytes.Buffer) {
 	for _, l := range s.facts() {
 		fmt.Fprintf(b, "# %s\n", l)
 	}
 	fmt.Fprintf(b, "\n%s\n", s.caption())
-	if err := align(b, s.weights()); err != nil {
-		return err
-	}
+	align(b, s.weights())
 	for _, l := range s.rounded() {
 		fmt.Fprintf(b, "# %s\n", l)
 	}
 	for links := range slices.Chunk(s.Links, linksPerTable) {
 		b.WriteString("\nideal time at line rate, by link in bit/s\n")
-		if err := align(b, s.times(links)); err != nil {
-			return err
-		}
+		align(b, s.times(links))
 	}
-	return nil
 }
 
 // align writes right-aligned columns with two spaces between them.
-func align(b *bytes.Buffer, rows [][]string) error {
-	var padded bytes.Buffer
-	tw := tabwriter.NewWriter(&padded, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, r := range rows {
-		if _, err := fmt.Fprintln(tw, strings.Join(r, "\t")+"\t"); err != nil {
-			return err
-		}
+func align(b *bytes.Buffer, rows [][]string) {
+	for _, l := range table.Layout(table.Of(rows, 2), len(rows)-1, 0) {
+		b.WriteString(l + "\n")
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	for line := range strings.Lines(padded.String()) {
-		b.WriteString(strings.TrimPrefix(line, "  ")) // the first column needs no gap
-	}
-	return nil
 }
 
 func (s *Study) markdown(b *bytes.Buffer) {
 	for _, l := range append(s.facts(), s.rounded()...) {
 		fmt.Fprintf(b, "- %s\n", strings.TrimSpace(l))
 	}
-	table := func(rows [][]string) {
+	tabulate := func(rows [][]string) {
 		fmt.Fprintf(b, "\n| %s |\n|%s\n", strings.Join(rows[0], " | "), strings.Repeat("---:|", len(rows[0])))
 		for _, r := range rows[1:] {
 			fmt.Fprintf(b, "| %s |\n", strings.Join(r, " | "))
 		}
 	}
 	fmt.Fprintf(b, "\n%s:\n", s.caption())
-	table(s.weights())
+	tabulate(s.weights())
 	for links := range slices.Chunk(s.Links, linksPerTable) {
 		b.WriteString("\nIdeal time at line rate, by link in bit/s:\n")
-		table(s.times(links))
+		tabulate(s.times(links))
 	}
 }
 
@@ -285,20 +269,4 @@ func (s *Study) json(b *bytes.Buffer) error {
 	e := json.NewEncoder(b)
 	e.SetIndent("", "  ")
 	return e.Encode(out)
-}
-
-// wrap breaks s at spaces into lines of at most width bytes.
-func wrap(s string, width int) []string {
-	var out []string
-	line := ""
-	for word := range strings.FieldsSeq(s) {
-		if line != "" && len(line)+1+len(word) > width {
-			out, line = append(out, line), ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	return append(out, line)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -125,37 +126,14 @@ var cells = []cell{
 
 func (r Report) table(t *text) {
 	t.heading("providers (as --provider takes them)")
-	var shown []cell
+	var shown []table.Column
 	for _, c := range cells {
 		if t.wide || !c.wide {
-			shown = append(shown, c)
+			shown = append(shown, table.Column{Head: c.name, Left: true, Gap: 2, Cell: func(i int) string { return c.of(r.Rows[i]) }})
 		}
 	}
-	lines := make([][]string, 0, len(r.Rows)+1)
-	var head []string
-	for _, c := range shown {
-		head = append(head, c.name)
-	}
-	lines = append(lines, head)
-	for _, row := range r.Rows {
-		var l []string
-		for _, c := range shown {
-			l = append(l, c.of(row))
-		}
-		lines = append(lines, l)
-	}
-	width := make([]int, len(shown))
-	for _, l := range lines {
-		for i, s := range l {
-			width[i] = max(width[i], utf8.RuneCountInString(s))
-		}
-	}
-	for _, l := range lines {
-		line := " "
-		for i, s := range l {
-			line += " " + s + strings.Repeat(" ", width[i]-utf8.RuneCountInString(s)+1)
-		}
-		t.b.WriteString(strings.TrimRight(line, " ") + "\n")
+	for _, l := range table.Layout(shown, len(r.Rows), 0) {
+		t.b.WriteString("  " + l + "\n")
 	}
 }
 

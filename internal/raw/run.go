@@ -61,6 +61,7 @@ func Run(ctx context.Context, j Job) (*record.Record, error) {
 	if j.Record != nil {
 		s.rec.Path = j.Record.Path()
 	}
+	s.sink = &record.Sink{Record: s.rec, File: j.Record, Stream: j.JSON}
 	if j.Resumed != nil {
 		// Append keeps the first run line; the rest continues it.
 		*s.rec = *j.Resumed
@@ -121,6 +122,7 @@ type session struct {
 	p     *Plan
 	spec  *spec.Spec
 	rec   *record.Record
+	sink  *record.Sink // of rec
 	start int64
 	gate  *schedule.Gate
 }
@@ -137,22 +139,7 @@ func (s *session) write(l record.Line) error {
 
 func (s *session) append(lines []record.Line) error {
 	for _, l := range lines {
-		if err := s.rec.Add(l); err != nil {
-			return err
-		}
-		if s.job.Record != nil {
-			if err := s.job.Record.Write(l); err != nil {
-				return err
-			}
-		}
-		if s.job.JSON == nil {
-			continue
-		}
-		b, err := record.Marshal(l)
-		if err == nil {
-			_, err = s.job.JSON.Write(b)
-		}
-		if err != nil {
+		if err := s.sink.Write(l); err != nil {
 			return err
 		}
 	}

@@ -228,7 +228,8 @@ func as[T Line](line []byte) (Line, error) {
 }
 
 // Add appends a line, as Read does with one of the file. The run line of a
-// resumed sweep is not the first: that one stays.
+// resumed sweep is not the first: that one stays. l's slices and maps are kept, so
+// change none of them later.
 func (r *Record) Add(l Line) error {
 	switch l := l.(type) {
 	case Run:

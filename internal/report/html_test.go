@@ -5,12 +5,15 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
+// TestHTMLGolden compares pages without the style sheet: see TestHTMLStyle.
 func TestHTMLGolden(t *testing.T) {
 	for name, paths := range map[string][]string{
 		"two-providers": {"two-providers.jsonl"},
@@ -22,7 +25,33 @@ func TestHTMLGolden(t *testing.T) {
 		"ttft":          {"ttft.jsonl"},
 		"descriptors":   {"descriptors.jsonl"},
 	} {
-		golden(t, name+".html", render(t, "html", paths...))
+		page := render(t, "html", paths...)
+		from, to := style(t, page)
+		golden(t, name+".html", slices.Concat(page[:from], page[to:]))
+	}
+}
+
+// style is where a page's style sheet stands.
+func style(t *testing.T, page []byte) (from, to int) {
+	t.Helper()
+	from = bytes.Index(page, []byte("<style>")) + len("<style>")
+	to = bytes.Index(page, []byte("</style>"))
+	if from < len("<style>") || to < from {
+		t.Fatal("the page has no style sheet")
+	}
+	return from, to
+}
+
+// TestHTMLStyle holds that a page carries its style sheet, once and as it is.
+func TestHTMLStyle(t *testing.T) {
+	css, err := os.ReadFile("page.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := render(t, "html", "short.jsonl")
+	from, to := style(t, page)
+	if !bytes.Equal(page[from:to], css) || bytes.Count(page, []byte("<style>")) != 1 {
+		t.Errorf("the page's style sheet is not page.css:\n%.200s", page[from:to])
 	}
 }
 

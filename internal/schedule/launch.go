@@ -158,7 +158,7 @@ func (l *Launches) adopt(r *bufio.Reader, launch int, first bool) (end *record.E
 		if err != nil {
 			return end, nil // its exit says whether that was all
 		}
-		decoded, err := record.Decode(line)
+		decoded, err := record.Parse(line)
 		if err != nil {
 			return end, fmt.Errorf("%w: its output: %w", ErrLaunch, err)
 		}

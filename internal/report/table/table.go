@@ -26,6 +26,16 @@ type Column struct {
 	Rank int
 }
 
+// Of makes right-aligned columns, gap spaces apart, of rows of cells: the first
+// row is the head.
+func Of(rows [][]string, gap int) []Column {
+	var cols []Column
+	for k, head := range rows[0] {
+		cols = append(cols, Column{Head: head, Gap: gap, Cell: func(i int) string { return rows[i+1][k] }})
+	}
+	return cols
+}
+
 // Layout returns the lines of a table of n rows, head first, in at most width
 // columns if that can be reached by shortening and dropping (0: no limit). What
 // a terminal would take for a command is escaped.

@@ -72,3 +72,10 @@ func FuzzWrap(f *testing.F) {
 		}
 	})
 }
+
+func TestOf(t *testing.T) {
+	got := Layout(Of([][]string{{"a", "long"}, {"12", "3"}, {"4", "5"}}, 2), 2, 0)
+	if want := []string{" a  long", "12     3", " 4     5"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
