@@ -8,6 +8,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/raw"
 	"github.com/xferbench/xferbench/internal/schedule"
+	"github.com/xferbench/xferbench/internal/ttft/session"
 )
 
 // launchCommand is the hidden command that runs one launch of several.
@@ -33,11 +34,22 @@ func newLaunchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			as := func(one *schedule.Session) {
+				one.Spec, one.Isolation, one.Launch, one.Stream = s, l.Isolation, &l, cmd.OutOrStdout()
+			}
+			if s.TTFT != nil {
+				j := &session.Job{}
+				as(&j.Session)
+				_, err = session.Run(cmd.Context(), j)
+				return err
+			}
 			p, err := raw.NewPlan(s)
 			if err != nil {
 				return err
 			}
-			_, err = raw.Run(cmd.Context(), raw.Job{Plan: p, Isolation: l.Isolation, Launch: &l, JSON: cmd.OutOrStdout()})
+			j := &raw.Job{Plan: p}
+			as(&j.Session)
+			_, err = raw.Run(cmd.Context(), j)
 			return err
 		},
 	}

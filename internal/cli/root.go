@@ -152,12 +152,13 @@ func (f *rawCommand) run(cmd *cobra.Command, args []string) error {
 	if f.plan {
 		return printPlan(cmd.OutOrStdout(), p, s, old)
 	}
-	j := raw.Job{Plan: p, Argv: argv(cmd), Resumed: old}
+	j := &raw.Job{Plan: p}
+	j.Argv, j.Resumed = argv(cmd), old
 	var ended bool
 	if ended, j.Isolation, err = f.keep(cmd, p, s); ended {
 		return err
 	}
-	if j.Record, err = f.writer(cmd, old); err != nil {
+	if j.File, err = f.writer(cmd, old); err != nil {
 		return err
 	}
 	return f.measure(cmd, j)
@@ -191,8 +192,8 @@ func (f *rawCommand) keep(cmd *cobra.Command, p *raw.Plan, s *spec.Spec) (ended 
 }
 
 // measure runs the job and prints the table.
-func (f *rawCommand) measure(cmd *cobra.Command, j raw.Job) error {
-	ctx, stop, err := f.output(cmd, j.Record)
+func (f *rawCommand) measure(cmd *cobra.Command, j *raw.Job) error {
+	ctx, stop, err := f.output(cmd, j.File)
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (f *rawCommand) measure(cmd *cobra.Command, j raw.Job) error {
 		return err
 	}
 	if f.lines() {
-		j.JSON = cmd.OutOrStdout()
+		j.Stream = cmd.OutOrStdout()
 	} else {
 		j.Tune = func(l record.Tune) error {
 			bar.clear()
@@ -212,8 +213,8 @@ func (f *rawCommand) measure(cmd *cobra.Command, j raw.Job) error {
 	}
 	rec, err := raw.Run(ctx, j)
 	bar.clear()
-	if j.Record != nil {
-		err = errors.Join(err, j.Record.Close())
+	if j.File != nil {
+		err = errors.Join(err, j.File.Close())
 	}
 	if !f.lines() && rec != nil && len(rec.Samples) > 0 {
 		a, aerr := analysis.Of(rec)

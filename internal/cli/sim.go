@@ -6,76 +6,41 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/remote"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/serving/sim"
-	"github.com/xferbench/xferbench/internal/transport"
+	"github.com/xferbench/xferbench/internal/spec"
+	"github.com/xferbench/xferbench/internal/ttft/session"
 )
 
-// simFlags describe simulated engines.
-type simFlags struct {
-	c           sim.Config
-	order       string
-	model       string
-	blockTokens int
-	faults      []string
-}
-
-func (f *simFlags) bind(fs *pflag.FlagSet, prefix string) {
-	fs.DurationVar(&f.c.PrefillTime, prefix+"prefill-time", 5*time.Millisecond, "simulated engine: constant part of a prompt's computation")
-	fs.DurationVar(&f.c.PrefillPerToken, prefix+"prefill-per-token", 10*time.Microsecond, "simulated engine: time for each prompt token")
-	fs.DurationVar(&f.c.StepTime, prefix+"step-time", 4*time.Millisecond, "simulated engine: one decode step")
-	fs.DurationVar(&f.c.MoverDelay, prefix+"transfer-delay", 0, "simulated engine: added to each transfer, a slow peer")
-	fs.DurationVar(&f.c.Lease, prefix+"lease", 30*time.Second, "simulated engine: how long the prefill engine keeps blocks")
-	fs.IntVar(&f.c.Blocks, prefix+"blocks", 200, "simulated engine: blocks in the pool")
-	fs.StringVar(&f.order, prefix+"pool-order", string(pool.FIFO), "simulated engine: free list, fifo (vLLM up to 0.23) or lifo")
-	fs.BoolVar(&f.c.Caching, prefix+"prefix-caching", false, "simulated engine: keep freed blocks as with prefix caching on")
-	fs.StringVar(&f.c.Transport, prefix+"transport", "socket", "simulated engine: `provider` over which the KV cache moves (xferbench providers)")
-	fs.StringVar(&f.model, prefix+"model", kv.DefaultModel, "simulated engine: `model` whose KV cache moves: preset or config.json")
-	fs.IntVar(&f.blockTokens, prefix+"block-tokens", kv.DefaultBlockTokens, "simulated engine: tokens in a block")
-	fs.StringVar(&f.c.Release, prefix+"vllm", "0.32.0", "simulated engine: `release` whose metrics it shows")
-	fs.BoolVar(&f.c.Recompute, prefix+"recompute", false, "simulated engine: compute the prompt again when a transfer fails")
-	fs.StringSliceVar(&f.faults, prefix+"fault", nil, "simulated engine: `NAME[:N]`, a fault on every N-th request (docs/sim.md)")
+// bindSim binds the flags of simulated engines, whose values are their defaults.
+func bindSim(fs *pflag.FlagSet, e *spec.SimEngine, prefix string) {
+	fs.DurationVar(&e.PrefillTime, prefix+"prefill-time", e.PrefillTime, "simulated engine: constant part of a prompt's computation")
+	fs.DurationVar(&e.PrefillPerToken, prefix+"prefill-per-token", e.PrefillPerToken, "simulated engine: time for each prompt token")
+	fs.DurationVar(&e.StepTime, prefix+"step-time", e.StepTime, "simulated engine: one decode step")
+	fs.DurationVar(&e.TransferDelay, prefix+"transfer-delay", e.TransferDelay, "simulated engine: added to each transfer, a slow peer")
+	fs.DurationVar(&e.Lease, prefix+"lease", e.Lease, "simulated engine: how long the prefill engine keeps KV blocks")
+	fs.IntVar(&e.Blocks, prefix+"blocks", e.Blocks, "simulated engine: KV blocks in the pool")
+	fs.StringVar(&e.PoolOrder, prefix+"pool-order", e.PoolOrder, "simulated engine: free list, fifo (vLLM up to 0.23) or lifo")
+	fs.BoolVar(&e.PrefixCaching, prefix+"prefix-caching", e.PrefixCaching, "simulated engine: keep freed KV blocks as with prefix caching on")
+	fs.StringVar(&e.Transport, prefix+"transport", e.Transport, "simulated engine: `provider` over which the KV cache moves (xferbench providers)")
+	fs.StringVar(&e.Model, prefix+"model", e.Model, "simulated engine: `model` whose KV cache moves: preset or config.json")
+	fs.IntVar(&e.BlockTokens, prefix+"block-tokens", e.BlockTokens, "simulated engine: tokens per KV block")
+	fs.StringVar(&e.VLLM, prefix+"vllm", e.VLLM, "simulated engine: `release` whose metrics it shows")
+	fs.BoolVar(&e.Recompute, prefix+"recompute", e.Recompute, "simulated engine: compute the prompt again when a transfer fails")
+	fs.StringSliceVar((*[]string)(&e.Fault), prefix+"fault", e.Fault, "simulated engine: `NAME[:N]`, a fault on every N-th request (docs/sim.md)")
 }
 
 // loads reports whether the engines load a library, which may take their
 // process down.
-func (f *simFlags) loads() bool { return f.c.Transport != "socket" && f.c.Transport != "memcpy" }
-
-// config turns the flags into a configuration without a role.
-func (f *simFlags) config() (sim.Config, error) {
-	c := f.c
-	var err error
-	if c.Order, err = pool.ParseOrder(f.order); err != nil {
-		return c, err
-	}
-	if err := transport.CheckConfig(transport.Config{Provider: c.Transport}); err != nil {
-		return c, fmt.Errorf("transport %w", err)
-	}
-	m, err := kv.Resolve(f.model, "auto")
-	if err != nil {
-		return c, err
-	}
-	c.Geometry = sim.Geometry{BlockTokens: f.blockTokens, Regions: m.Layers, BytesPerToken: int(m.BytesPerToken())}
-	for _, s := range f.faults {
-		in, err := sim.ParseInjection(s)
-		if err != nil {
-			return c, err
-		}
-		c.Faults = append(c.Faults, in)
-	}
-	return c, nil
-}
+func loads(e spec.SimEngine) bool { return e.Transport != "socket" && e.Transport != "memcpy" }
 
 func newSimCommand() *cobra.Command {
 	var (
-		f      simFlags
+		engine = spec.DefaultSimEngine()
 		role   string
 		listen string
 	)
@@ -91,7 +56,7 @@ what a fault looks like. What is measured on them says "simulated".`,
   xferbench sim --fault silent-recompute:10`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.config()
+			c, err := session.SimConfig(engine)
 			if err != nil {
 				return usagef("%w", err)
 			}
@@ -103,7 +68,7 @@ what a fault looks like. What is measured on them says "simulated".`,
 			if err != nil || n < 0 || n > 65535 {
 				return usagef("--listen %q: port %q is none", listen, port)
 			}
-			if f.loads() {
+			if loads(engine) {
 				if ended, err := keep(cmd, remote.Options{}, false); ended {
 					return err
 				}
@@ -119,7 +84,7 @@ what a fault looks like. What is measured on them says "simulated".`,
 	fs.SortFlags = false
 	fs.StringVar(&role, "role", "all", "engine to run: prefill, decode, unified, or all on neighbouring ports")
 	fs.StringVar(&listen, "listen", loopback("8100"), "address of the first engine: host:port, port 0 for any; there is no access control")
-	f.bind(fs, "")
+	bindSim(fs, &engine, "")
 	return cmd
 }
 

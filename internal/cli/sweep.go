@@ -48,14 +48,12 @@ log scale. A sweep that was cut off goes on with --record FILE --resume.`,
 func printPlan(w io.Writer, p *raw.Plan, s *spec.Spec, old *record.Record) error {
 	cells := p.Cells()
 	done := 0
-	for _, values := range schedule.Earlier(old, -1) {
-		blocks := map[int]bool{}
-		for _, v := range values {
-			blocks[v.Block] = true
+	for l := range s.Design.Launches {
+		for _, p := range schedule.Earlier(old, l) {
+			done += len(p.Count)
 		}
-		done += len(blocks)
 	}
-	total := len(cells) * *s.Design.Blocks
+	total := len(cells) * *s.Design.Blocks * s.Design.Launches
 	left := total - done
 	var bytes int64
 	for _, c := range cells {
@@ -76,7 +74,7 @@ func printPlan(w io.Writer, p *raw.Plan, s *spec.Spec, old *record.Record) error
 		}
 	}
 	_, err := fmt.Fprintf(w, "# %d cells x %d blocks, %d of %d batches left, seed %d\n# %s per block\n# at %s with its data checks about %s\n",
-		len(cells), *s.Design.Blocks, left, total, *s.Seed, units.FormatBytes(bytes), planRate, planTime(bytes, *s.Design.Blocks, left, total))
+		len(cells), *s.Design.Blocks, left, total, *s.Seed, units.FormatBytes(bytes), planRate, planTime(bytes, *s.Design.Blocks*s.Design.Launches, left, total))
 	return err
 }
 

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -11,31 +9,23 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/xferbench/xferbench/internal/analysis"
-	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/report"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/ttft"
 	"github.com/xferbench/xferbench/internal/ttft/session"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
-// ttftFlags are the flags of `xferbench ttft`.
-type ttftFlags struct {
-	o           session.Options
-	tokens      *units.TokenList
-	rates       []float64
-	measurement string
-	prompt      string
-	maxInvalid  units.Percent
-	recordFile  string
-	noRecord    bool
-	json        string
-	sim         simFlags
+// ttftCommand is `xferbench ttft`.
+type ttftCommand struct {
+	*specFlags
+	recordFlags
 }
 
 func newTTFTCommand() *cobra.Command {
-	f := &ttftFlags{tokens: units.NewTokenList(1000), maxInvalid: session.MaxInvalid}
+	f := &ttftCommand{}
 	cmd := &cobra.Command{
 		Use:   "ttft",
 		Short: "Measure time to first token end to end, with proof that the KV moved",
@@ -46,7 +36,8 @@ request without that proof is invalid, with its reason, and is never averaged.
 
 One deployment is named with --url, or with --prefill and --decode; several with
 --arm, one each, and they run in randomised blocks. --launch starts engines from
-a file; --sim measures simulated ones, as a demo.`,
+a file; --sim measures simulated ones, as a demo. A run that was cut off goes on
+with --record FILE --resume.`,
 		Example: `  xferbench ttft --sim
   xferbench ttft --prefill http://node1:8100 --decode http://node2:8200 --prompt-tokens 1000,8000
   xferbench ttft --arm efa=prefill=http://a:8100,decode=http://b:8200 \
@@ -56,151 +47,105 @@ a file; --sim measures simulated ones, as a demo.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	f.bind(cmd.Flags())
+	f.specFlags = newSpecFlags(cmd.Flags(), spec.TTFT, bindTTFT)
+	f.recordFlags.bind(cmd.Flags())
 	return cmd
 }
 
-func (f *ttftFlags) bind(fs *pflag.FlagSet) {
-	o, c := &f.o, &f.o.Run
-	fs.SortFlags = false
-	fs.StringVar(&o.URL, "url", "", "base `URL` of a unified engine, or of a P/D proxy (with --prefill and --decode for their metrics)")
-	fs.StringSliceVar(&o.Prefill, "prefill", nil, "base `URL` of a prefill engine; may be repeated")
-	fs.StringSliceVar(&o.Decode, "decode", nil, "base `URL` of a decode engine; may be repeated")
-	fs.StringVar(&o.Mode, "mode", "", "unified or disaggregated (default: as the URLs say)")
-	fs.StringVar(&o.Path, "path", "", "way of disaggregated requests: two-leg (default), proxy, direct (no transfer)")
-	fs.StringArrayVar(&o.Arms, "arm", nil, "`NAME=URL,…`: a deployment to compare; keys prefill=, decode=, proxy=, unified=, direct=, model=; may be repeated")
-	fs.StringVar(&o.Launch, "launch", "", "start engines from this `file` (docs/ttft.md); with --arm, measure those arms on them")
-	fs.BoolVar(&o.Sim, "sim", false, "measure simulated engines, started here")
-	fs.Var(f.tokens, "prompt-tokens", "prompt lengths in tokens")
-	fs.IntVar(&c.MaxTokens, "max-tokens", 16, "output tokens of each request")
-	fs.IntSliceVar(&c.Concurrency, "concurrency", []int{1}, "closed loop: requests kept in flight; only 1 proves each request by itself")
-	fs.Float64SliceVar(&f.rates, "rate", nil, "open loop instead: Poisson arrivals a second; latency counts from the intended start")
-	fs.StringVar(&f.measurement, "measurement", "online", "online, or offline: each block's requests at once, for throughput and makespan")
-	fs.IntVar(&c.Iterations, "iterations", 40, "requests of each condition, over all blocks")
-	fs.IntVar(&c.Blocks, "blocks", 10, "randomised blocks, each with every condition once")
-	fs.DurationVar(&c.Budget, "budget", 0, "go on with blocks for this long instead (default: --blocks)")
-	fs.IntVar(&c.Warmup, "warmup", 2, "requests of each condition before the blocks, after one for each pair of engines")
-	fs.StringVar(&f.prompt, "prompt", string(ttft.TokenPrompts), "tokens (ids, exact length, unique first block) or text (random suffix)")
-	fs.IntVar(&c.VocabSize, "vocab-size", 32_000, "token ids are drawn below this")
-	fs.StringVar(&o.Model, "model", "", "served model `name` (default: the engine's first)")
-	fs.StringVar(&o.KVModel, "kv-model", "", "`model` whose KV cache moves: preset or config.json (default: by the served name)")
-	fs.StringVar(&o.DType, "dtype", "auto", "type of a cached value: bf16, fp8, …")
-	fs.Var(&f.maxInvalid, "max-invalid", "share of invalid requests above which the exit code is 5")
-	fs.DurationVar(&c.Timeout, "timeout", 2*time.Minute, "give a request up after this long")
-	fs.DurationVar(&c.Settle, "settle", 2*time.Second, "wait this long for the engines' counts after a request")
-	fs.Uint64Var(&c.Seed, "seed", 0, "of prompts, block order and arrivals (default: random, printed)")
-	units.GuardLists(fs)
-	f.sim.bind(fs, "sim-")
-	fs.StringVar(&f.recordFile, "record", "", "file for the record (default: a new one in $XDG_STATE_HOME/xferbench)")
-	fs.BoolVar(&f.noRecord, "no-record", false, "write no record file")
-	fs.StringVar(&f.json, "json", "", `"-": the record's lines on stdout instead of the table`)
+// bindTTFT binds the flags of requests to a spec, whose values are their defaults.
+func bindTTFT(fs *pflag.FlagSet, s *spec.Spec) {
+	t, d := s.TTFT, &s.Design
+	words := func(p *spec.List[string], name, usage string) { fs.StringSliceVar((*[]string)(p), name, *p, usage) }
+	fs.StringVar(&t.URL, "url", t.URL, "base `URL` of a unified engine, or of a P/D proxy (with --prefill and --decode for their metrics)")
+	words(&t.Prefill, "prefill", "base `URL` of a prefill engine; may be repeated")
+	words(&t.Decode, "decode", "base `URL` of a decode engine; may be repeated")
+	fs.StringVar(&t.Mode, "mode", t.Mode, "unified or disaggregated (default: as the URLs say)")
+	fs.StringVar(&t.Path, "path", t.Path, "way of disaggregated requests: two-leg (default), proxy, direct (no transfer)")
+	fs.StringArrayVar((*[]string)(&t.Arm), "arm", t.Arm, "`NAME=URL,…`: a deployment to compare; keys prefill=, decode=, proxy=, unified=, direct=, model=; may be repeated")
+	fs.StringVar(&t.Launch, "launch", t.Launch, "start engines from this `file` (docs/ttft.md); with --arm, measure those arms on them")
+	fs.BoolVar(&t.Sim, "sim", t.Sim, "measure simulated engines, started here")
+	fs.Var(units.TokenListOf((*[]int64)(&t.PromptTokens)), "prompt-tokens", "prompt lengths in tokens")
+	fs.IntVar(&t.MaxTokens, "max-tokens", t.MaxTokens, "output tokens of each request")
+	fs.IntSliceVar((*[]int)(&t.Concurrency), "concurrency", t.Concurrency, "closed loop: requests kept in flight (default 1); only 1 proves each request by itself")
+	fs.Float64SliceVar((*[]float64)(&t.Rate), "rate", t.Rate, "open loop instead: Poisson arrivals per second; latency counts from the intended start")
+	fs.StringVar(&t.Measurement, "measurement", t.Measurement, "online, or offline: each block's requests at once, for throughput and makespan")
+	fs.IntVar(&d.Iterations, "iterations", d.Iterations, "requests of each condition, over all blocks")
+	fs.Var(optional[int]{&d.Blocks, "10"}, "blocks", "randomised blocks, each with every condition once")
+	fs.Var(optional[int]{&d.MinBlocks, "6"}, "min-blocks", "blocks to run even when the budget is over")
+	fs.DurationVar(&d.Budget, "budget", d.Budget, "go on with blocks for this long instead (default: --blocks)")
+	fs.Var((*units.Percent)(&d.UntilCI), "until-ci", "stop once every median's 95% interval is within this: 2% (a declared sequential rule)")
+	fs.IntVar(&d.Launches, "launches", d.Launches, "repeat with fresh processes and engines started here; the launch is then the unit")
+	fs.BoolVar(&d.RoundRobin, "round-robin", d.RoundRobin, "keep the conditions in order instead of randomising")
+	fs.IntVar(&d.Warmup, "warmup", d.Warmup, "requests of each condition before the blocks, after one for each pair of engines")
+	fs.StringVar(&t.Prompt, "prompt", t.Prompt, "tokens (ids, exact length, unique first KV block) or text (random suffix)")
+	fs.IntVar(&t.VocabSize, "vocab-size", t.VocabSize, "token ids are drawn below this")
+	fs.StringVar(&t.Model, "model", t.Model, "served model `name` (default: the engine's first)")
+	fs.StringVar(&t.KVModel, "kv-model", t.KVModel, "`model` whose KV cache moves: preset or config.json (default: by the served name)")
+	fs.StringVar(&t.DType, "dtype", t.DType, "type of a cached value: bf16, fp8, …")
+	fs.Var((*units.Percent)(&t.MaxInvalid), "max-invalid", "share of invalid requests above which the exit code is 5")
+	fs.DurationVar(&t.Timeout, "timeout", t.Timeout, "give a request up after this long")
+	fs.DurationVar(&t.Settle, "settle", t.Settle, "wait this long for the engines' counts after a request")
+	fs.Var(optional[uint64]{&s.Seed, ""}, "seed", "of prompts, block order and arrivals (default: random, printed)")
+	bindSim(fs, &t.Engine, "sim-")
 }
 
-// complete turns the flags into options.
-func (f *ttftFlags) complete(cmd *cobra.Command) error {
-	c := &f.o.Run
-	for _, n := range f.tokens.Values() {
-		c.PromptTokens = append(c.PromptTokens, int(n))
-	}
-	c.Load, c.Rates = record.LoadClosed, f.rates
-	if len(f.rates) > 0 {
-		if cmd.Flags().Changed("concurrency") {
-			return usagef("--rate and --concurrency exclude each other: a rate does not wait for answers")
-		}
-		c.Load, c.Concurrency = record.LoadOpen, nil
-	}
-	switch f.measurement {
-	case "online":
-	case "offline":
-		if c.Load == record.LoadOpen || cmd.Flags().Changed("concurrency") {
-			return usagef("--measurement offline sends all requests at once; leave --rate and --concurrency out")
-		}
-		c.Load, c.Concurrency = record.LoadOffline, nil
-	default:
-		return usagef("--measurement %q: want online or offline", f.measurement)
-	}
-	var err error
-	if c.Prompts, err = ttft.ParsePromptKind(f.prompt); err != nil {
-		return usagef("--prompt: %w", err)
-	}
-	if f.o.SimConfig, err = f.sim.config(); err != nil {
-		return usagef("%w", err)
-	}
-	if !cmd.Flags().Changed("seed") {
-		var b [8]byte
-		if _, err := rand.Read(b[:]); err != nil {
-			return err
-		}
-		c.Seed = binary.LittleEndian.Uint64(b[:]) >> 32 // short enough to retype
-	}
-	if c.Blocks > c.Iterations && !cmd.Flags().Changed("blocks") {
-		c.Blocks = c.Iterations
-	}
-	if f.noRecord && f.recordFile != "" {
-		return usagef("--record and --no-record exclude each other")
-	}
-	if f.json != "" && f.json != "-" {
-		return usagef(`--json %q: want "-"; a file is --record`, f.json)
-	}
-	f.o.MaxInvalid, f.o.Argv = float64(f.maxInvalid), argv(cmd)
-	return nil
-}
-
-func (f *ttftFlags) run(cmd *cobra.Command) error {
-	if err := f.complete(cmd); err != nil {
-		return err
-	}
-	if f.o.Sim && f.sim.loads() {
-		if ended, err := keep(cmd, remote.Options{}, f.json == "-"); ended {
-			return err
-		}
-	}
-	w, err := (&recordFlags{none: f.noRecord, file: f.recordFile}).writer(cmd, nil)
+func (f *ttftCommand) run(cmd *cobra.Command) error {
+	s, err := f.spec(cmd)
 	if err != nil {
 		return err
 	}
-	if w != nil {
-		if err := kept(cmd).Record(w.Path()); err != nil {
-			return errors.Join(err, w.Close())
+	j := &session.Job{}
+	if j.Resumed, err = f.resumed(s); err != nil {
+		return err
+	}
+	if err := session.Check(s); err != nil {
+		return err
+	}
+	if printed, err := f.printed(cmd, s); printed {
+		return err
+	}
+	if s.TTFT.Sim && loads(s.TTFT.Engine) {
+		if ended, err := keep(cmd, remote.Options{}, f.lines()); ended {
+			return err
 		}
 	}
+	if j.File, err = f.writer(cmd, j.Resumed); err != nil {
+		return err
+	}
+	ctx, stop, err := f.output(cmd, j.File)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	bar := newProgress(cmd.ErrOrStderr())
-	out := session.Output{Record: w, Progress: bar.ttft, Log: func(level, message string) {
+	j.Spec, j.Argv, j.Progress = s, argv(cmd), bar.ttft
+	j.Log = func(e record.Event) {
 		bar.clear()
-		if level != record.Info {
-			message = level + ": " + message
+		message := e.Message
+		if e.Level != record.Info {
+			message = e.Level + ": " + message
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), units.PrintableText(message))
-	}}
-	if f.json == "-" {
-		out.JSON = cmd.OutOrStdout()
 	}
-	ctx := cmd.Context()
-	if w == nil && f.json == "-" {
-		var stop func()
-		ctx, stop = untilUnread(cmd)
-		defer stop()
+	if j.Launches, err = launchArgv(); err != nil {
+		return err
 	}
-	rec, err := session.Run(ctx, f.o, out)
+	if f.lines() {
+		j.Stream = cmd.OutOrStdout()
+	}
+	rec, err := session.Run(ctx, j)
 	bar.clear()
-	if f.json == "" && rec != nil && len(rec.Conditions) > 0 {
+	if !f.lines() && rec != nil && len(rec.Conditions) > 0 {
 		a, aerr := analysis.OfRequests(rec)
 		if aerr == nil {
 			aerr = report.TTFTText(cmd.OutOrStdout(), a, report.Options{Color: color(cmd.OutOrStdout())})
 		}
 		err = errors.Join(err, aerr)
 	}
-	if w != nil {
-		err = errors.Join(err, w.Close())
+	if j.File != nil {
+		err = errors.Join(err, j.File.Close())
 	}
-	if err == nil {
-		return nil
-	}
-	code := session.ExitCode(err)
-	if ctx.Err() != nil {
-		code = 130
-	}
-	return &fault.Error{Kind: fault.OfExitCode(code), Err: err}
+	return err
 }
 
 func (p *progress) ttft(x ttft.Progress) {

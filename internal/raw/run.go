@@ -2,47 +2,27 @@ package raw
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/clock"
-	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/fault"
-	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/transport"
-	"github.com/xferbench/xferbench/internal/version"
 )
 
 // Job is a plan to run.
 type Job struct {
 	Plan *Plan
-	// Argv is the command line for the record; tokens of peers are cut out of it.
-	Argv []string
-	// Isolation is what the record says of this process's network; see
-	// [Plan.Isolable].
-	Isolation string
-	// Resumed is the record that the run goes on with; nil: a new one.
-	Resumed *record.Record
-	// Launch is the one of several that this process is; nil: not one of several.
-	Launch *schedule.Launch
-	// Launches is the command that does one; see [schedule.Launches.Argv].
-	Launches []string
-
-	Record   *record.Writer // nil: none
-	JSON     io.Writer      // the record's lines as well; nil: none
+	schedule.Session
 	Progress func(Progress)
 	Tune     func(record.Tune) error // told each step of --tune; its error ends the run
 }
@@ -56,197 +36,66 @@ type Progress struct {
 
 // Run measures. The record in memory has every line that was written, also with an
 // error; its last line is the End. It is nil when nothing was.
-func Run(ctx context.Context, j Job) (*record.Record, error) {
-	s := &session{job: j, p: j.Plan, spec: j.Plan.spec, rec: &record.Record{}, start: clock.Now(), gate: schedule.NewGate(j.Resumed)}
-	if j.Record != nil {
-		s.rec.Path = j.Record.Path()
+func Run(ctx context.Context, j *Job) (*record.Record, error) {
+	j.Spec = j.Plan.spec
+	s := &session{Job: j, p: j.Plan, spec: j.Plan.spec}
+	s.start = clock.Now() - int64(s.Since())
+	return s.Do(ctx, schedule.Workings{Check: s.fits, Measure: s.run, SumUp: sumUp})
+}
+
+// sumUp has the figures and verdicts of what was measured, for readers of the
+// record that do not compute their own.
+func sumUp(r *record.Record) ([]record.Line, error) {
+	if len(r.Samples) == 0 {
+		return nil, nil
 	}
-	s.sink = &record.Sink{Record: s.rec, File: j.Record, Stream: j.JSON}
-	if j.Resumed != nil {
-		// Append keeps the first run line; the rest continues it.
-		*s.rec = *j.Resumed
-		s.rec.End = nil
-		s.start -= time.Now().UnixNano() - s.rec.Run.StartUnixNs
-	}
-	var err error
-	if s.spec.Design.Launches > 1 && j.Launch == nil {
-		err = s.launches(ctx)
-	} else {
-		err = s.run(ctx)
-	}
-	if errors.Is(err, schedule.ErrOther) {
+	a, err := analysis.Live(r)
+	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(err, s.sumUp())
-	if cause := context.Cause(ctx); ctx.Err() != nil && errors.Is(cause, fault.ErrInterrupted) {
-		err = errors.Join(cause, unless(err, fault.ErrInterrupted, context.Canceled))
-	}
-	return s.rec, errors.Join(err, s.close(err))
-}
-
-// unless is err, or nil when it says no more than one of known.
-func unless(err error, known ...error) error {
-	for _, k := range known {
-		if errors.Is(err, k) {
-			return nil
-		}
-	}
-	return err
-}
-
-// sumUp appends the figures and verdicts of what was measured, for readers of
-// the record that do not compute their own.
-func (s *session) sumUp() error {
-	if s.job.Launch != nil || len(s.rec.Samples) == 0 {
-		return nil
-	}
-	a, err := analysis.Live(s.rec)
-	if err != nil {
-		return err
-	}
+	var out []record.Line
 	for _, l := range analysis.Summaries(a) {
-		if err := s.write(l); err != nil {
-			return err
-		}
+		out = append(out, l)
 	}
 	for _, l := range analysis.Comparisons(a) {
-		if err := s.write(l); err != nil {
-			return err
-		}
+		out = append(out, l)
 	}
-	return nil
+	return out, nil
 }
 
 type session struct {
-	job   Job
+	*Job
 	p     *Plan
 	spec  *spec.Spec
-	rec   *record.Record
-	sink  *record.Sink // of rec
-	start int64
-	gate  *schedule.Gate
-}
-
-// write appends a line to the record in memory, on disk and on stdout, once it is
-// known to be of this record's experiment.
-func (s *session) write(l record.Line) error {
-	lines, err := s.gate.Take(l)
-	if err != nil {
-		return err
-	}
-	return s.append(lines)
-}
-
-func (s *session) append(lines []record.Line) error {
-	for _, l := range lines {
-		if err := s.sink.Write(l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// close writes the End, even after a run that failed before its first line.
-func (s *session) close(cause error) error {
-	if err := s.append(s.gate.Rest()); err != nil {
-		return err
-	}
-	s.gate = nil
-	if s.rec.Run.Schema == 0 {
-		return nil
-	}
-	kind := fault.KindOf(cause)
-	e := record.End{Status: record.StatusOK, EndUnixNs: time.Now().UnixNano(), ExitCode: kind.ExitCode()}
-	if cause != nil {
-		e.Status, e.Error = record.StatusFailed, cause.Error()
-	}
-	if kind == fault.Interrupted {
-		e.Status = record.StatusInterrupted
-	}
-	if err := s.write(e); err != nil && !errors.Is(cause, err) {
-		return err
-	}
-	return nil
-}
-
-// launches runs the plan in processes of their own.
-func (s *session) launches(ctx context.Context) error {
-	if err := s.fits(); err != nil {
-		return err
-	}
-	l := schedule.Launches{Spec: s.spec, Isolation: s.job.Isolation, Resumed: s.job.Resumed, Argv: s.job.Launches, Write: s.write,
-		Run: func(r *record.Run) { r.Argv = redact(s.job.Argv) }}
-	return l.Do(ctx)
-}
-
-// header is the run line, without the peer.
-func (s *session) header() (record.Run, error) {
-	h := host.Root("").Inventory()
-	h.CPUs = runtime.NumCPU()
-	h.GPUs = providers.GPUs()
-	text, err := s.spec.Redacted().JSON()
-	return record.Run{Schema: record.Schema, ID: s.id(), Kind: s.spec.Workload, StartUnixNs: time.Now().UnixNano(),
-		ToolVersion: version.Version, ToolCommit: version.Commit, Argv: redact(s.job.Argv), Seed: *s.spec.Seed,
-		Host: h, Env: host.Environment(os.Environ()), Spec: text, Design: s.design(), Launches: s.spec.Design.Launches, Isolation: s.job.Isolation}, err
-}
-
-func (s *session) design() *record.Design {
-	d := s.spec.Design
-	out := &record.Design{Blocks: *d.Blocks, MinBlocks: *d.MinBlocks, BudgetNs: int64(d.Budget), Order: "random",
-		UntilCIPpm: int64(d.UntilCI * 1e6), Iterations: d.Iterations, Reuse: s.spec.Raw.Reuse, Unchecked: s.spec.Raw.NoVerify}
-	if d.RoundRobin {
-		out.Order = "round-robin"
-	}
-	return out
-}
-
-// id is a new run's, or that of the run that this one goes on with.
-func (s *session) id() string {
-	if s.job.Resumed != nil {
-		return s.job.Resumed.Run.ID
-	}
-	return rand.Text()[:12]
-}
-
-// redact replaces the token of a peer.
-func redact(argv []string) []string {
-	out := slices.Clone(argv)
-	for i, a := range out {
-		if address, token, ok := strings.Cut(a, "#"); ok && len(token) >= 40 {
-			out[i] = address + "#…"
-		}
-	}
-	return out
+	start int64 // clock.Now() at the record's start
 }
 
 func (s *session) run(ctx context.Context) (err error) {
-	line, err := s.header()
+	line, err := s.Header()
 	if err != nil {
 		return err
 	}
-	if err := s.fits(); err != nil {
-		return errors.Join(s.write(line), err)
-	}
+	line.Host.CPUs, line.Host.GPUs = runtime.NumCPU(), providers.GPUs()
 	client, child, err := s.connect(ctx)
 	if err != nil {
-		return errors.Join(s.write(line), err)
+		return errors.Join(s.Write(line), err)
 	}
 	side := &transport.Side{}
 	defer func() { err = errors.Join(err, side.Sweep()) }()
 	defer func() { err = s.end(client, child, err) }()
 	if l := client.Local; l.To4() == nil && l.IsLinkLocalUnicast() && s.unbound() {
 		// Of an interface's own scope: a library's address does not carry it over.
-		return errors.Join(s.write(line), fault.Usagef("the peer was reached over a link-local address (this side's is %s), which transports cannot use: name the peer by another, or give --bind addresses on both sides", l))
+		return errors.Join(s.Write(line), fault.Usagef("the peer was reached over a link-local address (this side's is %s), which transports cannot use: name the peer by another, or give --bind addresses on both sides", l))
 	}
 	ctx = client.Context()
 	line.Host.Address = client.Local.String()
 	their, err := client.Inventory(ctx)
 	if err != nil {
-		return errors.Join(s.write(line), err)
+		return errors.Join(s.Write(line), err)
 	}
 	their.Address = client.Remote.String()
 	line.Peer = &their
-	if err := s.write(line); err != nil {
+	if err := s.Write(line); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, side.Close()) }()
@@ -276,7 +125,7 @@ func (s *session) unbound() bool {
 }
 
 func (s *session) measure(ctx context.Context, side *transport.Side, client transport.Peer) error {
-	w, err := newWorkload(ctx, s.p, side, client, s.start, s.write)
+	w, err := newWorkload(ctx, s.p, side, client, s.start, s.Write)
 	if err != nil {
 		return err
 	}
@@ -288,24 +137,16 @@ func (s *session) measure(ctx context.Context, side *transport.Side, client tran
 	if err := w.open(ctx); err != nil {
 		return err
 	}
-	earlier := schedule.Earlier(s.job.Resumed, -1)
-	if l := s.job.Launch; l != nil {
-		earlier = l.Earlier
-		if l.Number > 0 {
-			// Another order and payload for each launch, from the one seed.
-			w.seed = mem.Key(w.seed, uint64(l.Number))
-		}
-	}
-	d := s.spec.Design
-	sch := schedule.Schedule{Conditions: len(s.p.cells), Seed: w.seed, RoundRobin: d.RoundRobin, Blocks: *d.Blocks, MinBlocks: *d.MinBlocks,
-		Budget: d.Budget, UntilCI: float64(d.UntilCI), Reference: func(c int) bool { return s.p.cells[c].ceiling }, Earlier: earlier}
-	if s.job.Progress != nil {
+	w.seed = s.Seed()
+	sch := s.Schedule(len(s.p.cells))
+	sch.Reference = func(c int) bool { return s.p.cells[c].ceiling }
+	if s.Progress != nil {
 		sch.Progress = func(p schedule.Progress) {
 			x := Progress{Progress: p, Condition: w.conditions[p.Condition]}
 			if m := w.moved[p.Condition]; m.ns > 0 {
 				x.BytesPerSec = float64(m.bytes) / float64(m.ns) * 1e9
 			}
-			s.job.Progress(x)
+			s.Progress(x)
 		}
 	}
 	if err := sch.Run(ctx, w); err != nil {

@@ -370,12 +370,12 @@ func (t *tuner) line(c setting, total, best int64) record.Tune {
 
 // tuned writes a step and tells the caller.
 func (s *session) tuned(l record.Tune) error {
-	if s.job.Tune != nil {
-		if err := s.job.Tune(l); err != nil {
+	if s.Tune != nil {
+		if err := s.Tune(l); err != nil {
 			return err
 		}
 	}
-	return s.write(l)
+	return s.Write(l)
 }
 
 // sizes notes what the ladders need of a condition, and returns its bytes.

@@ -16,7 +16,6 @@ import (
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/spec"
-	"github.com/xferbench/xferbench/internal/stats"
 )
 
 // Launch is what the process of one launch gets on its standard input, as JSON.
@@ -27,7 +26,7 @@ type Launch struct {
 	Number    int    `json:"launch"`
 	Isolation string `json:"isolation,omitempty"` // of the record
 	// Earlier is what an earlier start of this launch measured, by condition.
-	Earlier map[int][]stats.Sample `json:"earlier,omitempty"`
+	Earlier map[int]Past `json:"earlier,omitempty"`
 }
 
 // ReadLaunch reads what [Launches.Run] writes.
@@ -99,16 +98,12 @@ func (l *Launches) Do(ctx context.Context) error {
 }
 
 // whole reports whether every condition has every block.
-func (l *Launches) whole(earlier map[int][]stats.Sample) bool {
+func (l *Launches) whole(earlier map[int]Past) bool {
 	if l.Resumed == nil || len(earlier) < len(l.Resumed.Conditions) || len(earlier) == 0 {
 		return false
 	}
-	for _, list := range earlier {
-		blocks := map[int]bool{}
-		for _, v := range list {
-			blocks[v.Block] = true
-		}
-		if len(blocks) < *l.Spec.Design.Blocks {
+	for _, p := range earlier {
+		if len(p.Count) < *l.Spec.Design.Blocks {
 			return false
 		}
 	}

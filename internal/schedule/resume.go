@@ -43,9 +43,9 @@ func Resume(r *record.Record, s *spec.Spec) error {
 			r.Path, *there.Design.Blocks, *s.Design.Blocks, *there.Design.Blocks)
 	}
 	last := 0
-	for _, list := range Earlier(r, -1) {
-		for _, v := range list {
-			last = max(last, v.Block+1)
+	for _, p := range Earlier(r, -1) {
+		for b := range p.Count {
+			last = max(last, b+1)
 		}
 	}
 	if last > *s.Design.Blocks && (s.TTFT == nil || s.Design.Budget == 0) {
@@ -55,21 +55,33 @@ func Resume(r *record.Record, s *spec.Spec) error {
 }
 
 // Earlier is what a record has measured, by condition, of one launch; -1: of all.
-func Earlier(r *record.Record, launch int) map[int][]stats.Sample {
+func Earlier(r *record.Record, launch int) map[int]Past {
 	if r == nil {
 		return nil
 	}
-	out := map[int][]stats.Sample{}
-	add := func(condition, of, block int, phase string, ns int64) {
-		if phase == record.PhaseMeasure && (launch < 0 || of == launch) {
-			out[condition] = append(out[condition], stats.Sample{Block: block, Value: float64(ns)})
+	out := map[int]Past{}
+	add := func(condition, of, block int, phase string, ns int64, counts bool) {
+		if launch >= 0 && of != launch {
+			return
 		}
+		p := out[condition]
+		p.Sent++
+		if phase == record.PhaseMeasure {
+			if p.Count == nil {
+				p.Count = map[int]int{}
+			}
+			p.Count[block]++
+			if counts {
+				p.Values = append(p.Values, stats.Sample{Block: block, Value: float64(ns)})
+			}
+		}
+		out[condition] = p
 	}
 	for _, s := range r.Samples {
-		add(s.Condition, s.Launch, s.Block, s.Phase, s.TotalNs)
+		add(s.Condition, s.Launch, s.Block, s.Phase, s.TotalNs, true)
 	}
 	for _, q := range r.Requests {
-		add(q.Condition, q.Launch, q.Block, q.Phase, q.TTFTNs)
+		add(q.Condition, q.Launch, q.Block, q.Phase, q.TTFTNs, q.Valid)
 	}
 	return out
 }

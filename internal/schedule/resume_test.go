@@ -98,7 +98,7 @@ func TestResume(t *testing.T) {
 		"streams":         {change: func(s *spec.Spec) { s.Raw.Streams = spec.List[int]{4} }, says: "raw.streams is not set there and [4] here: its samples would be pooled"},
 		"another seed":    {change: func(s *spec.Spec) { other := uint64(3); s.Seed = &other }, says: "seed is 9 there and 3 here"},
 		"launches of more blocks": {record: func(r *record.Record) {
-			r.Run.Spec = []byte(strings.Replace(string(text), `"launches": 1`, `"launches": 2`, 1))
+			r.Run.Spec = []byte(strings.Replace(string(text), `"launches":1`, `"launches":2`, 1))
 		},
 			change: func(s *spec.Spec) { s.Design.Launches, s.Design.Blocks = 2, n(20) }, says: "give --blocks 8, or another --record"},
 		"of an older build":  {record: func(r *record.Record) { r.Run.Spec = nil }, change: func(*spec.Spec) {}, says: "which kept no spec"},
@@ -126,13 +126,15 @@ func TestEarlier(t *testing.T) {
 			{Condition: 1, Block: 2, Launch: 1, Phase: record.PhaseMeasure, TotalNs: 6},
 			{Condition: 1, Block: -1, Phase: record.PhaseWarmup, TotalNs: 7},
 		},
-		Requests: []record.Request{{Condition: 0, Block: 3, Phase: record.PhaseMeasure, TTFTNs: 8}, {Phase: record.PhaseWarmup}},
+		Requests: []record.Request{{Condition: 0, Block: 3, Phase: record.PhaseMeasure, TTFTNs: 8, Valid: true},
+			{Condition: 0, Block: 3, Phase: record.PhaseMeasure}, {Phase: record.PhaseWarmup}},
 	}
 	of := func(v float64, b int) stats.Sample { return stats.Sample{Block: b, Value: v} }
-	for launch, want := range map[int]map[int][]stats.Sample{
-		-1: {0: {of(8, 3)}, 1: {of(5, 2), of(6, 2)}},
-		0:  {0: {of(8, 3)}, 1: {of(5, 2)}},
-		1:  {1: {of(6, 2)}},
+	zero := Past{Values: []stats.Sample{of(8, 3)}, Count: map[int]int{3: 2}, Sent: 3}
+	for launch, want := range map[int]map[int]Past{
+		-1: {0: zero, 1: {Values: []stats.Sample{of(5, 2), of(6, 2)}, Count: map[int]int{2: 2}, Sent: 3}},
+		0:  {0: zero, 1: {Values: []stats.Sample{of(5, 2)}, Count: map[int]int{2: 1}, Sent: 2}},
+		1:  {1: {Values: []stats.Sample{of(6, 2)}, Count: map[int]int{2: 1}, Sent: 1}},
 		2:  {},
 	} {
 		if d := cmp.Diff(want, Earlier(r, launch)); d != "" {

@@ -19,8 +19,20 @@ type Workload interface {
 	Batch(ctx context.Context, at Slot) ([]float64, error)
 }
 
-// Slot is a condition's place in a run: Place is the position in its block.
-type Slot struct{ Condition, Block, Place int }
+// Slot is a condition's place in a run: Place is the position in its block. Have is
+// how much of it an earlier start has measured.
+type Slot struct{ Condition, Block, Place, Have int }
+
+// Past is what an earlier start has measured of a condition.
+type Past struct {
+	// Values are the times, in ns, of what counts.
+	Values []stats.Sample `json:"values,omitempty"`
+	// Count is how many transfers or requests there are in each block, whether or
+	// not they count.
+	Count map[int]int `json:"count,omitempty"`
+	// Sent counts all of them, also those before the blocks.
+	Sent int `json:"sent,omitempty"`
+}
 
 // Schedule says how often conditions run, and in which order. Each block runs
 // every condition once.
@@ -38,12 +50,11 @@ type Schedule struct {
 	UntilCI float64
 	// Reference, when set, names the conditions that UntilCI passes over.
 	Reference func(condition int) bool
-	// Earlier is what an earlier start measured, by condition: its blocks are
-	// skipped.
-	Earlier map[int][]stats.Sample
-	// Skip, when set, replaces the rule that a condition with values in Earlier is
-	// done in that block.
-	Skip func(condition, block int) bool
+	// Earlier is what an earlier start measured, by condition.
+	Earlier map[int]Past
+	// PerBlock, when set, is how many transfers or requests a block of a condition
+	// has: one that has fewer is completed. Else one that has any is whole.
+	PerBlock func(condition int) int
 	// Progress, when set, is told before each batch, never within one.
 	Progress func(Progress)
 }
@@ -71,8 +82,8 @@ func (s *Schedule) Run(ctx context.Context, w Workload) error {
 
 func (s *Schedule) blocks(ctx context.Context, w Workload) error {
 	values := map[int][]stats.Sample{}
-	for c, list := range s.Earlier {
-		values[c] = append(values[c], list...)
+	for c, p := range s.Earlier {
+		values[c] = append(values[c], p.Values...)
 	}
 	began := time.Now()
 	ran, batches := 0, 0 // of this start
@@ -110,23 +121,15 @@ func (s *Schedule) todo(b int) (out []Slot) {
 		if !s.RoundRobin {
 			c = order[place]
 		}
-		if !s.done(c, b) {
-			out = append(out, Slot{c, b, place})
+		want, have := 1, s.Earlier[c].Count[b]
+		if s.PerBlock != nil {
+			want = s.PerBlock(c)
+		}
+		if have < want {
+			out = append(out, Slot{c, b, place, have})
 		}
 	}
 	return out
-}
-
-func (s *Schedule) done(c, b int) bool {
-	if s.Skip != nil {
-		return s.Skip(c, b)
-	}
-	for _, v := range s.Earlier[c] {
-		if v.Block == b {
-			return true
-		}
-	}
-	return false
 }
 
 // over reports whether the next block, which takes about as long as the mean one

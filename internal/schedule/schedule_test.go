@@ -120,12 +120,15 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-func earlier(conditions, blocks int) map[int][]stats.Sample {
-	out := map[int][]stats.Sample{}
+func earlier(conditions, blocks int) map[int]Past {
+	out := map[int]Past{}
 	for c := range conditions {
+		p := Past{Count: map[int]int{}}
 		for b := range blocks {
-			out[c] = append(out[c], stats.Sample{Block: b, Value: 100})
+			p.Values = append(p.Values, stats.Sample{Block: b, Value: 100})
+			p.Count[b]++
 		}
+		out[c] = p
 	}
 	return out
 }
@@ -138,9 +141,12 @@ func TestSkips(t *testing.T) {
 	s.run(t, &whole)
 	for cut := range len(whole.slots) + 1 {
 		s := s
-		s.Earlier = map[int][]stats.Sample{}
+		s.Earlier = map[int]Past{}
 		for _, at := range whole.slots[:cut] {
-			s.Earlier[at.Condition] = append(s.Earlier[at.Condition], stats.Sample{Block: at.Block, Value: 1})
+			if s.Earlier[at.Condition].Count == nil {
+				s.Earlier[at.Condition] = Past{Count: map[int]int{}}
+			}
+			s.Earlier[at.Condition].Count[at.Block]++
 		}
 		var rest script
 		s.run(t, &rest)
@@ -208,7 +214,7 @@ func TestErrors(t *testing.T) {
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
-		s := Schedule{Conditions: 2, Blocks: 3, MinBlocks: 1, Budget: 5 * time.Second, RoundRobin: true, Earlier: map[int][]stats.Sample{0: {{Block: 0, Value: 1}}},
+		s := Schedule{Conditions: 2, Blocks: 3, MinBlocks: 1, Budget: 5 * time.Second, RoundRobin: true, Earlier: map[int]Past{0: {Count: map[int]int{0: 1}}},
 			Progress: func(p Progress) {
 				got = append(got, fmt.Sprintf("%d.%d %d/%d %v %v", p.Block, p.Condition, p.Done, p.Total, p.Elapsed, p.Left))
 			}}
@@ -219,4 +225,16 @@ func TestProgress(t *testing.T) {
 			t.Errorf("%q\nwant %q", got, want)
 		}
 	})
+}
+
+// A block that was cut off within is completed where the workload says what is
+// whole.
+func TestPerBlock(t *testing.T) {
+	var w script
+	s := Schedule{Conditions: 2, Blocks: 2, RoundRobin: true, PerBlock: func(c int) int { return 4 + c },
+		Earlier: map[int]Past{0: {Count: map[int]int{0: 4, 1: 1}}, 1: {Count: map[int]int{0: 4}}}}
+	s.run(t, &w)
+	if want := []Slot{{1, 0, 1, 4}, {0, 1, 0, 1}, {1, 1, 1, 0}}; !slices.Equal(w.slots, want) {
+		t.Errorf("%v, want %v", w.slots, want)
+	}
 }

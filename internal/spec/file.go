@@ -1,10 +1,11 @@
 package spec
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -70,5 +71,10 @@ func (s *Spec) YAML() ([]byte, error) { return yaml.Marshal(s) }
 // JSON is the spec on one line, with the keys of the file.
 func (s *Spec) JSON() ([]byte, error) {
 	b, err := yaml.MarshalWithOptions(s, yaml.JSON())
-	return []byte(strings.TrimSpace(string(b))), err
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = json.Compact(&out, b)
+	return out.Bytes(), err
 }

@@ -19,7 +19,7 @@ import (
 type batch struct {
 	r    *runner
 	c    *condition
-	s    spec
+	s    stretch
 	pair int // of the first request
 
 	mu    sync.Mutex
@@ -38,7 +38,7 @@ type slot struct {
 // inBatch reads the metrics, lets send run, reads them again and judges. conns
 // connections to each server are open before. The error is the record's, or
 // ctx's; a request that fails is a line and no error.
-func (r *runner) inBatch(ctx context.Context, c *condition, s spec, conns int, send func(context.Context, *batch)) error {
+func (r *runner) inBatch(ctx context.Context, c *condition, s stretch, conns int, send func(context.Context, *batch)) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -412,6 +412,11 @@ func (b *batch) conclude(ctx context.Context, ev evidence) error {
 		if err := b.r.cfg.Record(*line); err != nil {
 			return err
 		}
+		if line.Valid && line.Phase == record.PhaseMeasure {
+			b.r.mu.Lock()
+			b.r.ttft = append(b.r.ttft, float64(line.TTFTNs))
+			b.r.mu.Unlock()
+		}
 	}
 	return ctx.Err()
 }
@@ -427,8 +432,8 @@ func (r *runner) progress(b *batch, line *record.Request, bad bool) {
 		return
 	}
 	p := Progress{Condition: b.c.name(r.cfg.Load), Block: b.s.block, Blocks: r.cfg.Blocks, Done: r.done, Of: r.of, Invalid: r.bad,
-		LastTTFT: time.Duration(line.TTFTNs), Elapsed: time.Since(r.start), Limit: r.cfg.Budget}
-	if r.cfg.Budget > 0 {
+		LastTTFT: time.Duration(line.TTFTNs), Elapsed: time.Since(r.start), Limit: r.cfg.Schedule.Budget}
+	if r.cfg.Schedule.Budget > 0 {
 		p.Blocks = 0
 	}
 	r.cfg.Progress(p)

@@ -16,9 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/serving/wait"
-	"github.com/xferbench/xferbench/internal/stats"
 )
 
 // Config describes a run.
@@ -33,11 +34,15 @@ type Config struct {
 	Rates       []float64
 
 	// Iterations is the number of requests of each condition over all blocks, and
-	// Blocks the number of blocks. With a Budget, blocks of the same size go on
-	// until that much time is over. A condition with a higher concurrency than its
+	// Blocks the number of blocks. A condition with a higher concurrency than its
 	// share of requests in a block sends that many instead.
 	Iterations, Blocks int
-	Budget             time.Duration
+	// Schedule is how blocks follow one another and what an earlier start has done.
+	// With a budget, blocks of the same size go on until it is over. What the
+	// requests decide is set here: conditions, blocks, seed and progress.
+	Schedule schedule.Schedule
+	// Since is how long ago the record began.
+	Since time.Duration
 	// Warmup is the number of requests of each condition before its first block,
 	// after one over each pair of engines.
 	Warmup int
@@ -105,8 +110,8 @@ func (c *Config) Check() error {
 	if c.Iterations < 1 || c.Iterations > maxIterations || c.Blocks < 1 || c.Blocks > c.Iterations || c.Warmup < 0 {
 		return fmt.Errorf("%d iterations in %d blocks after %d for warm-up: want 1 to %d iterations, 1 block to as many as those, and 0 or more for warm-up", c.Iterations, c.Blocks, c.Warmup, maxIterations)
 	}
-	if c.Timeout <= 0 || c.Settle <= 0 || c.Budget < 0 {
-		return fmt.Errorf("timeout %s, settle time %s, budget %s: all must be positive", c.Timeout, c.Settle, c.Budget)
+	if c.Timeout <= 0 || c.Settle <= 0 || c.Schedule.Budget < 0 {
+		return fmt.Errorf("timeout %s, settle time %s, budget %s: all must be positive", c.Timeout, c.Settle, c.Schedule.Budget)
 	}
 	switch c.Load {
 	case record.LoadClosed:
@@ -188,8 +193,11 @@ type runner struct {
 	batch   int
 	late    int // batches in a row; see patience
 
+	conds []*condition
+
 	mu   sync.Mutex
 	seq  map[*Arm]int
+	ttft []float64 // of a batch's valid requests, ns
 	done int
 	bad  int
 	of   int
@@ -197,7 +205,7 @@ type runner struct {
 
 // ErrUnavailable is matched by the error of [Run] when engines could not be
 // reached, or do not say what a proof needs.
-var ErrUnavailable = errors.New("engines unavailable")
+var ErrUnavailable = fault.New(fault.Unavailable, "engines unavailable")
 
 // Run measures, and gives each line to cfg.Record. When ctx is cancelled it ends
 // after the requests under way have been cut, with ctx's error. A failure of the
@@ -213,27 +221,70 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Load != record.LoadClosed {
 		widest = 1024
 	}
-	r := &runner{cfg: cfg, client: NewClient(widest), prompts: prompts{cfg.Prompts, cfg.Seed, cfg.VocabSize}, start: time.Now(), seq: map[*Arm]int{}}
+	r := &runner{cfg: cfg, client: NewClient(widest), prompts: prompts{cfg.Prompts, cfg.Seed, cfg.VocabSize}, start: time.Now().Add(-cfg.Since), seq: map[*Arm]int{}}
 	defer r.client.Close()
 	err := r.prepareArms(ctx)
 	if err != nil {
 		return unavailable(ctx, err)
 	}
-	conds := r.cfg.conditions()
-	for _, c := range conds {
+	r.conds = r.cfg.conditions()
+	for _, c := range r.conds {
 		if err := cfg.Record(r.recordCondition(c)); err != nil {
 			return err
 		}
-		r.of += cfg.Warmup
-		r.of += r.cfg.perBlock(c) * cfg.Blocks
+		r.of += cfg.Warmup + r.cfg.perBlock(c)*cfg.Blocks
+		r.goOn(c, cfg.Schedule.Earlier[c.id])
 	}
-	if cfg.Budget > 0 {
-		r.of = 0
+	sch := cfg.Schedule
+	sch.Conditions, sch.Seed, sch.Blocks = len(r.conds), cfg.Seed, cfg.Blocks
+	sch.PerBlock = func(c int) int { return r.cfg.perBlock(r.conds[c]) }
+	if sch.Budget > 0 {
+		r.of, sch.Blocks = 0, 0
 	}
-	if err = r.measure(ctx, conds); errors.Is(err, ErrLimit) {
+	for i := range r.cfg.Arms {
+		if err := r.warmPairs(ctx, &r.cfg.Arms[i]); err != nil {
+			return ended(ctx, err)
+		}
+	}
+	return ended(ctx, sch.Run(ctx, r))
+}
+
+// goOn has what is sent next follow on what an earlier start sent: no prompt
+// repeats, which a prefix cache would know.
+func (r *runner) goOn(c *condition, p schedule.Past) {
+	r.index.Add(uint64(p.Sent))
+	r.seq[c.arm] += p.Sent
+	r.done += p.Sent
+	for _, n := range p.Count {
+		c.sent += n
+	}
+}
+
+// ended is the error of a measurement.
+func ended(ctx context.Context, err error) error {
+	if errors.Is(err, ErrLimit) {
 		return unavailable(ctx, err)
 	}
 	return err
+}
+
+// First implements [schedule.Workload]: the warm-up of a condition.
+func (r *runner) First(ctx context.Context, c int) error {
+	if r.cfg.Warmup == 0 {
+		return nil
+	}
+	return r.run(ctx, r.conds[c], stretch{phase: record.PhaseWarmup, n: r.cfg.Warmup})
+}
+
+// Batch implements [schedule.Workload].
+func (r *runner) Batch(ctx context.Context, at schedule.Slot) ([]float64, error) {
+	c := r.conds[at.Condition]
+	err := r.run(ctx, c, stretch{phase: record.PhaseMeasure, block: at.Block, order: at.Place, n: r.cfg.perBlock(c) - at.Have})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.ttft
+	r.ttft = nil
+	return out, err
 }
 
 // unavailable marks an error of the engines, but not that of a cancelled ctx.
@@ -254,43 +305,15 @@ func (r *runner) recordCondition(c *condition) record.Condition {
 	return rc
 }
 
-// measure runs warm-up and blocks.
-func (r *runner) measure(ctx context.Context, conds []*condition) error {
-	for i := range r.cfg.Arms {
-		if err := r.warmPairs(ctx, &r.cfg.Arms[i], conds); err != nil {
-			return err
-		}
-	}
-	for _, c := range conds {
-		if r.cfg.Warmup > 0 {
-			if err := r.run(ctx, c, spec{phase: record.PhaseWarmup, n: r.cfg.Warmup}); err != nil {
-				return err
-			}
-		}
-	}
-	begin := time.Now()
-	for block := 0; ; block++ {
-		if r.cfg.Budget > 0 && time.Since(begin) >= r.cfg.Budget || r.cfg.Budget == 0 && block == r.cfg.Blocks {
-			return nil
-		}
-		for place, i := range stats.Order(r.cfg.Seed, block, len(conds)) {
-			c := conds[i]
-			if err := r.run(ctx, c, spec{phase: record.PhaseMeasure, block: block, order: place, n: r.cfg.perBlock(c)}); err != nil {
-				return err
-			}
-		}
-	}
-}
-
 // warmTries is how often the pairs are warmed while an engine answers a request
 // with an error: a first handshake that another process holds up may time out.
 const warmTries = 3
 
 // warmPairs sends one request over each pair of engines: the first contact
 // pays for handshake, registration and connections.
-func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) error {
+func (r *runner) warmPairs(ctx context.Context, a *Arm) error {
 	var c *condition
-	for _, cand := range conds {
+	for _, cand := range r.conds {
 		if cand.arm == a {
 			c = cand
 			break
@@ -302,7 +325,7 @@ func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) erro
 		refused = false
 		for range a.pairs() {
 			var last *batch
-			if err := r.inBatch(ctx, &one, spec{phase: record.PhaseWarmup, n: 1}, 1, func(ctx context.Context, b *batch) {
+			if err := r.inBatch(ctx, &one, stretch{phase: record.PhaseWarmup, n: 1}, 1, func(ctx context.Context, b *batch) {
 				b.send(ctx)
 				last = b
 			}); err != nil {
@@ -317,14 +340,14 @@ func (r *runner) warmPairs(ctx context.Context, a *Arm, conds []*condition) erro
 	return nil
 }
 
-// spec is a stretch of requests of one condition.
-type spec struct {
+// stretch is some requests of one condition.
+type stretch struct {
 	phase        string
 	block, order int
 	n            int
 }
 
-func (r *runner) run(ctx context.Context, c *condition, s spec) error {
+func (r *runner) run(ctx context.Context, c *condition, s stretch) error {
 	switch r.cfg.Load {
 	case record.LoadOpen:
 		return r.open(ctx, c, s)
@@ -336,7 +359,7 @@ func (r *runner) run(ctx context.Context, c *condition, s spec) error {
 
 // closed keeps c.concurrency requests in flight until s.n have been sent. One
 // at a time, each request is a batch of its own and has its own proof.
-func (r *runner) closed(ctx context.Context, c *condition, s spec) error {
+func (r *runner) closed(ctx context.Context, c *condition, s stretch) error {
 	if c.concurrency == 1 {
 		for range s.n {
 			if err := r.inBatch(ctx, c, s, 1, func(ctx context.Context, b *batch) { b.send(ctx) }); err != nil {
@@ -361,7 +384,7 @@ func (r *runner) closed(ctx context.Context, c *condition, s spec) error {
 
 // open sends s.n requests at the times of a Poisson process, however many are
 // still under way.
-func (r *runner) open(ctx context.Context, c *condition, s spec) error {
+func (r *runner) open(ctx context.Context, c *condition, s stretch) error {
 	rng := rand.New(rand.NewPCG(r.cfg.Seed, mix(uint64(c.id)<<32|uint64(s.block)<<1|1)))
 	return r.inBatch(ctx, c, s, min(s.n, 64), func(ctx context.Context, b *batch) {
 		at := time.Now()
@@ -385,7 +408,7 @@ func (r *runner) open(ctx context.Context, c *condition, s spec) error {
 }
 
 // offline sends s.n requests at once.
-func (r *runner) offline(ctx context.Context, c *condition, s spec) error {
+func (r *runner) offline(ctx context.Context, c *condition, s stretch) error {
 	return r.inBatch(ctx, c, s, min(s.n, 1024), func(ctx context.Context, b *batch) {
 		gate := make(chan struct{})
 		var begin time.Time

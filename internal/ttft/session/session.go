@@ -5,83 +5,166 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/serving/launch"
+	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/serving/sim"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/ttft"
-	"github.com/xferbench/xferbench/internal/version"
 )
 
-// Errors that decide the exit code.
+// Errors of a run that measured.
 var (
-	// ErrUsage: the options do not fit together.
-	ErrUsage = errors.New("usage")
 	// ErrInvalid: more than the allowed share of requests is invalid.
-	ErrInvalid = errors.New("too many invalid requests")
+	ErrInvalid = fault.New(fault.Threshold, "too many invalid requests")
 	// ErrTooFew: arms were compared and there is too little data for a verdict.
-	ErrTooFew = errors.New("too little data for a verdict")
+	ErrTooFew = fault.New(fault.TooFew, "too little data for a verdict")
 )
 
-func usage(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrUsage, fmt.Errorf(format, args...))
-}
-
-// Options are the flags of `xferbench ttft`.
-type Options struct {
-	URL             string
-	Prefill, Decode []string
-	Mode, Path      string
-	Arms            []string // as ttft.ParseArm reads them
-	Launch          string   // file of package launch
-	Sim             bool
-	SimConfig       sim.Config
-	Model           string // served model
-	KVModel, DType  string // geometry: see kv.Resolve
-	MaxInvalid      float64
-	Run             ttft.Config // Arms, Record and Progress are set here
-	Argv            []string
-}
-
-// Output is where a run's results go.
-type Output struct {
-	Record *record.Writer // nil: none
-	JSON   io.Writer      // nil: none; the record's lines as well
-	// Log is told of events that a person should see.
-	Log      func(level, message string)
+// Job is a completed spec of workload ttft to run.
+type Job struct {
+	schedule.Session
 	Progress func(ttft.Progress)
 }
 
-// MaxInvalid is the share of invalid requests above which a run has failed, by
-// default.
-const MaxInvalid = 0.05
+// job is a Job under way.
+type job struct {
+	*Job
+	w     *spec.TTFTWorkload
+	run   ttft.Config
+	arms  []ttft.Arm // that the spec names
+	sim   sim.Config
+	start time.Time
+}
 
-// checkShare checks the allowed share of invalid requests.
-func checkShare(f float64) error {
-	if !(f >= 0 && f <= 1) {
-		return usage("--max-invalid %v: want a share from 0%% to 100%%", f)
+// Check refuses a spec that cannot be run; its errors are of kind Usage.
+func Check(s *spec.Spec) error {
+	_, err := newJob(&Job{Session: schedule.Session{Spec: s}})
+	return err
+}
+
+// Run measures. The record in memory has every line that was written, also with
+// an error; its last line is the End. It is nil when nothing was.
+func Run(ctx context.Context, j *Job) (*record.Record, error) {
+	r, err := newJob(j)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return r.Do(ctx, schedule.Workings{Measure: r.engines, SumUp: r.sumUp})
+}
+
+// newJob reads the spec.
+func newJob(j *Job) (*job, error) {
+	w, d := j.Spec.TTFT, j.Spec.Design
+	r := &job{Job: j, w: w}
+	switch n := r.sources(); {
+	case n == 0:
+		return nil, fault.Usagef("no engine is named; give --url, or --prefill and --decode, or --arm, or --launch FILE, or --sim for a demo without engines")
+	case n > 1:
+		return nil, fault.Usagef("--url with --prefill and --decode, --arm, --launch and --sim exclude one another, except --launch with --arm; name several deployments with --arm")
+	case !(w.MaxInvalid >= 0 && w.MaxInvalid <= 1):
+		return nil, fault.Usagef("--max-invalid %v: want a share from 0%% to 100%%", float64(w.MaxInvalid))
+	case d.Launches < 1 || d.Launches > 1000:
+		return nil, fault.Usagef("--launches %d: want 1 to 1000", d.Launches)
+	case *d.MinBlocks < 1 || *d.MinBlocks > *d.Blocks:
+		return nil, fault.Usagef("--min-blocks %d: want 1 to --blocks (%d)", *d.MinBlocks, *d.Blocks)
+	case d.UntilCI < 0 || d.UntilCI >= 1:
+		return nil, fault.Usagef("--until-ci %v%%: want a percentage from 0%% (not used) to below 100%%", float64(d.UntilCI)*100)
+	}
+	var err error
+	if r.arms, err = r.named(); err != nil {
+		return nil, err
+	}
+	var bytesPerToken int64
+	if w.KVModel != "" {
+		m, err := kv.Resolve(w.KVModel, w.DType)
+		if err != nil {
+			return nil, fault.Usagef("--kv-model: %w", err)
+		}
+		bytesPerToken = m.BytesPerToken()
+	}
+	for i := range r.arms {
+		if r.arms[i].Model == "" {
+			r.arms[i].Model = w.Model
+		}
+		if r.arms[i].BytesPerToken == 0 {
+			r.arms[i].BytesPerToken = bytesPerToken
+		}
+	}
+	if r.sim, err = SimConfig(w.Engine); err != nil {
+		return nil, fault.Usagef("%w", err)
+	}
+	r.run = ttft.Config{MaxTokens: w.MaxTokens, Load: record.LoadClosed, Concurrency: w.Concurrency, Rates: w.Rate,
+		Iterations: d.Iterations, Blocks: *d.Blocks, Warmup: d.Warmup, Seed: j.Seed(), VocabSize: w.VocabSize, Timeout: w.Timeout, Settle: w.Settle,
+		Schedule: j.Schedule(0), Since: j.Since(), Record: r.Write, Progress: j.Progress}
+	for _, n := range w.PromptTokens {
+		r.run.PromptTokens = append(r.run.PromptTokens, int(n))
+	}
+	switch {
+	case w.Measurement == "offline":
+		r.run.Load = record.LoadOffline
+	case len(w.Rate) > 0:
+		r.run.Load = record.LoadOpen
+	}
+	if r.run.Prompts, err = ttft.ParsePromptKind(w.Prompt); err != nil {
+		return nil, fault.Usagef("--prompt: %w", err)
+	}
+	// Those of a launch file and of simulated engines are known once they run.
+	c := r.run
+	c.Arms = append([]ttft.Arm{}, r.arms...)
+	if len(c.Arms) == 0 {
+		c.Arms = []ttft.Arm{{Name: "started"}}
+	}
+	if err := c.Check(); err != nil {
+		return nil, fault.Usagef("%w", err)
+	}
+	r.start = time.Now().Add(-j.Since())
+	return r, nil
+}
+
+// SimConfig is the configuration of simulated engines, without a role.
+func SimConfig(e spec.SimEngine) (c sim.Config, err error) {
+	c = sim.Config{PrefillTime: e.PrefillTime, PrefillPerToken: e.PrefillPerToken, StepTime: e.StepTime, MoverDelay: e.TransferDelay,
+		Lease: e.Lease, Blocks: e.Blocks, Caching: e.PrefixCaching, Transport: e.Transport, Release: e.VLLM, Recompute: e.Recompute}
+	if c.Order, err = pool.ParseOrder(e.PoolOrder); err != nil {
+		return c, err
+	}
+	if err := transport.CheckConfig(transport.Config{Provider: e.Transport}); err != nil {
+		return c, fmt.Errorf("transport %w", err)
+	}
+	m, err := kv.Resolve(e.Model, "auto")
+	if err != nil {
+		return c, err
+	}
+	c.Geometry = sim.Geometry{BlockTokens: e.BlockTokens, Regions: m.Layers, BytesPerToken: int(m.BytesPerToken())}
+	for _, s := range e.Fault {
+		in, err := sim.ParseInjection(s)
+		if err != nil {
+			return c, err
+		}
+		c.Faults = append(c.Faults, in)
+	}
+	return c, nil
 }
 
 // sources is how many ways of naming engines are used.
-func (o *Options) sources() (n int) {
+func (r *job) sources() (n int) {
+	o := r.w
 	// Arms beside a launch file name what is measured on its engines.
-	for _, used := range []bool{o.URL != "" || len(o.Prefill)+len(o.Decode) > 0, len(o.Arms) > 0 && o.Launch == "", o.Launch != "", o.Sim} {
+	for _, used := range []bool{o.URL != "" || len(o.Prefill)+len(o.Decode) > 0, len(o.Arm) > 0 && o.Launch == "", o.Launch != "", o.Sim} {
 		if used {
 			n++
 		}
@@ -89,8 +172,9 @@ func (o *Options) sources() (n int) {
 	return n
 }
 
-// arms builds the arms that the options name, without those of a launch.
-func (o *Options) arms() ([]ttft.Arm, error) {
+// named builds the arms that the spec names, without those of a launch file.
+func (r *job) named() ([]ttft.Arm, error) {
+	o := r.w
 	var out []ttft.Arm
 	if o.URL != "" || len(o.Prefill)+len(o.Decode) > 0 {
 		a := ttft.Arm{Name: "default"}
@@ -101,7 +185,7 @@ func (o *Options) arms() ([]ttft.Arm, error) {
 			for _, s := range list.from {
 				u, err := ttft.BaseURL(s)
 				if err != nil {
-					return nil, usage("%w", err)
+					return nil, fault.Usagef("%w", err)
 				}
 				*list.to = append(*list.to, u)
 			}
@@ -109,193 +193,98 @@ func (o *Options) arms() ([]ttft.Arm, error) {
 		if o.URL != "" {
 			u, err := ttft.BaseURL(o.URL)
 			if err != nil {
-				return nil, usage("%w", err)
+				return nil, fault.Usagef("%w", err)
 			}
 			a.Front = u
 		}
 		out = append(out, a)
 	}
-	for _, s := range o.Arms {
+	for _, s := range o.Arm {
 		a, err := ttft.ParseArm(s)
 		if err != nil {
-			return nil, usage("%w", err)
+			return nil, fault.Usagef("%w", err)
 		}
 		out = append(out, a)
 	}
 	for i := range out {
 		a, err := out[i].Resolve(o.Mode, o.Path)
 		if err != nil {
-			return nil, usage("%w", err)
+			return nil, fault.Usagef("%w", err)
 		}
 		out[i] = a
 	}
 	return out, nil
 }
 
-// session is a run under way.
-type session struct {
-	o     Options
-	out   Output
-	sink  *record.Sink
-	start time.Time
-
-	mu     sync.Mutex
-	logged map[string]bool
-}
-
-// Run measures. The record in memory has every line that was written, also with
-// an error; its last line is the End. It is nil when nothing was.
-func Run(ctx context.Context, o Options, out Output) (*record.Record, error) {
-	s := &session{o: o, out: out, start: time.Now(), logged: map[string]bool{}}
-	s.sink = &record.Sink{Record: &record.Record{}, File: out.Record, Stream: out.JSON}
-	if out.Record != nil {
-		s.sink.Record.Path = out.Record.Path()
-	}
-	if s.out.Log == nil {
-		s.out.Log = func(string, string) {}
-	}
-	arms, err := s.check()
+// sumUp has the figures and verdicts of what was measured, for readers of the
+// record that do not compute their own, and what they come to.
+func (r *job) sumUp(rec *record.Record) ([]record.Line, error) {
+	a, err := analysis.OfRequests(rec)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.write(s.header()); err != nil {
-		return nil, err
-	}
-	err = s.engines(ctx, arms)
-	a, aerr := s.sumUp()
-	if aerr != nil && !errors.Is(err, aerr) { // a record that fails does so at each line
-		err = errors.Join(err, aerr)
-	}
-	if err == nil {
-		err = s.decide(a)
-	}
-	return s.sink.Record, errors.Join(err, s.end(ctx, err))
-}
-
-// sumUp analyses what was measured and appends its figures and verdicts, for
-// readers of the record that do not compute their own.
-func (s *session) sumUp() (*analysis.Requests, error) {
-	a, err := analysis.OfRequests(s.sink.Record)
-	if err != nil {
-		return nil, err
-	}
+	var out []record.Line
 	for _, l := range a.Summaries() {
-		if err := s.write(l); err != nil {
-			return nil, err
-		}
+		out = append(out, l)
 	}
 	for _, l := range a.Verdicts() {
-		if err := s.write(l); err != nil {
-			return nil, err
-		}
+		out = append(out, l)
 	}
-	return a, nil
+	return out, r.decide(a)
 }
 
-func (s *session) check() ([]ttft.Arm, error) {
-	switch n := s.o.sources(); {
-	case n == 0:
-		return nil, usage("no engine is named; give --url, or --prefill and --decode, or --arm, or --launch FILE, or --sim for a demo without engines")
-	case n > 1:
-		return nil, usage("--url with --prefill and --decode, --arm, --launch and --sim exclude one another, except --launch with --arm; name several deployments with --arm")
-	}
-	if err := checkShare(s.o.MaxInvalid); err != nil {
-		return nil, err
-	}
-	var bytesPerToken int64
-	if s.o.KVModel != "" {
-		m, err := kv.Resolve(s.o.KVModel, s.o.DType)
-		if err != nil {
-			return nil, usage("--kv-model: %w", err)
-		}
-		bytesPerToken = m.BytesPerToken()
-	}
-	arms, err := s.o.arms()
-	if err != nil {
-		return nil, err
-	}
-	for i := range arms {
-		if arms[i].Model == "" {
-			arms[i].Model = s.o.Model
-		}
-		if arms[i].BytesPerToken == 0 {
-			arms[i].BytesPerToken = bytesPerToken
-		}
-	}
-	return arms, nil
-}
-
-// header is the record's first line.
-func (s *session) header() record.Run {
-	c := s.o.Run
-	order := "random"
-	return record.Run{Schema: record.Schema, ID: rand.Text()[:12], Kind: "ttft", StartUnixNs: s.start.UnixNano(), ToolVersion: version.Version,
-		ToolCommit: version.Commit, Argv: s.o.Argv, Seed: c.Seed, Host: host.Root("").Inventory(), Env: host.Environment(os.Environ()),
-		Design:    &record.Design{Blocks: c.Blocks, BudgetNs: c.Budget.Nanoseconds(), Order: order, Concurrency: c.Concurrency},
-		Simulated: s.o.Sim}
-}
-
-// write puts a line into the record and shows events to a person, each text
-// once.
-func (s *session) write(l record.Line) error {
-	if e, ok := l.(record.Event); ok {
-		s.mu.Lock()
-		known := s.logged[e.Message]
-		s.logged[e.Message] = true
-		s.mu.Unlock()
-		if !known {
-			s.out.Log(e.Level, e.Message)
-		}
-	}
-	return s.sink.Write(l)
-}
-
-func (s *session) event(level, format string, args ...any) error {
-	return s.write(record.Event{TimeNs: time.Since(s.start).Nanoseconds(), Level: level, Message: fmt.Sprintf(format, args...)})
+func (r *job) event(level, format string, args ...any) error {
+	return r.Write(record.Event{TimeNs: time.Since(r.start).Nanoseconds(), Level: level, Message: fmt.Sprintf(format, args...)})
 }
 
 // engines starts what is to be started, measures, and stops it again.
-func (s *session) engines(ctx context.Context, arms []ttft.Arm) (err error) {
+func (r *job) engines(ctx context.Context) (err error) {
+	line, err := r.Header()
+	if err != nil {
+		return err
+	}
+	if err := r.Write(line); err != nil {
+		return err
+	}
 	switch {
-	case s.o.Sim:
-		set, err := sim.StartSet(s.o.SimConfig, host.Loopback(), true)
+	case r.w.Sim:
+		set, err := sim.StartSet(r.sim, host.Loopback(), true)
 		if err != nil {
-			return usage("--sim: %w", err)
+			return fault.Usagef("--sim: %w", err)
 		}
 		defer func() { err = errors.Join(err, set.Close()) }()
 		per := int64(set.Prefill.Config().Geometry.BytesPerToken)
-		arms = []ttft.Arm{
+		return r.measure(ctx, []ttft.Arm{
 			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: per},
 			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per},
-		}
-		return s.measure(ctx, arms)
-	case s.o.Launch != "":
-		return s.launched(ctx, arms)
+		})
+	case r.w.Launch != "":
+		return r.launched(ctx)
 	}
-	return s.measure(ctx, arms)
+	return r.measure(ctx, r.arms)
 }
 
 // launched runs over engines that it starts: over the arms named, such as one
 // through a proxy, or else over those of the file.
-func (s *session) launched(ctx context.Context, arms []ttft.Arm) (err error) {
-	f, err := launch.Load(s.o.Launch)
+func (r *job) launched(ctx context.Context) (err error) {
+	f, err := launch.Load(r.w.Launch)
 	if err != nil {
-		return usage("--launch: %w", err)
+		return fault.Usagef("--launch: %w", err)
 	}
-	longest := slices.Max(append([]int{1}, s.o.Run.PromptTokens...))
-	for _, p := range f.Check(longest, s.o.Run.MaxTokens) {
+	longest := slices.Max(append([]int{1}, r.run.PromptTokens...))
+	for _, p := range f.Check(longest, r.run.MaxTokens) {
 		level := record.Warning
 		if p.Fatal {
 			level = record.Fault
 		}
-		if err := s.event(level, "%s: %s", s.o.Launch, p.Text); err != nil {
+		if err := r.event(level, "%s: %s", r.w.Launch, p.Text); err != nil {
 			return err
 		}
 		if p.Fatal {
-			return usage("--launch %s: %s", s.o.Launch, p.Text)
+			return fault.Usagef("--launch %s: %s", r.w.Launch, p.Text)
 		}
 	}
-	cluster, err := launch.Start(ctx, f, func(level, message string) error { return s.event(level, "%s", message) })
+	cluster, err := launch.Start(ctx, f, func(level, message string) error { return r.event(level, "%s", message) })
 	if err != nil {
 		return fmt.Errorf("%w: %w", ttft.ErrUnavailable, err)
 	}
@@ -303,14 +292,15 @@ func (s *session) launched(ctx context.Context, arms []ttft.Arm) (err error) {
 		// Engines are stopped also when the run was interrupted.
 		err = errors.Join(err, cluster.Stop(context.WithoutCancel(ctx)))
 	}()
+	arms := slices.Clone(r.arms)
 	if len(arms) == 0 {
 		arms = cluster.Arms()
 		for i := range arms {
-			if arms[i], err = arms[i].Resolve(s.o.Mode, s.o.Path); err != nil {
-				return usage("%w", err)
+			if arms[i], err = arms[i].Resolve(r.w.Mode, r.w.Path); err != nil {
+				return fault.Usagef("%w", err)
 			}
 		}
-		return s.measure(ctx, arms)
+		return r.measure(ctx, arms)
 	}
 	for i := range arms {
 		if arms[i].Model == "" {
@@ -320,69 +310,39 @@ func (s *session) launched(ctx context.Context, arms []ttft.Arm) (err error) {
 			arms[i].BytesPerToken = f.BytesPerToken
 		}
 	}
-	return s.measure(ctx, arms)
+	return r.measure(ctx, arms)
 }
 
-func (s *session) measure(ctx context.Context, arms []ttft.Arm) error {
-	c := s.o.Run
-	c.Arms, c.Record, c.Progress = arms, s.write, s.out.Progress
+func (r *job) measure(ctx context.Context, arms []ttft.Arm) error {
+	c := r.run
+	c.Arms = arms
 	if err := c.Check(); err != nil {
-		return fmt.Errorf("%w: %w", ErrUsage, err)
+		return fault.Usagef("%w", err)
 	}
 	return ttft.Run(ctx, c)
 }
 
 // decide turns a result into the error that it is.
-func (s *session) decide(res *analysis.Requests) error {
+func (r *job) decide(res *analysis.Requests) error {
 	if res.N == 0 {
 		return fmt.Errorf("%w: no request was measured", ErrTooFew)
 	}
-	if share := res.InvalidShare(); share > s.o.MaxInvalid {
+	if share := res.InvalidShare(); share > float64(r.w.MaxInvalid) {
 		var list []string
-		for r, n := range res.Reasons {
-			list = append(list, fmt.Sprintf("%s %d", r, n))
+		for reason, n := range res.Reasons {
+			list = append(list, fmt.Sprintf("%s %d", reason, n))
 		}
 		slices.Sort(list)
-		return fmt.Errorf("%w: %d of %d, more than %.3g %%: %s", ErrInvalid, res.Invalid, res.N, 100*s.o.MaxInvalid, strings.Join(list, ", "))
+		return fmt.Errorf("%w: %d of %d, more than %.3g %%: %s", ErrInvalid, res.Invalid, res.N, 100*float64(r.w.MaxInvalid), strings.Join(list, ", "))
 	}
 	for _, c := range res.Comparisons {
 		if c.Verdict.Kind == stats.TooFew {
-			return fmt.Errorf("%w on %s against %s: %d blocks, and %d are needed; raise --blocks", ErrTooFew, c.B.Arm, c.A.Arm, c.Verdict.NA, c.Verdict.Need)
+			unit := "blocks"
+			if r.Spec.Design.Launches > 1 {
+				unit = "launches"
+			}
+			return fmt.Errorf("%w on %s against %s: %d %s, and %d are needed; raise --%s", ErrTooFew, c.B.Arm, c.A.Arm, c.Verdict.NA, unit, c.Verdict.Need, unit)
 		}
 	}
 	return nil
-}
-
-// ExitCode is the exit code that an error of Run stands for; 1 for one that is
-// not from here.
-func ExitCode(err error) int {
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, context.Canceled):
-		return 130
-	case mem.MoreFiles(err) != "":
-		return 3 // whatever the descriptor was for
-	case errors.Is(err, ErrUsage):
-		return 2
-	case errors.Is(err, ttft.ErrUnavailable):
-		return 3
-	case errors.Is(err, ErrInvalid):
-		return 5
-	case errors.Is(err, ErrTooFew):
-		return 6
-	}
-	return 1
-}
-
-// end writes the record's last line.
-func (s *session) end(ctx context.Context, cause error) error {
-	e := record.End{Status: record.StatusOK, ExitCode: ExitCode(cause), EndUnixNs: time.Now().UnixNano()}
-	if cause != nil {
-		e.Status, e.Error = record.StatusFailed, cause.Error()
-	}
-	if ctx.Err() != nil {
-		e.Status, e.ExitCode = record.StatusInterrupted, 130
-	}
-	return s.write(e)
 }

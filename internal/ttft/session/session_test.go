@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,8 +18,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/serving/sim"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/ttft"
 )
 
@@ -50,7 +52,6 @@ func TestMain(m *testing.M) {
 
 var small = sim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
 
-// options are those of a short run.
 func analysed(t *testing.T, rec *record.Record) *analysis.Requests {
 	t.Helper()
 	res, err := analysis.OfRequests(rec)
@@ -60,11 +61,36 @@ func analysed(t *testing.T, rec *record.Record) *analysis.Requests {
 	return res
 }
 
-func options() Options {
-	return Options{MaxInvalid: MaxInvalid, DType: "auto", SimConfig: sim.Config{Geometry: small}, Run: ttft.Config{PromptTokens: []int{64}, MaxTokens: 2,
-		Load: record.LoadClosed, Concurrency: []int{1}, Iterations: 6, Blocks: 6, Seed: 1, Prompts: ttft.TokenPrompts, VocabSize: 32_000,
-		Timeout: 30 * time.Second, Settle: 200 * time.Millisecond}}
+// tiny is a model whose KV cache takes 256 bytes per token, as small has it.
+func tiny(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(file, []byte(`{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 4, "hidden_size": 16,
+		"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "torch_dtype": "bfloat16"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
+
+// job6 is a run of six requests in six blocks.
+func job6(t *testing.T, change ...func(*spec.Spec)) *Job {
+	t.Helper()
+	s := spec.Default(spec.TTFT)
+	seed, blocks := uint64(1), 6
+	s.Seed, s.Design.Blocks, s.Design.Iterations, s.Design.Warmup = &seed, &blocks, 6, 0
+	w := s.TTFT
+	w.PromptTokens, w.MaxTokens, w.Timeout, w.Settle = spec.Tokens{64}, 2, 30*time.Second, 200*time.Millisecond
+	w.Engine.Model, w.Engine.PrefillTime, w.Engine.PrefillPerToken, w.Engine.StepTime = tiny(t), 0, 0, 0
+	for _, c := range change {
+		c(s)
+	}
+	if err := s.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	return &Job{Session: schedule.Session{Spec: s}}
+}
+
+func simulated(s *spec.Spec) { s.TTFT.Sim = true }
 
 func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.jsonl")
@@ -73,9 +99,9 @@ func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lines bytes.Buffer
-	o := options()
-	o.Sim, o.Argv = true, []string{"xferbench", "ttft", "--sim"}
-	inMemory, err := Run(context.Background(), o, Output{Record: w, JSON: &lines})
+	j := job6(t, simulated)
+	j.Argv, j.File, j.Stream = []string{"xferbench", "ttft", "--sim"}, w, &lines
+	inMemory, err := Run(context.Background(), j)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,57 +144,155 @@ func TestSimulatedRunLeavesAWholeRecord(t *testing.T) {
 }
 
 func TestInvalidRequestsFailTheRun(t *testing.T) {
-	o := options()
-	o.Sim = true
-	o.SimConfig.Faults = []sim.Injection{{Fault: sim.NullParams, Every: 3}}
-	rec, err := Run(context.Background(), o, Output{})
-	if !errors.Is(err, ErrInvalid) || ExitCode(err) != 5 || !strings.Contains(err.Error(), "null-params 2") {
-		t.Errorf("error %v, exit code %d", err, ExitCode(err))
+	third := func(s *spec.Spec) { s.TTFT.Engine.Fault = spec.List[string]{string(sim.NullParams) + ":3"} }
+	rec, err := Run(context.Background(), job6(t, simulated, third))
+	if !errors.Is(err, ErrInvalid) || fault.KindOf(err) != fault.Threshold || !strings.Contains(err.Error(), "null-params 2") {
+		t.Errorf("error %v", err)
 	}
 	if res := analysed(t, rec); res.Invalid != 2 {
 		t.Errorf("result %+v", res)
 	}
-	o.MaxInvalid = 0.5
-	o.Run.Blocks, o.Run.Iterations = 3, 6
-	if _, err := Run(context.Background(), o, Output{}); !errors.Is(err, ErrTooFew) || ExitCode(err) != 6 {
-		t.Errorf("three blocks: %v, exit code %d", err, ExitCode(err))
+	three := job6(t, simulated, third, func(s *spec.Spec) {
+		n := 3
+		s.TTFT.MaxInvalid, s.Design.Blocks = 0.5, &n
+	})
+	if _, err := Run(context.Background(), three); !errors.Is(err, ErrTooFew) || fault.KindOf(err) != fault.TooFew {
+		t.Errorf("three blocks: %v", err)
 	}
 }
 
-func TestUsage(t *testing.T) {
+func TestCheck(t *testing.T) {
+	type w = spec.TTFTWorkload
 	for name, tt := range map[string]struct {
-		set  func(*Options)
+		set  func(*w)
 		want string
 	}{
-		"nothing named":  {func(*Options) {}, "no engine is named"},
-		"two ways":       {func(o *Options) { o.Sim, o.URL = true, "http://h:1" }, "exclude one another"},
-		"one leg":        {func(o *Options) { o.Prefill = []string{"http://h:1"} }, "needs --prefill URL and --decode URL"},
-		"URL":            {func(o *Options) { o.URL = "ftp://h" }, "want http://"},
-		"arm":            {func(o *Options) { o.Arms = []string{"x"} }, "want NAME=URL"},
-		"kv model":       {func(o *Options) { o.URL, o.KVModel = "http://h:1", "/does/not/exist" }, "--kv-model"},
-		"share":          {func(o *Options) { o.Sim, o.MaxInvalid = true, 2 }, "--max-invalid"},
-		"no file":        {func(o *Options) { o.Launch = "/does/not/exist" }, "--launch"},
-		"no such mode":   {func(o *Options) { o.URL, o.Mode = "http://h:1", "split" }, "unknown mode"},
-		"blocks":         {func(o *Options) { o.Sim = true; o.Run.Blocks = 7 }, "1 block to as many as those"},
-		"one token":      {func(o *Options) { o.Sim = true; o.Run.MaxTokens = 1 }, "at least 2"},
-		"prompt":         {func(o *Options) { o.Sim = true; o.Run.PromptTokens = []int{1} }, "too short to be unique"},
-		"names":          {func(o *Options) { o.Arms = []string{"x=http://h:1", "x=http://h:2"} }, `two arms are named "x"`},
-		"no concurrency": {func(o *Options) { o.Sim = true; o.Run.Concurrency = []int{0} }, "concurrency 0"},
-		"no rate":        {func(o *Options) { o.Sim = true; o.Run.Load, o.Run.Rates = record.LoadOpen, []float64{0} }, "rate 0"},
+		"nothing named":  {func(*w) {}, "no engine is named"},
+		"two ways":       {func(o *w) { o.Sim, o.URL = true, "http://h:1" }, "exclude one another"},
+		"one leg":        {func(o *w) { o.Prefill = []string{"http://h:1"} }, "needs --prefill URL and --decode URL"},
+		"URL":            {func(o *w) { o.URL = "ftp://h" }, "want http://"},
+		"arm":            {func(o *w) { o.Arm = []string{"x"} }, "want NAME=URL"},
+		"kv model":       {func(o *w) { o.URL, o.KVModel = "http://h:1", "/does/not/exist" }, "--kv-model"},
+		"share":          {func(o *w) { o.Sim, o.MaxInvalid = true, 2 }, "--max-invalid"},
+		"no such mode":   {func(o *w) { o.URL, o.Mode = "http://h:1", "split" }, "unknown mode"},
+		"one token":      {func(o *w) { o.Sim, o.MaxTokens = true, 1 }, "at least 2"},
+		"prompt":         {func(o *w) { o.Sim, o.PromptTokens = true, spec.Tokens{1} }, "too short to be unique"},
+		"names":          {func(o *w) { o.Arm = []string{"x=http://h:1", "x=http://h:2"} }, `two arms are named "x"`},
+		"no concurrency": {func(o *w) { o.Sim, o.Concurrency = true, []int{0} }, "concurrency 0"},
+		"no rate":        {func(o *w) { o.Sim, o.Rate = true, []float64{0} }, "rate 0"},
+		"fault":          {func(o *w) { o.Sim, o.Engine.Fault = true, []string{"x"} }, `unknown fault "x"`},
 	} {
-		o := options()
-		tt.set(&o)
-		if _, err := Run(context.Background(), o, Output{}); !errors.Is(err, ErrUsage) || ExitCode(err) != 2 || !strings.Contains(err.Error(), tt.want) {
+		j := job6(t, func(s *spec.Spec) { tt.set(s.TTFT) })
+		if err := Check(j.Spec); fault.KindOf(err) != fault.Usage || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want a usage error with %q", name, err, tt.want)
 		}
+	}
+	n := 7
+	blocks := job6(t, simulated, func(s *spec.Spec) { s.Design.Blocks = &n })
+	if _, err := Run(context.Background(), blocks); fault.KindOf(err) != fault.Usage || !strings.Contains(err.Error(), "1 block to as many as those") {
+		t.Errorf("more blocks than requests: %v", err)
+	}
+	launch := job6(t, func(s *spec.Spec) { s.TTFT.Launch = "/does/not/exist" })
+	if _, err := Run(context.Background(), launch); fault.KindOf(err) != fault.Usage || !strings.Contains(err.Error(), "--launch") {
+		t.Errorf("no launch file: %v", err)
 	}
 }
 
 func TestEnginesThatAreNotThere(t *testing.T) {
-	o := options()
-	o.URL = fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
-	if _, err := Run(context.Background(), o, Output{}); !errors.Is(err, ttft.ErrUnavailable) || ExitCode(err) != 3 || !strings.Contains(err.Error(), "is the engine up?") {
-		t.Errorf("error %v, exit code %d", err, ExitCode(err))
+	j := job6(t, func(s *spec.Spec) { s.TTFT.URL = fmt.Sprintf("http://127.0.0.1:%d", freePort(t)) })
+	if _, err := Run(context.Background(), j); !errors.Is(err, ttft.ErrUnavailable) || fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "is the engine up?") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A run that was cut off anywhere goes on to what it would have been: each block of
+// each condition once, with the requests that it lacks, and no prompt twice.
+func TestResume(t *testing.T) {
+	dir := t.TempDir()
+	whole := job6(t, simulated, func(s *spec.Spec) { s.Design.Iterations, s.Design.Warmup = 18, 1 })
+	want, err := Run(context.Background(), whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, keep := range []int{0, 1, 5, 14, len(want.Requests)} {
+		path := filepath.Join(dir, fmt.Sprint(keep))
+		w, err := record.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := []record.Line{want.Run}
+		if keep > 0 {
+			for _, c := range want.Conditions {
+				lines = append(lines, c)
+			}
+		}
+		for _, q := range want.Requests[:keep] {
+			lines = append(lines, q)
+		}
+		for _, l := range lines {
+			if err := w.Write(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		rec, err := record.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := job6(t, simulated, func(s *spec.Spec) {
+			s.Design.Iterations, s.Design.Warmup, s.Seed = 18, 1, nil
+			s.TTFT.Engine.Model = whole.Spec.TTFT.Engine.Model
+		})
+		again.Spec.Seed = nil
+		if err := schedule.Resume(rec, again.Spec); err != nil {
+			t.Fatal(err)
+		}
+		again.Resumed = rec
+		if again.File, err = record.Append(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Run(context.Background(), again); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.File.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := record.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, iterations := map[[2]int]int{}, map[[2]int]int{}
+		sequence := map[string][]int{}
+		for _, q := range got.Requests {
+			sequence[q.Arm] = append(sequence[q.Arm], q.Sequence)
+			if q.Phase == record.PhaseMeasure {
+				counts[[2]int{q.Condition, q.Block}]++
+				iterations[[2]int{q.Condition, q.Iteration}]++
+			}
+		}
+		for c := range 2 {
+			for b := range 6 {
+				if n := counts[[2]int{c, b}]; n != 3 {
+					t.Errorf("cut after %d: condition %d has %d requests in block %d, want 3", keep, c, n, b)
+				}
+			}
+		}
+		if len(iterations) != 36 {
+			t.Errorf("cut after %d: %d iterations, want 36", keep, len(iterations))
+		}
+		for arm, list := range sequence {
+			for i, n := range list {
+				if n != i {
+					t.Errorf("cut after %d: %s counts its requests %v", keep, arm, list)
+					break
+				}
+			}
+		}
+		if got.Run.ID != want.Run.ID || len(got.Conditions) != 2 || got.End == nil || got.End.Status != record.StatusOK {
+			t.Errorf("cut after %d: run %s with %d conditions, end %+v", keep, got.Run.ID, len(got.Conditions), got.End)
+		}
 	}
 }
 
@@ -192,7 +316,7 @@ func TestLaunch(t *testing.T) {
 	}
 	p, d := freePort(t), freePort(t)
 	const kv = `"--kv-transfer-config", '{"kv_connector":"NixlConnector","kv_load_failure_policy":"fail"}', --no-enable-prefix-caching, --max-num-batched-tokens, "9000"`
-	spec := fmt.Sprintf(`
+	text := fmt.Sprintf(`
 vllm: "0.32.0"
 bytes_per_token: 256
 engines:
@@ -200,22 +324,23 @@ engines:
   decode: {url: "http://127.0.0.1:%d", argv: [%q, %s], env: {%s: "decode:%d", NIXL_BACKEND: LIBFABRIC}}
 `, p, exe, kv, engineVar, p, d, exe, kv, engineVar, d)
 	file := filepath.Join(t.TempDir(), "launch.yaml")
-	if err := os.WriteFile(file, []byte(spec), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	o := options()
-	o.Launch = file
-	o.Arms = []string{fmt.Sprintf("pair=http://127.0.0.1:%d,http://127.0.0.1:%d", p, d), fmt.Sprintf("alone=direct=http://127.0.0.1:%d", p)}
-	if rec, err := Run(context.Background(), o, Output{}); err != nil && !errors.Is(err, ErrTooFew) {
+	launched := func(s *spec.Spec) { s.TTFT.Launch = file }
+	named := job6(t, launched, func(s *spec.Spec) {
+		s.TTFT.Arm = []string{fmt.Sprintf("pair=http://127.0.0.1:%d,http://127.0.0.1:%d", p, d), fmt.Sprintf("alone=direct=http://127.0.0.1:%d", p)}
+	})
+	if rec, err := Run(context.Background(), named); err != nil && !errors.Is(err, ErrTooFew) {
 		t.Fatal(err)
 	} else if res := analysed(t, rec); len(res.Rows) != 2 || res.Rows[0].Arm != "pair" || res.Rows[0].Path != record.PathTwoLeg || res.Rows[1].Path != record.PathDirect || res.Invalid != 0 ||
-		res.Rows[0].Condition.Asked != 256*uint64(o.Run.PromptTokens[0]) {
+		res.Rows[0].Condition.Asked != 256*64 {
 		t.Errorf("arms named beside the file: %+v", res.Rows)
 	}
-	o.Arms = nil
-	var mu sync.Mutex
-	var told []string
-	rec, err := Run(context.Background(), o, Output{Log: func(level, m string) { mu.Lock(); told = append(told, level+": "+m); mu.Unlock() }})
+	var told []string // the session tells one at a time
+	j := job6(t, launched)
+	j.Log = func(e record.Event) { told = append(told, e.Level+": "+e.Message) }
+	rec, err := Run(context.Background(), j)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,13 +367,12 @@ func TestInterruptedRunIsMarked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options()
-	o.Sim = true
-	o.SimConfig.PrefillTime = 10 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	if _, err := Run(ctx, o, Output{Record: w}); err == nil {
-		t.Error("no error")
+	j := job6(t, simulated, func(s *spec.Spec) { s.TTFT.Engine.PrefillTime = 10 * time.Second })
+	j.File = w
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer time.AfterFunc(300*time.Millisecond, func() { cancel(fault.ErrInterrupted) }).Stop()
+	if _, err := Run(ctx, j); !errors.Is(err, fault.ErrInterrupted) {
+		t.Errorf("error %v", err)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
