@@ -89,12 +89,7 @@ func (s *session) sumUp() error {
 	if err != nil {
 		return err
 	}
-	for _, l := range analysis.Summaries(a) {
-		if err := s.write(l); err != nil {
-			return err
-		}
-	}
-	for _, l := range analysis.Comparisons(a) {
+	for _, l := range a.Lines() {
 		if err := s.write(l); err != nil {
 			return err
 		}

@@ -179,12 +179,7 @@ func (s *session) sumUp() (*analysis.Requests, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range a.Summaries() {
-		if err := s.write(l); err != nil {
-			return nil, err
-		}
-	}
-	for _, l := range a.Verdicts() {
+	for _, l := range a.Lines() {
 		if err := s.write(l); err != nil {
 			return nil, err
 		}
