@@ -38,6 +38,26 @@ func cond(id int, provider string) record.Condition {
 		Transport: record.Transport{Streams: 1, Depth: 1}}
 }
 
+// only are the lines of one type.
+func only[T record.Line](ls []record.Line) (out []T) {
+	for _, l := range ls {
+		if x, is := l.(T); is {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// writable holds that lines can be written.
+func writable(t *testing.T, ls []record.Line) {
+	t.Helper()
+	for _, l := range ls {
+		if _, err := record.Marshal(l); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func of(t *testing.T, r *record.Record) *analysis.Analysis {
 	t.Helper()
 	a, err := analysis.Of(r)
@@ -79,7 +99,7 @@ func TestRow(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	s := analysis.Summaries(of(t, r))
+	s := only[record.Summary](of(t, r).Lines())
 	if len(s) != 1 || s[0].MedianNs != 225 || s[0].MedianLoNs != 100 || s[0].SumTotalNs != sum || s[0].P95Ns != 0 || s[0].N != 18 {
 		t.Errorf("summary %+v", s)
 	}
@@ -94,7 +114,7 @@ func TestComparisonLine(t *testing.T) {
 		fast[i] = []int64{b[0] / 2}
 	}
 	a := of(t, line([]record.Condition{cond(0, "slow"), cond(1, "fast")}, slow, fast))
-	got := analysis.Comparisons(a)
+	got := only[record.Comparison](a.Lines())
 	if len(got) != 1 {
 		t.Fatalf("%d comparisons", len(got))
 	}
@@ -114,7 +134,7 @@ func TestComparisonLine(t *testing.T) {
 func TestComparisonLineUnknown(t *testing.T) {
 	two := [][]int64{{200}, {210}}
 	a := of(t, line([]record.Condition{cond(0, "x"), cond(1, "y")}, two, two))
-	b, err := record.Marshal(analysis.Comparisons(a)[0])
+	b, err := record.Marshal(only[record.Comparison](a.Lines())[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +195,7 @@ func TestRefused(t *testing.T) {
 		r := line([]record.Condition{cond(0, "x"), cond(1, "y")}, ts, ts)
 		tt.change(r)
 		a := of(t, r)
-		c := analysis.Comparisons(a)
+		c := only[record.Comparison](a.Lines())
 		if len(c) != 1 || c[0].Verdict != "refused" || !strings.Contains(c[0].Reason, tt.want) || c[0].Ratio != nil {
 			t.Errorf("%s: %+v", name, c)
 		}
@@ -371,6 +391,10 @@ func FuzzOf(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(files["short.jsonl"])
+	f.Add(files["ttft.jsonl"])
+	f.Add([]byte(`{"type":"run","schema":2}` + "\n" + `{"type":"condition","id":0}` + "\n" +
+		`{"type":"request","phase":"measure","path":"two-leg","load":"closed","concurrency":1,"valid":true,"ttft_ns":5,"prompt_tokens":9,"max_tokens":2,"block_tokens":1,"pool_blocks":4611686018427387904,"nixl":{"scope":"sample","transfers":1,"descriptors":3}}` + "\n" +
+		`{"type":"request","phase":"measure","path":"two-leg","load":"closed","concurrency":1,"valid":true,"ttft_ns":5,"prompt_tokens":9,"max_tokens":2,"sequence":4611686018427387904}` + "\n"))
 	f.Add([]byte(`{"type":"run","schema":1}` + "\n" + `{"type":"condition","id":0}` + "\n" + `{"type":"sample","phase":"measure","total_ns":5,"block":-1}` + "\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		rec, err := record.Read(bytes.NewReader(in))
@@ -382,11 +406,14 @@ func FuzzOf(f *testing.F) {
 			t.Errorf("%v with error %v", a, err)
 		}
 		if a != nil {
-			for _, c := range analysis.Comparisons(a) {
-				if _, err := record.Marshal(c); err != nil {
-					t.Error(err)
-				}
-			}
+			writable(t, a.Lines())
+		}
+		q, err := analysis.OfRequests(rec)
+		if (q == nil) == (err == nil) {
+			t.Errorf("%v with error %v", q, err)
+		}
+		if q != nil {
+			writable(t, q.Lines())
 		}
 	})
 }

@@ -183,9 +183,12 @@ func (p *Pair) decide(seed uint64) error {
 	return nil
 }
 
-// Summaries are the lines that a run appends to its record, one a row.
-func Summaries(a *Analysis) []record.Summary {
-	var out []record.Summary
+// Lines are the summaries of rows and the verdicts on pairs and brackets that a
+// run appends to its record, for readers that do not compute their own.
+func (a *Analysis) Lines() []record.Line { return slices.Concat(a.summaries(), a.comparisons()) }
+
+func (a *Analysis) summaries() []record.Line {
+	var out []record.Line
 	for _, r := range a.Rows {
 		if r.N == 0 {
 			continue
@@ -209,10 +212,8 @@ func Summaries(a *Analysis) []record.Summary {
 	return out
 }
 
-// Comparisons are the lines that a run appends to its record, one for each pair
-// and bracket.
-func Comparisons(a *Analysis) []record.Comparison {
-	var out []record.Comparison
+func (a *Analysis) comparisons() []record.Line {
+	var out []record.Line
 	for _, p := range slices.Concat(a.Pairs, a.Brackets) {
 		if p.Refused != "" {
 			out = append(out, record.Comparison{A: p.A.ID, B: p.B.ID, Interleaved: true, Verdict: p.Outcome(), Reason: p.Refused})

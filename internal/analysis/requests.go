@@ -413,10 +413,10 @@ func (c ArmComparison) Slower() (*RequestRow, float64, *stats.Interval) {
 	return c.A, 1 / v.Ratio, turned(v.Interval)
 }
 
-// Summaries are the lines that a run appends to its record, one a row that has a
-// request. Times are of the TTFT.
-func (r *Requests) Summaries() []record.Summary {
-	var out []record.Summary
+// Lines are the summaries of rows and the verdicts on arms that a run appends to
+// its record, for readers that do not compute their own.
+func (r *Requests) Lines() []record.Line {
+	var out []record.Line
 	for _, row := range r.Rows {
 		if row.N()+row.Invalid == 0 {
 			continue
@@ -441,13 +441,6 @@ func (r *Requests) Summaries() []record.Summary {
 		}
 		out = append(out, s)
 	}
-	return out
-}
-
-// Verdicts are the lines that a run appends to its record, one for each
-// comparison.
-func (r *Requests) Verdicts() []record.Comparison {
-	var out []record.Comparison
 	for _, c := range r.Comparisons {
 		out = append(out, comparisonLine(c.A.Condition.ID, c.B.Condition.ID, c.Verdict))
 	}

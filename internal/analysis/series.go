@@ -185,6 +185,13 @@ func (s *Series) changes() error {
 	return nil
 }
 
+// maxPool and maxWalk bound the pool whose free list is followed, and the blocks
+// that all requests take of it: a damaged record or engine may claim any number.
+const (
+	maxPool = 1 << 24
+	maxWalk = 1 << 30
+)
+
 // lap predicts when the free list wraps around and which order of it explains
 // the descriptors that were counted.
 func (s *Series) lap(lines []record.Request) error {
@@ -196,6 +203,10 @@ func (s *Series) lap(lines []record.Request) error {
 	s.Lap = &Lap{PoolBlocks: l.PoolBlocks, PerRequest: per, Sequence: pool.LapIndex(l.PoolBlocks, per)}
 	s.Lap.DecodeSequence = pool.LapIndex(l.PoolBlocks, (l.PromptTokens+l.MaxTokens-1+l.BlockTokens-1)/l.BlockTokens)
 	s.Lap.Reached = lines[len(lines)-1].Sequence >= min(s.Lap.Sequence, s.Lap.DecodeSequence)
+	last := lines[len(lines)-1].Sequence
+	if l.PoolBlocks > maxPool || last > maxWalk/max(per, 1) {
+		return nil
+	}
 	observed := map[int]int64{}
 	for _, l := range lines {
 		if l.Moved != nil && l.Moved.Scope == record.ProofSample && l.Moved.Transfers == 1 {
@@ -217,7 +228,7 @@ func (s *Series) lap(lines []record.Request) error {
 			return err
 		}
 		agree := 0
-		for i := range lines[len(lines)-1].Sequence + 1 {
+		for i := range last + 1 {
 			n, err := p.Next(l.PromptTokens, l.MaxTokens)
 			if errors.Is(err, pool.ErrFull) {
 				return nil

@@ -38,7 +38,7 @@ func TestTTFTDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"ttft run ", "# design: random order in blocks, seed 5\n", "# SIMULATED", "# 12 requests, 0 invalid (0 %)", "unified", "two-leg", "simulated\n", "block pool: 20 blocks, 4 a request"} {
+	for _, want := range []string{"ttft run ", "# design: random order in blocks, seed 5\n", "# SIMULATED", "# 12 requests, 0 invalid (0 %)", "unified", "two-leg", " sim\n", "block pool: 20 blocks, 4 a request"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
 		}

@@ -53,14 +53,7 @@ func sumUp(r *record.Record) ([]record.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []record.Line
-	for _, l := range analysis.Summaries(a) {
-		out = append(out, l)
-	}
-	for _, l := range analysis.Comparisons(a) {
-		out = append(out, l)
-	}
-	return out, nil
+	return a.Lines(), nil
 }
 
 type session struct {

@@ -126,10 +126,18 @@ func TestFollowACutOffLine(t *testing.T) {
 // An end line that a resumed run follows is not the end.
 func TestFollowAResumedRun(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.jsonl")
-	appendTo(t, path, runText+endText+"\n"+runText+`{"type":"from the future"}`+"\n"+sampleText+strings.TrimSpace(endText))
-	got, err := followed(within(t), path)
-	if err != nil || len(got) != 5 {
-		t.Errorf("%d lines, %v: %v", len(got), err, got)
+	appendTo(t, path, runText+endText+"\n"+runText+`{"type":"from the future"}`+"\n"+sampleText)
+	n := 0
+	for _, err := range Follow(within(t), path) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 4 {
+			time.AfterFunc(2*followPause, func() { appendTo(t, path, strings.TrimSpace(endText)) }) // a last line without its newline
+		}
+	}
+	if n != 5 {
+		t.Errorf("%d lines, want 5", n)
 	}
 }
 
@@ -139,7 +147,6 @@ func TestFollowFails(t *testing.T) {
 		"no run line":   {sampleText, "not a record"},
 		"newer":         {`{"type":"run","schema":99}` + "\n", "newer xferbench"},
 		"another run":   {runText + strings.Replace(runText, `"x"`, `"y"`, 1), "several records"},
-		"after no LF":   {runText + sampleText + "{}\n", "line 3"},
 		"not a request": {runText + `{"type":"request","ttft_ns":"long"}` + "\n", "line 2"},
 	} {
 		path := filepath.Join(t.TempDir(), "r.jsonl")
@@ -183,5 +190,20 @@ func TestFollowIsCancelled(t *testing.T) {
 	}
 	for range Follow(within(t), path) {
 		break // a caller that has enough
+	}
+}
+
+// A newline that comes late is the end of its line, and not a line.
+func TestFollowCountsLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.jsonl")
+	appendTo(t, path, runText+strings.TrimSpace(sampleText))
+	n := 0
+	for _, err := range Follow(within(t), path) {
+		if n++; n == 2 {
+			time.AfterFunc(2*followPause, func() { appendTo(t, path, "\n{\n") })
+		}
+		if n == 3 && (err == nil || !strings.Contains(err.Error(), "line 3")) {
+			t.Errorf("got %v, want an error of line 3", err)
+		}
 	}
 }

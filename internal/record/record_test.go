@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -295,6 +296,29 @@ func FuzzRead(f *testing.F) {
 		r, err := Read(bytes.NewReader(in))
 		if (r == nil) == (err == nil) {
 			t.Errorf("record %v with error %v", r, err)
+		}
+		if err != nil {
+			return
+		}
+		// Who follows the file sees the same.
+		path := filepath.Join(t.TempDir(), "r.jsonl")
+		if err := os.WriteFile(path, in, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // no waiting
+		ls, err := followed(ctx, path)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("Follow: %v", err)
+		}
+		g := &Record{}
+		for _, l := range ls {
+			if err := g.Add(l); err != nil {
+				t.Error(err)
+			}
+		}
+		if d := cmp.Diff(r, g); d != "" {
+			t.Errorf("Read and Follow differ:\n%s", d)
 		}
 	})
 }

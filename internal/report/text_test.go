@@ -136,6 +136,7 @@ func TestTTFTText(t *testing.T) {
 	for name, d := range map[string]Document{
 		"ttft.txt":     load(t, filepath.Join(recordsDir, "ttft.jsonl")),
 		"two-arms.txt": lap([]string{"tcp", "efa"}, 10, 4, record.LoadClosed, 1, nil),
+		"narrow.txt":   lap([]string{"libfabric-efa", "efa"}, 10, 60, record.LoadClosed, 1, nil),
 		"few-blocks.txt": lap([]string{"tcp", "efa"}, 3, 1, record.LoadClosed, 1, func(r *record.Record) {
 			no := false
 			r.Requests[0].ITLNs = nil

@@ -32,7 +32,11 @@ func TTFTText(w io.Writer, d *analysis.Requests, o Options) error {
 	}
 	for _, t := range ttftTables(d) {
 		p.plain(t.cols, t.rows)
-		p.comment(t.notes)
+		notes := t.notes
+		if table.Layout(t.cols, t.rows, p.width())[0] != table.Layout(t.cols, t.rows, 0)[0] {
+			notes += "; report --wide shows all columns"
+		}
+		p.comment(notes)
 	}
 	var verdicts remarks
 	for _, v := range ttftVerdicts(d) {

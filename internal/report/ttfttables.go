@@ -84,7 +84,7 @@ func mainTable(d *analysis.Requests) ttftTable {
 		table.Column{Head: "ci_hi", Cell: ci(func(iv *stats.Interval) float64 { return iv.Hi })},
 		table.Column{Head: "p95", Cell: quantile(func(r *analysis.RequestRow) *stats.QuantileResult { return r.P95 })},
 		table.Column{Head: "p99", Cell: quantile(func(r *analysis.RequestRow) *stats.QuantileResult { return r.P99 })},
-		table.Column{Head: "max", Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.MaxNs) })})
+		table.Column{Head: "max", Rank: 2, Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.MaxNs) })})
 	notes := "times in ms; n: blocks x valid requests of a block; ttft: median of block medians, ci: its 95% interval; p95 and p99 over all requests, from 100 and 500 on"
 	if offline {
 		// A batch's makespan says more than its requests' own ends.
@@ -101,14 +101,15 @@ func mainTable(d *analysis.Requests) ttftTable {
 		})})
 		notes += "; makespan: of a block's requests, sent at once, median"
 	} else {
-		cols = append(cols, table.Column{Head: "itl", Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.ITL) })},
-			table.Column{Head: "e2e", Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.E2E) })})
+		cols = append(cols, table.Column{Head: "itl", Rank: 4, Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.ITL) })},
+			table.Column{Head: "e2e", Rank: 3, Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.E2E) })})
 		notes += "; itl, e2e: medians"
 	}
 	if d.Simulated {
-		cols = append(cols, table.Column{Head: "", Left: true, Cell: func(i int) string {
-			return map[bool]string{true: "simulated"}[rows[i].Condition.Simulated]
-		}})
+		mark := func(word string) func(int) string {
+			return func(i int) string { return map[bool]string{true: word}[rows[i].Condition.Simulated] }
+		}
+		cols = append(cols, table.Column{Head: "", Left: true, Cell: mark("simulated"), Short: mark("sim"), Rank: 1})
 	}
 	return ttftTable{"Time to first token", notes, filled(cols, len(rows)), len(rows)}
 }

@@ -223,14 +223,7 @@ func (r *job) sumUp(rec *record.Record) ([]record.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []record.Line
-	for _, l := range a.Summaries() {
-		out = append(out, l)
-	}
-	for _, l := range a.Verdicts() {
-		out = append(out, l)
-	}
-	return out, r.decide(a)
+	return a.Lines(), r.decide(a)
 }
 
 func (r *job) event(level, format string, args ...any) error {
