@@ -205,3 +205,61 @@ func TestTroubleshootingQuotes(t *testing.T) {
 		}
 	}
 }
+
+// maxCell is how many words a cell of a table holds at most; the rest of what is to
+// be said is a sentence under the table.
+const maxCell = 12
+
+// cellWords counts the words of a cell: what white space parts, with a letter or a
+// digit in it. Code between backticks and the target of a link are not words.
+func cellWords(cell string) (n int) {
+	for _, pattern := range []string{"`[^`]*`", `\]\([^)]*\)`} {
+		cell = regexp.MustCompile(pattern).ReplaceAllString(cell, " ")
+	}
+	for word := range strings.FieldsSeq(cell) {
+		if strings.ContainsFunc(word, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// A cell of a table is no essay.
+func TestDocsTableCells(t *testing.T) {
+	cells := 0
+	for name, page := range pages(t) {
+		if !strings.HasPrefix(name, "docs/") && strings.Contains(name, "/") {
+			continue
+		}
+		for i, line := range prose(page) {
+			if !strings.HasPrefix(line, "|") {
+				continue
+			}
+			// A bar inside code, and one behind a backslash, do not end a cell.
+			line = regexp.MustCompile("`[^`]*`").ReplaceAllString(line, "``")
+			for cell := range strings.SplitSeq(strings.ReplaceAll(line, `\|`, "/"), "|") {
+				cells++
+				if n := cellWords(cell); n > maxCell {
+					t.Errorf("%s:%d: a cell of %d words, more than %d:%s", name, i+1, n, maxCell, cell)
+				}
+			}
+		}
+	}
+	if cells < 500 {
+		t.Errorf("only %d cells: this test sees too little", cells)
+	}
+}
+
+func TestCellWords(t *testing.T) {
+	for cell, want := range map[string]int{
+		"":                              0,
+		" - | ":                         0,
+		" the newest, 1,170 of them ":   5,
+		" `a b c` and [d e](f.md#g-h) ": 3,
+		" ± 2 %, or `KEY=VALUE` ":       2,
+	} {
+		if got := cellWords(cell); got != want {
+			t.Errorf("%q: got %d words, want %d", cell, got, want)
+		}
+	}
+}
