@@ -392,6 +392,8 @@ type Worker struct {
 	label  uint32
 
 	own, peer uint64 // bytes of the two regions
+	connected bool
+	flushing  bool // Flush was called
 }
 
 // NewWorker makes a worker whose operations are local to m.
@@ -468,7 +470,7 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 	if p.errors == ErrorsAuto {
 		p.errors = ErrorsPeer
 	}
-	w.peer = length
+	w.peer, w.connected = length, true
 	w.keep(C.xb_ucx_lane_print(w.lane))
 	return nil
 }

@@ -37,7 +37,7 @@ const (
 	Send  Op = C.XB_SEND  // two-sided: the target posted receives
 )
 
-// String is the word used on the command line and in records.
+// String is "read", "write" or "send".
 func (o Op) String() string {
 	switch o {
 	case Read:
@@ -82,6 +82,16 @@ func (p Poll) String() string {
 // (Local) and the target's (Remote) region, and a length in bytes. Its layout
 // is that of struct xb_piece.
 type Piece struct{ Local, Remote, Len uint64 }
+
+// Within is nil for a piece that lies within regions of own and peer bytes, here and
+// at the peer; else an error that matches [ErrOutside].
+func (p Piece) Within(own, peer uint64) error {
+	if p.Len <= own && p.Local <= own-p.Len && p.Len <= peer && p.Remote <= peer-p.Len {
+		return nil
+	}
+	return fmt.Errorf("a piece (local offset %d, remote offset %d, %d bytes), regions of %d bytes here and %d at the peer: %w",
+		p.Local, p.Remote, p.Len, own, peer, ErrOutside)
+}
 
 // Sample holds the times of one iteration over all lanes, in ns on
 // CLOCK_MONOTONIC_RAW, and its counts.
