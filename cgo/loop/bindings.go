@@ -3,9 +3,14 @@
 // clock, all in C and in one call a batch of transfers.
 //
 // A transport package (fabric, ucx) creates its endpoint objects in C, fills a
-// table of functions (struct xb_ops in loop.h) and hands both to [NewGroup].
-// From [Group.Start] to [Group.Close] each lane belongs to its own thread; the
-// transport's Go code must not touch it meanwhile.
+// table of functions (struct xb_ops in loop.h) and hands both to [NewGroup] as a
+// [Lane]. From [Group.Start] to [Group.Close] each lane belongs to its own thread;
+// the transport's Go code must not touch it meanwhile. Another package can bring
+// lanes of its own: loop.h says what each function of the table must do.
+//
+// Pieces and plans are offsets into the [Region] of either side; the loop holds them
+// within the regions before it posts anything. It has no other policy: depth, poll
+// mode and timeout are the caller's.
 package loop
 
 /*
