@@ -86,7 +86,7 @@ type Address struct {
 }
 
 // Open opens one of the interfaces that were found, and enables it.
-// Wraps: fi_fabric(3), fi_domain(3), fi_cq_open(3), fi_av_open(3), fi_eq_open
+// Wraps: fi_dupinfo(3), fi_fabric(3), fi_domain(3), fi_cq_open(3), fi_av_open(3), fi_eq_open
 // (fi_eq(3)), fi_endpoint(3), fi_ep_bind(3), fi_setopt(3), fi_enable(3),
 // fi_getopt(3).
 func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {

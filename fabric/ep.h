@@ -15,7 +15,7 @@
 enum xb_ofi_kind {
 	KIND_PIECE = 1, /* an initiator's operation */
 	KIND_ACK,       /* a target's acknowledgement on its way out */
-	KIND_RECV,      /* a target's tagged receive, straight into the region */
+	KIND_RECV,      /* a tagged receive, straight into the region */
 	KIND_SLOT,      /* a receive into control memory: an acknowledgement, or a piece to copy */
 };
 
@@ -38,6 +38,7 @@ struct xb_ofi_ack {
 enum {
 	XB_OFI_ACKS = 4,        /* acknowledgements in flight at most, and receives for them */
 	XB_OFI_ACK_ROOM = 64,   /* bytes of control memory for one */
+	XB_OFI_RECVS = 64,      /* tagged receives of an initiator at most */
 	XB_OFI_CQ_BATCH = 32,   /* completions a read takes at most */
 	XB_OFI_LOOK_EVERY = 256, /* polls in which the queue that expects nothing is read once */
 };
@@ -84,6 +85,7 @@ struct xb_ofi_ep {
 	char *control; /* acknowledgements to send, then receive slots */
 	size_t control_len;
 	char words[512];
+	struct xb_ofi_error failure; /* the same, taken apart; no code: a failure of ours */
 };
 
 /* Notes a failed call; returns the positive code. */

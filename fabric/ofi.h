@@ -117,4 +117,14 @@ void xb_ofi_remote(const struct xb_ofi_ep *e, uint64_t *base, uint64_t *key);
 int xb_ofi_connect(struct xb_ofi_ep *e, const void *name, uint64_t base, uint64_t key, uint64_t mine, uint64_t theirs,
 		   int wide, struct xb_ofi_error *error);
 
+/* For a lane that no group runs, operations one by one. Each returns 1 once it is
+ * posted, 0 when the queue is full or not connected yet, or XB_FAIL. */
+int xb_ofi_post(struct xb_ofi_ep *e, int op, const struct xb_piece *piece, uint32_t tag);
+int xb_ofi_recv(struct xb_ofi_ep *e, uint64_t offset, uint64_t len, uint32_t tag);
+/* Drives the queues: how many posted operations completed, or XB_FAIL; and how many
+ * messages came. */
+int xb_ofi_poll(struct xb_ofi_ep *e, uint32_t *received);
+/* The last failure of one of these, or of the table. */
+void xb_ofi_failure(const struct xb_ofi_ep *e, struct xb_ofi_error *error);
+
 #endif

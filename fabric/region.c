@@ -22,14 +22,16 @@ static uint32_t at_most(size_t n, uint32_t limit) { return n > limit || n == 0 ?
 
 int xb_ofi_alloc(struct xb_ofi_ep *e, struct xb_ofi_error *error)
 {
-	uint32_t room = at_most(e->info->rx_attr->size, 4096), ntx = e->how.depth + XB_OFI_ACKS;
+	uint32_t room = at_most(e->info->rx_attr->size, 4096), ntx = e->how.depth + XB_OFI_ACKS, receives = 0;
 	char *slots;
 
 	if (e->how.initiator)
 		e->slots = e->how.acked ? at_most(room, XB_OFI_ACKS) : 0;
 	else if (e->how.sends == XB_OFI_SENDS_SLOTS)
 		e->slots = at_most(room, PIECE_SLOTS);
-	e->rx_room = e->how.sends == XB_OFI_SENDS_TAGGED && !e->how.initiator ? room : e->slots;
+	if (e->how.sends == XB_OFI_SENDS_TAGGED)
+		receives = e->how.initiator ? at_most(room, XB_OFI_RECVS) : room;
+	e->rx_room = e->slots + receives;
 	e->control_len = XB_OFI_ACKS * XB_OFI_ACK_ROOM + (size_t)e->slots * e->slot_bytes;
 	e->control = zeroed(e->control_len);
 	e->tx_ops = calloc(ntx, sizeof(*e->tx_ops));
@@ -46,10 +48,10 @@ int xb_ofi_alloc(struct xb_ofi_ep *e, struct xb_ofi_error *error)
 	}
 	slots = e->control + XB_OFI_ACKS * XB_OFI_ACK_ROOM;
 	for (uint32_t i = 0; i < e->rx_room; i++) {
-		struct xb_ofi_op *o = &e->rx_ops[i], **list = e->slots ? &e->free_slot : &e->free_rx;
+		struct xb_ofi_op *o = &e->rx_ops[i], **list = i < e->slots ? &e->free_slot : &e->free_rx;
 
-		o->kind = e->slots ? KIND_SLOT : KIND_RECV;
-		o->slot = e->slots ? slots + (size_t)i * e->slot_bytes : NULL;
+		o->kind = i < e->slots ? KIND_SLOT : KIND_RECV;
+		o->slot = i < e->slots ? slots + (size_t)i * e->slot_bytes : NULL;
 		o->next = *list;
 		*list = o;
 	}

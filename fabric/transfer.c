@@ -15,8 +15,26 @@
 #define LABEL_BITS 24
 #define LABEL(seq, index) ((((uint64_t)(seq)&0xff) << LABEL_BITS) | (uint64_t)(index))
 
+/* Keeps a failure for those who take it apart. */
+static void keep(struct xb_ofi_ep *e, const char *call, int err, const char *words)
+{
+	e->failure.call = call;
+	e->failure.err = err;
+	snprintf(e->failure.words, sizeof(e->failure.words), "%s", words);
+}
+
+/* The same with the provider's own words and code. */
+static void keep_provider(struct xb_ofi_ep *e, const char *call, int err, const char *words, int prov)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "%s, provider: %s (%d)", xb_ofi_strerror(e->lib, err), words ? words : "no words", prov);
+	keep(e, call, err, text);
+}
+
 static int fail(struct xb_ofi_ep *e, const char *call, ssize_t rc)
 {
+	keep(e, call, (int)-rc, xb_ofi_strerror(e->lib, (int)-rc));
 	snprintf(e->words, sizeof(e->words), "%s: %s (%d)", call, xb_ofi_strerror(e->lib, (int)-rc), (int)-rc);
 	return XB_FAIL;
 }
@@ -31,6 +49,7 @@ static int64_t now(void)
 
 static int fail_words(struct xb_ofi_ep *e, const char *words)
 {
+	keep(e, NULL, 0, words);
 	snprintf(e->words, sizeof(e->words), "%s", words);
 	return XB_FAIL;
 }
@@ -59,6 +78,7 @@ static int fail_cq(struct xb_ofi_ep *e, struct fid_cq *cq)
 	snprintf(e->words, sizeof(e->words), "a %s failed: %s (%d), provider: %s (%d)",
 		 cq == e->tx_cq ? "posted operation" : "receive", xb_ofi_strerror(e->lib, code), code,
 		 words ? words : "no words", err.entry.prov_errno);
+	keep_provider(e, "fi_cq_readerr", code, words, err.entry.prov_errno);
 	return XB_FAIL;
 }
 
@@ -88,6 +108,7 @@ static int read_eq(struct xb_ofi_ep *e)
 	words = fi_cq_strerror(e->tx_cq, err.entry.prov_errno, NULL, room, sizeof(room));
 	snprintf(e->words, sizeof(e->words), "the endpoint failed: %s (%d), provider: %s (%d)",
 		 xb_ofi_strerror(e->lib, code), code, words ? words : "no words", err.entry.prov_errno);
+	keep_provider(e, "fi_eq_readerr", code, words, err.entry.prov_errno);
 	return XB_FAIL;
 }
 
@@ -500,3 +521,36 @@ const struct xb_ops xb_ofi_ops = {
 	.ack = ack,
 	.error = error,
 };
+
+int xb_ofi_post(struct xb_ofi_ep *e, int op, const struct xb_piece *piece, uint32_t tag)
+{
+	return post(e, op, piece, tag, 1);
+}
+
+int xb_ofi_recv(struct xb_ofi_ep *e, uint64_t offset, uint64_t len, uint32_t tag)
+{
+	struct xb_ofi_op *o = e->free_rx;
+	ssize_t rc;
+
+	if (!o)
+		return 0;
+	rc = fi_trecv(e->ep, (void *)(uintptr_t)(e->base + offset), len, e->desc, FI_ADDR_UNSPEC,
+		      e->in.tag | LABEL(e->armed.seq, tag), 0, &o->context);
+	if (rc == -FI_EAGAIN)
+		return 0;
+	if (rc)
+		return fail(e, "fi_trecv", rc);
+	e->free_rx = o->next;
+	return 1;
+}
+
+int xb_ofi_poll(struct xb_ofi_ep *e, uint32_t *received)
+{
+	uint64_t before = e->armed.arrived;
+	int completed = progress(e);
+
+	*received = (uint32_t)(e->armed.arrived - before);
+	return completed;
+}
+
+void xb_ofi_failure(const struct xb_ofi_ep *e, struct xb_ofi_error *error) { *error = e->failure; }

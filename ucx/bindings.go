@@ -71,7 +71,10 @@ func setEnvironment() error {
 
 // Load opens path, else $XFERBENCH_LIBUCP, else the loader's libucp.so.0, once
 // a process and name. Its own modules find it, so it is loaded globally.
-// An error matches [ErrUnavailable].
+// An error matches [ErrUnavailable]. See the package's description for what is set for
+// the whole process. Wraps: ucp_get_version_string, ucs_log_push_handler,
+// ucs_config_parser_print_all_opts of ucs_config_global_list, uct_query_components,
+// uct_release_component_list.
 func Load(path string) (*Library, error) {
 	loading.Lock()
 	defer loading.Unlock()
@@ -215,7 +218,8 @@ type Context struct {
 
 // Open makes a context. A transport or device that UCX lacks is an error that
 // matches [ErrUnavailable] and holds UCX's own words; a setting that it refuses
-// matches [ErrSetting]. Wraps: ucp_config_read, ucp_config_modify, ucp_init.
+// matches [ErrSetting]. Wraps: ucp_config_read, ucp_config_modify,
+// ucp_config_release, ucp_init_version, ucp_context_query.
 func (l *Library) Open(cfg Config) (*Context, error) {
 	opening.Lock()
 	defer opening.Unlock()
@@ -392,6 +396,8 @@ type Worker struct {
 	label  uint32
 
 	own, peer uint64 // bytes of the two regions
+	connected bool
+	flushing  bool // Flush was called
 }
 
 // NewWorker makes a worker whose operations are local to m.
@@ -417,7 +423,7 @@ func (c *Context) NewWorker(m *Memory) (*Worker, error) {
 func (w *Worker) Label() uint32 { return w.label }
 
 // Address is the worker's address, for the peer's Connect.
-// Wraps: ucp_worker_get_address.
+// Wraps: ucp_worker_get_address, ucp_worker_release_address.
 func (w *Worker) Address() ([]byte, error) {
 	if w.lane == nil {
 		return nil, errClosed
@@ -468,7 +474,7 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 	if p.errors == ErrorsAuto {
 		p.errors = ErrorsPeer
 	}
-	w.peer = length
+	w.peer, w.connected = length, true
 	w.keep(C.xb_ucx_lane_print(w.lane))
 	return nil
 }
@@ -485,7 +491,7 @@ const describeWait = 50 * time.Millisecond
 // a table for each kind of operation that was used so far. While a group runs
 // the worker (running), its thread writes the report of lanes; if that does not
 // poll, it is the last. [ParseReport] reads it.
-// Wraps: ucp_ep_print_info, UCX_PROTO_INFO.
+// Wraps: ucp_ep_print_info, ucs_log_flush, UCX_PROTO_INFO.
 func (w *Worker) Describe(running bool) string {
 	if running && w.lane != nil {
 		w.keep(C.xb_ucx_lane_info(w.lane, C.int64_t(describeWait)))
@@ -519,8 +525,9 @@ var ErrNotClosed = errors.New("operations are in flight that neither complete no
 
 // Close ends the endpoint and the worker, whatever the peer does: all workers
 // of a context take about a second at most. No group may run the worker. An error
-// matches [ErrNotClosed]. Wraps: ucp_ep_flush_nbx,
-// ucp_ep_close_nbx, ucp_worker_flush_nbx, ucp_worker_destroy.
+// matches [ErrNotClosed]. Wraps: ucp_ep_flush_nbx, ucp_ep_close_nbx,
+// ucp_request_check_status, ucp_worker_flush_nbx, ucp_rkey_destroy,
+// ucp_worker_destroy.
 func (w *Worker) Close() error {
 	if w.lane == nil {
 		return nil

@@ -14,6 +14,8 @@ void xb_ucx_lane_fail(struct xb_ucx_lane *l, const char *what, ucs_status_t stat
 	if (l->failed)
 		return; /* the first failure is the cause of the others */
 	l->failed = 1;
+	l->failed_call = what;
+	l->failed_status = status;
 	snprintf(l->err, sizeof(l->err), "%s: %s", what, l->u->status_string(status));
 }
 
@@ -186,6 +188,7 @@ static void cancel_receives(struct xb_ucx_lane *l)
 	}
 	if (l->ack_pending && l->ack_request)
 		l->u->request_cancel(l->worker, l->ack_request);
+	xb_ucx_cancel(l);
 }
 
 /* Returns how many requests of its own UCX still has in hand. */

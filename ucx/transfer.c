@@ -4,14 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A message's tag: 32 bits that its receiver drew for this connection, so that a
- * stranger's matches nothing, 6 of its iteration (two are in hand at most) and 26 of
- * its place in it. The acknowledgement's place is one that no piece has. */
-#define PLACE_BITS 26
-#define TAG(label, seq, index) \
-	((uint64_t)(label) << 32 | ((uint32_t)(seq) << PLACE_BITS) | (uint32_t)(index))
-#define ACK_INDEX ((1u << PLACE_BITS) - 1)
-
 static void on_done(void *request, ucs_status_t status, void *arg)
 {
 	struct xb_ucx_lane *l = arg;
@@ -122,6 +114,7 @@ static int too_many(struct xb_ucx_lane *l, uint64_t n)
 {
 	if (n < ACK_INDEX)
 		return 0;
+	l->failed_call = NULL;
 	snprintf(l->err, sizeof(l->err), "a SEND of more than %u messages cannot be numbered", ACK_INDEX - 1);
 	l->failed = 1;
 	return 1;

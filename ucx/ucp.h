@@ -113,6 +113,14 @@ struct xb_ucx_recv {
 	int ended;
 };
 
+/* A receive that was posted by itself, in its lane's list. */
+struct xb_ucx_direct {
+	struct xb_ucx_lane *lane;
+	struct xb_ucx_direct *prev, *next;
+	void *request; /* UCX's */
+	int listed, ended;
+};
+
 /* One armed iteration of a target. */
 struct xb_ucx_armed {
 	struct xb_ucx_lane *lane;
@@ -148,10 +156,23 @@ struct xb_ucx_lane {
 	int cuda_bound;
 	int failed, peer_errors;
 	char err[XB_UCX_ERR];
+	const char *failed_call; /* the same, taken apart; NULL: a failure of ours */
+	ucs_status_t failed_status;
+
+	struct xb_ucx_direct *direct; /* receives posted one by one */
+	uint64_t received;	      /* of these, not yet returned by xb_ucx_poll */
 
 	_Atomic int info_state; /* enum xb_ucx_info */
 	char *info;
 };
+
+/* A message's tag: 32 bits that its receiver drew for this connection, so that a
+ * stranger's matches nothing, 6 of its iteration (two are in hand at most) and 26 of
+ * its place in it. The acknowledgement's place is one that no piece has. */
+#define PLACE_BITS 26
+#define TAG(label, seq, index) \
+	((uint64_t)(label) << 32 | ((uint32_t)(seq) << PLACE_BITS) | (uint32_t)(index))
+#define ACK_INDEX ((1u << PLACE_BITS) - 1)
 
 enum xb_ucx_info { XB_UCX_INFO_NONE, XB_UCX_INFO_WANTED, XB_UCX_INFO_READY };
 
@@ -176,6 +197,19 @@ char *xb_ucx_lane_info(struct xb_ucx_lane *l, int64_t wait_ns);
  * are, and returns how many requests that is: UCX aborts the process, or writes
  * to freed memory, when a worker is destroyed under them. */
 int64_t xb_ucx_lane_free(struct xb_ucx_lane *l, int64_t timeout_ns);
+
+/* --- direct.c: operations one by one, for a lane that no group runs --- */
+
+/* Each returns 1 once it is posted, 0 when UCX has no room, or XB_FAIL. */
+int xb_ucx_post(struct xb_ucx_lane *l, int op, const struct xb_piece *piece, uint32_t tag);
+int xb_ucx_recv(struct xb_ucx_lane *l, uint64_t offset, uint64_t len, uint32_t tag);
+/* Progresses the lane: how many posted operations completed, or XB_FAIL; and how
+ * many messages came. */
+int xb_ucx_poll(struct xb_ucx_lane *l, uint64_t *received);
+int xb_ucx_flush(struct xb_ucx_lane *l);
+/* 1 once the last flush has ended, 0 before, or XB_FAIL. */
+int xb_ucx_flushed(struct xb_ucx_lane *l);
+void xb_ucx_cancel(struct xb_ucx_lane *l);
 
 void xb_ucx_lane_prepare(struct xb_ucx_lane *l, ucp_mem_h memh, int memory_type);
 void xb_ucx_lane_fail(struct xb_ucx_lane *l, const char *what, ucs_status_t status);

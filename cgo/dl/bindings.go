@@ -1,13 +1,21 @@
 // Package dl loads native libraries at run time.
 //
-// One binary starts on any host: libfabric, UCX, libcuda and NVML are opened
-// when first needed, and their absence is an error with the loader's own
-// words, not a failure to start.
+// A program that is built so starts on any host: a library is opened when it is
+// first needed, and its absence is an error with the loader's own words, not a
+// failure to start. [Open] loads one, [Library.Symbols] fills a table of function
+// pointers of C, through which C code calls it: Go cannot.
 //
-// Some of these libraries (libfabric through libinfinipath, UCX before 1.20)
-// replace the process's signal handlers when they are loaded or initialised.
-// Loaded after Go started, that breaks Ctrl-C and recover(). [Open] and
-// [Guarded] save every signal action first and put it back after.
+//	lib, err := dl.Open(dl.Local, "libm.so.6")
+//	err = lib.Symbols(map[string]*unsafe.Pointer{"cos": &table.cos, "exp10?": &table.exp10})
+//
+// Some libraries replace the process's signal handlers when they are loaded or
+// initialised (libfabric through libinfinipath, UCX before 1.20). After Go has
+// started that breaks Ctrl-C and recover(). [Open] and [Guarded] save every signal
+// action first and put it back after; what a library does to them later is not seen.
+//
+// Nothing is ever unloaded. All functions may be called from several goroutines, but
+// those in the C environment race with libraries that read it: call [Setenv] before
+// the library is loaded.
 package dl
 
 /*
@@ -24,8 +32,8 @@ import (
 	"unsafe"
 )
 
-// Library is a loaded library. It is never unloaded: native libraries that
-// start threads or register handlers do not survive that.
+// Library is a loaded library, for any number of goroutines. It is never unloaded:
+// native libraries that start threads or register handlers do not survive that.
 type Library struct {
 	handle unsafe.Pointer
 	path   string
@@ -35,8 +43,8 @@ type Library struct {
 type Visibility int
 
 const (
-	Local  Visibility = C.RTLD_LOCAL
-	Global Visibility = C.RTLD_GLOBAL // UCX's own modules need it
+	Local  Visibility = C.RTLD_LOCAL  // they do not
+	Global Visibility = C.RTLD_GLOBAL // they do; a library with modules of its own, such as UCX, may need it
 )
 
 // guard serialises what saves and restores the process's signal actions.
@@ -81,8 +89,9 @@ func (l *Library) Symbol(name string) (unsafe.Pointer, error) {
 	return p, nil
 }
 
-// Symbols fills each address with its symbol; all that are missing are named
-// in one error. Names ending in "?" may be missing and stay nil.
+// Symbols fills each address with its symbol, in default version. Names ending in
+// "?" may be missing and stay nil; the error names all others that are.
+// Wraps: dlsym(3).
 func (l *Library) Symbols(into map[string]*unsafe.Pointer) error {
 	var missing []string
 	for name, p := range into {
@@ -99,8 +108,9 @@ func (l *Library) Symbols(into map[string]*unsafe.Pointer) error {
 	return nil
 }
 
-// Guarded runs f, a library's first initialisation, with the process's signal
-// actions put back as they were afterwards.
+// Guarded runs f, a library's first initialisation, puts the process's signal
+// actions back as they were, and returns f's error. One runs at a time; f must not
+// call Open or Guarded. Wraps: sigaction(2).
 func Guarded(f func() error) error {
 	guard.Lock()
 	defer guard.Unlock()
@@ -110,9 +120,9 @@ func Guarded(f func() error) error {
 	return f()
 }
 
-// Setenv sets name to value in the C environment, where the libraries look,
-// unless the user has set it. It must run before the library that reads it is
-// loaded. Wraps: setenv(3).
+// Setenv sets name to value in the C environment, where libraries look and Go's
+// os.Getenv does not, unless it is set there. It must run before the library that
+// reads it is loaded. Wraps: setenv(3).
 func Setenv(name, value string) error {
 	cn, cv := C.CString(name), C.CString(value)
 	defer C.free(unsafe.Pointer(cn))
@@ -123,8 +133,8 @@ func Setenv(name, value string) error {
 	return nil
 }
 
-// SignalHandler describes the action of signal sig: its handler's address and
-// its flags. Tests compare it before and after a load. Wraps: sigaction(2).
+// SignalHandler is the action of signal sig: its handler's address and its flags, to
+// be compared before and after a load. Wraps: sigaction(2).
 func SignalHandler(sig int) (handler uintptr, flags int, err error) {
 	var h C.uintptr_t
 	var f C.int

@@ -3,9 +3,14 @@
 // clock, all in C and in one call a batch of transfers.
 //
 // A transport package (fabric, ucx) creates its endpoint objects in C, fills a
-// table of functions (struct xb_ops in loop.h) and hands both to [NewGroup].
-// From [Group.Start] to [Group.Close] each lane belongs to its own thread; the
-// transport's Go code must not touch it meanwhile.
+// table of functions (struct xb_ops in loop.h) and hands both to [NewGroup] as a
+// [Lane]. From [Group.Start] to [Group.Close] each lane belongs to its own thread;
+// the transport's Go code must not touch it meanwhile. Another package can bring
+// lanes of its own: loop.h says what each function of the table must do.
+//
+// Pieces and plans are offsets into the [Region] of either side; the loop holds them
+// within the regions before it posts anything. It has no other policy: depth, poll
+// mode and timeout are the caller's.
 package loop
 
 /*
@@ -37,7 +42,7 @@ const (
 	Send  Op = C.XB_SEND  // two-sided: the target posted receives
 )
 
-// String is the word used on the command line and in records.
+// String is "read", "write" or "send".
 func (o Op) String() string {
 	switch o {
 	case Read:
@@ -82,6 +87,16 @@ func (p Poll) String() string {
 // (Local) and the target's (Remote) region, and a length in bytes. Its layout
 // is that of struct xb_piece.
 type Piece struct{ Local, Remote, Len uint64 }
+
+// Within is nil for a piece that lies within regions of own and peer bytes, here and
+// at the peer; else an error that matches [ErrOutside].
+func (p Piece) Within(own, peer uint64) error {
+	if p.Len <= own && p.Local <= own-p.Len && p.Len <= peer && p.Remote <= peer-p.Len {
+		return nil
+	}
+	return fmt.Errorf("a piece (local offset %d, remote offset %d, %d bytes), regions of %d bytes here and %d at the peer: %w",
+		p.Local, p.Remote, p.Len, own, peer, ErrOutside)
+}
 
 // Sample holds the times of one iteration over all lanes, in ns on
 // CLOCK_MONOTONIC_RAW, and its counts.
