@@ -121,6 +121,19 @@ func (s Sample) Local() time.Duration { return time.Duration(s.LocalNs - s.Begin
 // Total is the transfer time: until the data is known to have landed.
 func (s Sample) Total() time.Duration { return time.Duration(s.DoneNs - s.BeginNs) }
 
+// Join makes s that of another lane as well, which ran the same iteration as t: the
+// first begin, the last of the other times, the sum of the counts.
+func (s *Sample) Join(t Sample) {
+	s.BeginNs = min(s.BeginNs, t.BeginNs)
+	s.PostedNs = max(s.PostedNs, t.PostedNs)
+	s.LocalNs = max(s.LocalNs, t.LocalNs)
+	s.DoneNs = max(s.DoneNs, t.DoneNs)
+	s.Bytes += t.Bytes
+	s.Ops += t.Ops
+	s.EAgain += t.EAgain
+	s.Polls += t.Polls
+}
+
 // Plan is a list of pieces in C memory, read by a lane's thread.
 type Plan struct {
 	pieces        *C.struct_xb_piece
@@ -421,22 +434,13 @@ func (g *Group) plan(plans []*Plan, within func(Lane, Piece) bool) error {
 // laneSample is struct xb_sample.
 type laneSample Sample
 
-// merge joins the lanes' times of each completed iteration: the first begin,
-// the last of everything else.
+// merge joins the lanes of each completed iteration.
 func merge(in []laneSample, lanes, iters, complete int) []Sample {
 	out := make([]Sample, complete)
 	for i := range out {
 		s := Sample(in[i])
 		for l := 1; l < lanes; l++ {
-			t := in[l*iters+i]
-			s.BeginNs = min(s.BeginNs, t.BeginNs)
-			s.PostedNs = max(s.PostedNs, t.PostedNs)
-			s.LocalNs = max(s.LocalNs, t.LocalNs)
-			s.DoneNs = max(s.DoneNs, t.DoneNs)
-			s.Bytes += t.Bytes
-			s.Ops += t.Ops
-			s.EAgain += t.EAgain
-			s.Polls += t.Polls
+			s.Join(Sample(in[l*iters+i]))
 		}
 		out[i] = s
 	}

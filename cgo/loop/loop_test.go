@@ -425,3 +425,13 @@ func TestOutside(t *testing.T) {
 		}
 	}
 }
+
+// Lanes of one iteration make one sample: from the first begin to the last end.
+func TestJoin(t *testing.T) {
+	s := loop.Sample{BeginNs: 10, PostedNs: 20, LocalNs: 30, DoneNs: 40, Bytes: 1, Ops: 2, EAgain: 3, Polls: 4}
+	s.Join(loop.Sample{BeginNs: 5, PostedNs: 25, LocalNs: 28, DoneNs: 50, Bytes: 10, Ops: 20, EAgain: 30, Polls: 40})
+	want := loop.Sample{BeginNs: 5, PostedNs: 25, LocalNs: 30, DoneNs: 50, Bytes: 11, Ops: 22, EAgain: 33, Polls: 44}
+	if s != want {
+		t.Errorf("%+v, want %+v", s, want)
+	}
+}

@@ -97,22 +97,11 @@ func runLanes(ctx context.Context, lanes, iters int, once func(lane int, s *loop
 	for i := range out {
 		out[i] = samples[i]
 		for lane := 1; lane < lanes; lane++ {
-			mergeSample(&out[i], samples[lane*iters+i])
+			out[i].Join(samples[lane*iters+i])
 		}
 	}
 	if n == iters {
 		return out, nil // cancelled, if at all, after the last
 	}
 	return out, first
-}
-
-func mergeSample(s *loop.Sample, t loop.Sample) {
-	s.BeginNs = min(s.BeginNs, t.BeginNs)
-	s.PostedNs = max(s.PostedNs, t.PostedNs)
-	s.LocalNs = max(s.LocalNs, t.LocalNs)
-	s.DoneNs = max(s.DoneNs, t.DoneNs)
-	s.Bytes += t.Bytes
-	s.Ops += t.Ops
-	s.EAgain += t.EAgain
-	s.Polls += t.Polls
 }

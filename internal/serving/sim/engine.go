@@ -259,18 +259,11 @@ func promptHash(ids []int32, text string) uint64 {
 	return h.Sum64()
 }
 
-// descriptors merges the blocks of a transfer as NIXL does.
-func (g Geometry) descriptors(local, remote []int, localBlocks, remoteBlocks int) []kv.Desc {
-	runs := pool.Runs(local, remote)
-	out := make([]kv.Desc, 0, g.Regions*len(runs))
-	for r := range g.Regions {
-		for _, run := range runs {
-			out = append(out, kv.Desc{
-				Local:  uint64(r*g.regionBytes(localBlocks) + run.Local*g.blockBytes()),
-				Remote: uint64(r*g.regionBytes(remoteBlocks) + run.Remote*g.blockBytes()),
-				Len:    uint64(run.Blocks * g.blockBytes()),
-			})
-		}
+// list merges the blocks of a transfer as NIXL does.
+func (g Geometry) list(local, remote []int, localBlocks, remoteBlocks int) transport.List {
+	l := transport.List{Regions: g.Regions, LocalStride: uint64(g.regionBytes(localBlocks)), RemoteStride: uint64(g.regionBytes(remoteBlocks))}
+	for _, run := range pool.Runs(local, remote) {
+		l.Pieces = append(l.Pieces, kv.Desc{Local: uint64(run.Local * g.blockBytes()), Remote: uint64(run.Remote * g.blockBytes()), Len: uint64(run.Blocks * g.blockBytes())})
 	}
-	return out
+	return l
 }

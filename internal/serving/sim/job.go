@@ -99,10 +99,10 @@ func (j *job) prefillLeg(ctx context.Context) error {
 	j.made = 1
 	var answer any
 	if !e.hits(NullParams) {
-		host, port := e.mover.Address()
+		at := e.mover.Address()
 		expiry := float64(time.Now().Add(e.cfg.Lease).UnixNano()) / 1e9
 		p := params{DoRemotePrefill: true, BlockIDs: [][]int{append([]int{}, j.blocks...)}, EngineID: &e.id, RequestID: &q.id,
-			Host: &host, Port: &port, TPSize: 1, NumTokens: q.tokens, Expiry: &expiry, Mode: "pull", PoolBlocks: e.cfg.Blocks}
+			Host: &at.Host, Port: &at.Port, Token: &at.Token, TPSize: 1, NumTokens: q.tokens, Expiry: &expiry, Mode: "pull", PoolBlocks: e.cfg.Blocks}
 		answer = p
 		dies := e.hits(DyingPeer)
 		e.keep(q.id, j.blocks, j.hashed())
@@ -138,7 +138,7 @@ func (j *job) decodeLeg(ctx context.Context) error {
 		return j.generate(ctx)
 	}
 	p := q.params
-	if len(p.BlockIDs) != 1 || p.Host == nil || p.Port == nil || p.RequestID == nil || p.EngineID == nil || p.PoolBlocks < 2 {
+	if len(p.BlockIDs) != 1 || p.Host == nil || p.Port == nil || p.Token == nil || p.RequestID == nil || p.EngineID == nil || p.PoolBlocks < 2 {
 		return errors.New("incomplete kv_transfer_params")
 	}
 	g := e.cfg.Geometry
@@ -203,8 +203,8 @@ func (e *Engine) load(ctx context.Context, q *request, local, remote []int) (Mov
 	defer cancel()
 	p := q.params
 	begin := time.Now()
-	descs := e.cfg.Geometry.descriptors(local, remote, e.cfg.Blocks, p.PoolBlocks)
-	m, err := e.mover.Pull(ctx, Remote{*p.Host, *p.Port, *p.RequestID}, e.memory, descs)
+	list := e.cfg.Geometry.list(local, remote, e.cfg.Blocks, p.PoolBlocks)
+	m, err := e.mover.Pull(ctx, Remote{Host: *p.Host, Port: *p.Port, Token: *p.Token, Request: *p.RequestID}, e.memory, list)
 	if err != nil {
 		return m, err
 	}

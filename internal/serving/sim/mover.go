@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/mem"
-	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/transport"
 )
 
 // Mover moves KV cache out of the memory of prefill engines into that of a
@@ -16,11 +16,11 @@ type Mover interface {
 	// Export offers memory to peers until Close. It is called once, before
 	// Address. The memory stays the engine's and outlives the mover.
 	Export(memory *mem.Buffer, leases Leases) error
-	// Address is where peers reach this mover.
-	Address() (host string, port int)
-	// Pull reads descs from a peer's exported memory into memory, whose pieces no
+	// Address is where peers reach this mover; it names no request.
+	Address() Remote
+	// Pull reads a list from a peer's exported memory into memory, whose pieces no
 	// one else touches meanwhile, and tells the peer that it may release them.
-	Pull(ctx context.Context, from Remote, memory *mem.Buffer, descs []kv.Desc) (Moved, error)
+	Pull(ctx context.Context, from Remote, memory *mem.Buffer, list transport.List) (Moved, error)
 	// Close ends exports and connections and waits for transfers to end.
 	Close() error
 }
@@ -39,6 +39,7 @@ type Leases struct {
 type Remote struct {
 	Host    string
 	Port    int
+	Token   string // that lets a peer in
 	Request string // the prefill engine's request id
 }
 

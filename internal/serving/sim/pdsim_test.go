@@ -1,10 +1,8 @@
 package sim
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,15 +10,19 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/peer"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
 	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/testenv"
@@ -330,13 +332,17 @@ func testWire(t *testing.T, provider string) {
 	if err := server.Export(src, leases); err != nil {
 		t.Fatal(err)
 	}
-	host, port := server.Address()
+	from := func(request string) Remote {
+		r := server.Address()
+		r.Request = request
+		return r
+	}
 	descs := []kv.Desc{{Local: 0, Remote: 4096, Len: 100}, {Local: 60_000, Remote: 0, Len: 5000}, {Local: 200, Remote: 65_535, Len: 1}}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for i := range 2 { // the second time over the same connection
 		clear(dst.Bytes())
-		m, err := client.Pull(ctx, Remote{host, port, "a"}, dst, descs)
+		m, err := client.Pull(ctx, from("a"), dst, transport.List{Pieces: descs})
 		if i == 0 && errors.Is(err, transport.ErrUnavailable) {
 			testenv.Need(t, map[string]string{"tcp": "libfabric", "ucx:tcp": "ucx"}[provider], err)
 		}
@@ -352,17 +358,17 @@ func testWire(t *testing.T, provider string) {
 			t.Errorf("done with %q", id)
 		}
 	}
-	if _, err := client.Pull(ctx, Remote{host, port, "over"}, dst, descs); !errors.Is(err, ErrLease) {
+	if _, err := client.Pull(ctx, from("over"), dst, transport.List{Pieces: descs}); !errors.Is(err, ErrLease) {
 		t.Errorf("an ended lease: %v", err)
 	}
-	if m, err := client.Pull(ctx, Remote{host, port, "cut"}, dst, descs); err == nil {
+	if m, err := client.Pull(ctx, from("cut"), dst, transport.List{Pieces: descs}); err == nil {
 		t.Errorf("a peer that dies: %+v", m)
 	}
-	if _, err := client.Pull(ctx, Remote{host, port, "a"}, dst, []kv.Desc{{Local: 0, Remote: 65_536, Len: 1}}); err == nil {
+	if _, err := client.Pull(ctx, from("a"), dst, transport.List{Pieces: []kv.Desc{{Local: 0, Remote: 65_536, Len: 1}}}); err == nil {
 		t.Error("a byte behind the end was read")
 	}
 	cancel()
-	if _, err := client.Pull(ctx, Remote{host, port, "a"}, dst, descs); err == nil {
+	if _, err := client.Pull(ctx, from("a"), dst, transport.List{Pieces: descs}); err == nil {
 		t.Error("pulled with a context that is done")
 	}
 }
@@ -400,13 +406,11 @@ func TestWireTakesItsPeerOnly(t *testing.T) {
 					}
 				})
 			}
-			all := Leases{Begin: func(string) error { return nil }, Cut: func(string) bool { return false }, Done: func(string) {}}
-			if err := wires[0].Export(memory, all); err != nil {
+			if err := wires[0].Export(memory, anyLease); err != nil {
 				t.Fatal(err)
 			}
 			before := ownSockets(t)
-			at, port := wires[0].Address()
-			_, err = wires[1].Pull(t.Context(), Remote{at, port, "a"}, memory, []kv.Desc{{Len: 100}})
+			_, err = wires[1].Pull(t.Context(), wires[0].Address(), memory, transport.List{Pieces: []kv.Desc{{Len: 100}}})
 			if errors.Is(err, transport.ErrUnavailable) {
 				testenv.Need(t, map[string]string{"tcp": "libfabric", "ucx:tcp": "ucx"}[provider], err)
 			}
@@ -438,25 +442,154 @@ func TestWireRefusesAnUnknownTransport(t *testing.T) {
 	}
 }
 
-func FuzzReadPull(f *testing.F) {
-	msg := binary.BigEndian.AppendUint32(nil, 1)
-	msg = binary.BigEndian.AppendUint32(msg, 1)
-	msg = append(msg, 'a')
-	msg = binary.BigEndian.AppendUint64(msg, 5)
-	msg = binary.BigEndian.AppendUint64(msg, 10)
-	f.Add(binary.BigEndian.AppendUint64(msg, 20))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		const memory = 100
-		_, descs, err := readPull(bufio.NewReader(bytes.NewReader(in)), memory)
-		if err != nil {
-			return
+// wirePair is a wire that exports memory and one that pulls.
+func wirePair(t *testing.T, leases Leases) (server, client *Wire, src, dst *mem.Buffer) {
+	t.Helper()
+	var buffers [2]*mem.Buffer
+	var wires [2]*Wire
+	for i := range wires {
+		var err error
+		if buffers[i], err = mem.New(mem.Host, -1, 1<<16); err != nil {
+			t.Fatal(err)
 		}
-		for _, d := range descs {
-			if d.Remote+d.Len > memory || d.Remote+d.Len < d.Remote {
-				t.Fatalf("piece %+v of %d bytes", d, memory)
+		t.Cleanup(func() {
+			if err := buffers[i].Free(); err != nil {
+				t.Error(err)
 			}
+		})
+		if wires[i], err = NewWire("socket", "127.0.0.1"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := wires[i].Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := wires[0].Export(buffers[0], leases); err != nil {
+		t.Fatal(err)
+	}
+	return wires[0], wires[1], buffers[0], buffers[1]
+}
+
+var anyLease = Leases{Begin: func(string) error { return nil }, Cut: func(string) bool { return false }, Done: func(string) {}}
+
+// More pulls at a time than there are links wait for one another; all arrive.
+func TestWireCarriesManyPulls(t *testing.T) {
+	server, client, src, dst := wirePair(t, anyLease)
+	for i := range src.Bytes() {
+		src.Bytes()[i] = byte(i*7) | 1
+	}
+	const pulls = 3 * maxLinks
+	var all sync.WaitGroup
+	for i := range uint64(pulls) {
+		all.Go(func() {
+			list := transport.List{Pieces: []kv.Desc{{Local: 512 * i, Remote: 512 * (pulls - 1 - i), Len: 512}}}
+			if m, err := client.Pull(t.Context(), server.Address(), dst, list); err != nil || m.Bytes != 512 {
+				t.Errorf("pull %d: %+v, %v", i, m, err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range pulls {
+		if !bytes.Equal(dst.Bytes()[512*i:][:512], src.Bytes()[512*(pulls-1-i):][:512]) {
+			t.Errorf("pull %d differs", i)
+		}
+	}
+	if n := len(client.idle[server.Address()]); n < 1 || n > maxLinks {
+		t.Errorf("%d links, want at most %d", n, maxLinks)
+	}
+}
+
+// A link to an engine that has ended is not used again.
+func TestWireForgetsAPeerThatIsGone(t *testing.T) {
+	server, client, _, dst := wirePair(t, anyLease)
+	list := transport.List{Pieces: []kv.Desc{{Len: 10}}}
+	if _, err := client.Pull(t.Context(), server.Address(), dst, list); err != nil {
+		t.Fatal(err)
+	}
+	at := server.Address()
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	idle := client.idle[at][0]
+	select {
+	case <-idle.client.Context().Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the link does not notice")
+	}
+	if _, err := client.Pull(t.Context(), at, dst, list); !errors.Is(err, peer.ErrPeer) {
+		t.Errorf("a pull from an engine that has ended: %v", err)
+	}
+	if n := len(client.idle[at]); n != 0 {
+		t.Errorf("%d links are kept", n)
+	}
+}
+
+// Who holds an engine's token may read what is under a lease, and do nothing else.
+func TestWireExportsForReading(t *testing.T) {
+	server, client, src, dst := wirePair(t, Leases{Cut: anyLease.Cut, Done: anyLease.Done, Begin: func(id string) error {
+		if id != "mine" {
+			return ErrLease
+		}
+		return nil
+	}})
+	at := server.Address()
+	at.Token = peer.Secret{}.String()
+	if _, err := client.Pull(t.Context(), at, dst, transport.List{}); !errors.Is(err, peer.ErrPeer) {
+		t.Errorf("another token: %v", err)
+	}
+	at = server.Address()
+	secret, err := peer.ParseSecret(at.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := peer.Dial(t.Context(), net.JoinHostPort(at.Host, strconv.Itoa(at.Port)), secret, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	side := &transport.Side{}
+	t.Cleanup(func() {
+		if err := side.Close(); err != nil {
+			t.Error(err)
 		}
 	})
+	pair := &transport.Pair{Local: side, Peer: c}
+	want := transport.MemoryRequest{Kind: mem.Host, Bytes: 1 << 16}
+	if _, _, err := pair.Allocate(t.Context(), want, want); !errors.Is(err, transport.ErrRefused) {
+		t.Errorf("memory: %v", err)
+	}
+	if _, err := side.Memory(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	l, err := pair.Open(t.Context(), transport.Config{Provider: "socket", Bind: []string{"127.0.0.1"}, Timeout: 5 * time.Second, SameHost: true, Device: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := &transport.List{Pieces: []kv.Desc{{Len: 8}}}
+	for name, m := range map[string]transport.Move{
+		"a write":   {Name: "mine", Op: loop.Write, List: list},
+		"a payload": {Name: "mine", Op: loop.Read, KV: kv.Request{Bytes: 1 << 16, Shape: kv.Contiguous}},
+	} {
+		if _, err := l.Plan(t.Context(), m); !errors.Is(err, transport.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := l.Plan(t.Context(), transport.Move{Name: "another's", Op: loop.Read, List: list}); !errors.Is(err, transport.ErrGone) {
+		t.Errorf("without a lease: %v", err)
+	}
+	src.Bytes()[0] = 42
+	plan, err := l.Plan(t.Context(), transport.Move{Name: "mine", Op: loop.Read, List: list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plan.Transfer(t.Context(), transport.Batch{Iters: 1, Key: 3}); err == nil {
+		t.Error("a payload was laid out")
+	}
+	if _, err := plan.Transfer(t.Context(), transport.Batch{Iters: 1, Unchecked: true}); err != nil || src.Bytes()[0] != 42 {
+		t.Errorf("reading: %v, the memory begins with %d", err, src.Bytes()[0])
+	}
 }
 
 // A stream is what vLLM sends: headers at once, a chunk a token, the usage, the
@@ -515,7 +648,8 @@ func TestStream(t *testing.T) {
 // Descriptors are NIXL's: neighbours merged, per region, in either pool's terms.
 func TestDescriptors(t *testing.T) {
 	g := Geometry{BlockTokens: 2, Regions: 2, BytesPerToken: 16} // 16 bytes a block and region
-	got := g.descriptors([]int{1, 2, 5}, []int{3, 4, 5}, 10, 20)
+	list := g.list([]int{1, 2, 5}, []int{3, 4, 5}, 10, 20)
+	got := slices.Collect(list.Descs())
 	want := []kv.Desc{{Local: 16, Remote: 48, Len: 32}, {Local: 80, Remote: 80, Len: 16}, {Local: 160 + 16, Remote: 320 + 48, Len: 32}, {Local: 160 + 80, Remote: 320 + 80, Len: 16}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -99,8 +99,9 @@ type params struct {
 	NumTokens       int      `json:"remote_num_tokens,omitempty"`
 	Expiry          *float64 `json:"remote_blocks_expiry_time,omitempty"`
 	Mode            string   `json:"transfer_mode,omitempty"`
-	// PoolBlocks stands for what vLLM learns in the handshake.
-	PoolBlocks int `json:"sim_pool_blocks,omitempty"`
+	// PoolBlocks and Token stand for what vLLM learns in the handshake.
+	PoolBlocks int     `json:"sim_pool_blocks,omitempty"`
+	Token      *string `json:"sim_token,omitempty"`
 }
 
 func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error) {
