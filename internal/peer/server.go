@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -144,7 +143,7 @@ func (s *Server) log(format string, args ...any) {
 // must be one that a session can begin with, a call must be of the session, on
 // the session's own connection.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	from := remote(ctx)
+	from := origin(ctx)
 	if info.FullMethodName == "/"+service+"/"+attendDesc.StreamName {
 		h, err := parseHello(info.Header)
 		if err == nil {
@@ -170,8 +169,8 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 
 type helloContext struct{}
 
-// remote is the address that a stream's connection comes from.
-func remote(ctx context.Context) net.Addr {
+// origin is the address that a stream's connection comes from.
+func origin(ctx context.Context) net.Addr {
 	if p, ok := grpcpeer.FromContext(ctx); ok {
 		return p.Addr
 	}
@@ -210,16 +209,7 @@ func (s *Server) open(ses *session, timeout time.Duration) error {
 		ses.side = &transport.Served{Trusted: s.Trusted, Side: &transport.Side{MaxMemory: s.MaxMemory, Bind: s.Bind, Libfabric: s.Libfabric, Libucp: s.Libucp}}
 		return nil
 	}
-	var args []string
-	if s.MaxMemory > 0 {
-		args = append(args, "--max-memory="+strconv.FormatUint(s.MaxMemory, 10))
-	}
-	for flag, v := range map[string]string{"bind": strings.Join(s.Bind, ","), "libfabric": s.Libfabric, "libucp": s.Libucp} {
-		if v != "" {
-			args = append(args, "--"+flag+"="+v)
-		}
-	}
-	w, err := startWorker(ses.ctx, timeout, append(args, "--session="+string(ses.confine))...)
+	w, err := startWorker(ses.ctx, timeout, task{MaxMemory: s.MaxMemory, Bind: s.Bind, Libraries: Libraries{s.Libfabric, s.Libucp}, Confine: ses.confine})
 	if err != nil {
 		return err
 	}
@@ -255,7 +245,7 @@ var errBye = errors.New("goodbye")
 
 // attend is a session's life.
 func (s *Server) attend(stream grpc.ServerStream) error {
-	addr := remote(stream.Context())
+	addr := origin(stream.Context())
 	from := addr.String()
 	hello, ok := stream.Context().Value(helloContext{}).(*hello)
 	if !ok {

@@ -110,7 +110,7 @@ func (o *Options) where() (w where, err error) {
 		if err != nil {
 			return w, usage("%w", err)
 		}
-		s.Program, s.Push, s.Command = o.Program, o.PushBinary, o.SSHCommand
+		s.Program, s.Push, s.SSH = o.Program, o.PushBinary, o.SSHCommand
 		return where{ssh: &s}, nil
 	}
 	var shared *peer.Secret

@@ -322,18 +322,12 @@ func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error
 	var err error
 	w := s.p.where
 	// A peer that this run starts loads what this side does.
-	var args []string
-	if s.o.Libfabric != "" {
-		args = append(args, "--libfabric="+s.o.Libfabric)
-	}
-	if s.o.Libucp != "" {
-		args = append(args, "--libucp="+s.o.Libucp)
-	}
+	libs := peer.Libraries{Fabric: s.o.Libfabric, UCP: s.o.Libucp}
 	switch {
 	case w.ssh != nil:
-		child, err = peer.StartSSH(ctx, *w.ssh, s.o.Timeout, args...)
+		child, err = peer.StartSSH(ctx, *w.ssh, s.o.Timeout, libs)
 	case w.address == "":
-		child, err = peer.StartLocal(ctx, s.o.Timeout, args...)
+		child, err = peer.StartLocal(ctx, s.o.Timeout, libs)
 	}
 	if err != nil {
 		return nil, nil, err

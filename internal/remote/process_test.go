@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -30,8 +31,11 @@ const parentVar = "XFERBENCH_TEST_PARENT"
 const echoArg = "echo standard input"
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	switch {
-	case len(os.Args) == 2 && os.Args[1] == echoArg:
+	case flag.Arg(0) == remote.WorkerCommand:
+		os.Exit(worker())
+	case flag.Arg(0) == echoArg:
 		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
 			os.Exit(1)
 		}
