@@ -67,6 +67,7 @@ func (f *ttftFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Path, "path", "", "way of disaggregated requests: two-leg (default), proxy, direct (no transfer)")
 	fs.StringArrayVar(&o.Arms, "arm", nil, "`NAME=URL,…`: a deployment to compare; keys prefill=, decode=, proxy=, unified=, direct=, model=; may be repeated")
 	fs.StringVar(&o.Launch, "launch", "", "start engines from this `file` (docs/ttft.md); with --arm, measure those arms on them")
+	fs.StringVar(&o.SSHCommand, "ssh-command", "", "how to start ssh for --launch, read by the shell (default: the file's ssh_command, then ssh)")
 	fs.BoolVar(&o.Sim, "sim", false, "measure simulated engines, started here")
 	fs.Var(f.tokens, "prompt-tokens", "prompt lengths in tokens")
 	fs.IntVar(&c.MaxTokens, "max-tokens", 16, "output tokens of each request")

@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -49,6 +50,7 @@ type Options struct {
 	Mode, Path      string
 	Arms            []string // as ttft.ParseArm reads them
 	Launch          string   // file of package launch
+	SSHCommand      string   // instead of the file's; empty: the file's
 	Sim             bool
 	SimConfig       sim.Config
 	Model           string // served model
@@ -262,6 +264,7 @@ func (s *session) launched(ctx context.Context, arms []ttft.Arm) (res *ttft.Resu
 	if err != nil {
 		return nil, usage("--launch: %w", err)
 	}
+	f.SSHCommand = cmp.Or(s.o.SSHCommand, f.SSHCommand)
 	longest := slices.Max(append([]int{1}, s.o.Run.PromptTokens...))
 	for _, p := range f.Check(longest, s.o.Run.MaxTokens) {
 		level := record.Warning
