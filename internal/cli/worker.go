@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xferbench/xferbench/internal/peer"
+	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/remote"
 )
 
@@ -16,7 +17,8 @@ func newWorkerCommand() *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := remote.Work(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), map[string]remote.Task{peer.Task: peer.Work})
+			err := remote.Work(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), map[string]remote.Task{
+				peer.Task: peer.Work, providers.Task: providers.Work})
 			if err != nil {
 				return &exitError{code: 3, err: err}
 			}
