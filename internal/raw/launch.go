@@ -2,17 +2,14 @@ package raw
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
@@ -30,10 +27,6 @@ func (s *session) launches(ctx context.Context) error {
 	if err := s.fits(); err != nil {
 		return err
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("launches: this binary: %w", err)
-	}
 	// Every launch gets the seed that was printed; its blocks differ by launch.
 	args := slices.Clone(s.o.Argv[1:])
 	if s.o.Kind == "sweep" {
@@ -42,7 +35,7 @@ func (s *session) launches(ctx context.Context) error {
 	args = append(args, "--no-record=true", "--record=", "--json=-", "--seed="+strconv.FormatUint(s.o.Seed, 10))
 	var worst error
 	for i := range s.o.Launches {
-		err := s.launch(ctx, exec.Command(exe, append(args, "--"+LaunchFlag+"="+strconv.Itoa(i))...), i)
+		err := s.launch(ctx, append(args, "--"+LaunchFlag+"="+strconv.Itoa(i)), i)
 		if err != nil && !errors.Is(err, transport.ErrData) {
 			return fmt.Errorf("launch %d: %w", i, err)
 		}
@@ -51,23 +44,20 @@ func (s *session) launches(ctx context.Context) error {
 	return worst
 }
 
-func (s *session) launch(ctx context.Context, cmd *exec.Cmd, i int) error {
-	var words bytes.Buffer
-	cmd.Stderr = &words
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	out, err := cmd.StdoutPipe()
+// launchGrace is how long a launch may take to end beyond its own timeout: it
+// closes its peer in order.
+const launchGrace = 30 * time.Second
+
+func (s *session) launch(ctx context.Context, args []string, i int) error {
+	p, err := remote.Start(ctx, remote.Host{}, remote.Command{Argv: append([]string{""}, args...), Stream: true, Grace: s.o.Timeout + launchGrace})
 	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%w: %w", ErrLaunch, err)
 	}
-	// The first signal lets it close its peer in order; its own deadlines
-	// bound how long that takes.
-	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
-	defer stop()
-	end, rerr := s.adopt(bufio.NewReader(out), i)
-	werr := cmd.Wait()
+	end, rerr := s.adopt(bufio.NewReader(p.Stdout), i)
+	if rerr != nil {
+		rerr = errors.Join(rerr, p.Stdout.Close(), p.Stop())
+	}
+	werr := p.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -81,8 +71,7 @@ func (s *session) launch(ctx context.Context, cmd *exec.Cmd, i int) error {
 		return fmt.Errorf("%w: %s", transport.ErrUnavailable, strings.TrimPrefix(end.Error, transport.ErrUnavailable.Error()+": "))
 	}
 	if end == nil || end.ExitCode == 0 {
-		said, _, _ := strings.Cut(words.String(), "\ngoroutine ")
-		return fmt.Errorf("%w: it %w; its last words: %s", ErrLaunch, remote.Ending(werr, words.String()), strings.TrimSpace(said))
+		return fmt.Errorf("%w: it %w; its last words: %s", ErrLaunch, p.Ending(), p.Said())
 	}
 	return fmt.Errorf("%w: %s", ErrLaunch, end.Error)
 }
