@@ -49,8 +49,8 @@ func TestSharedMemoryShort(t *testing.T) {
 				p := spawn(t, exec.Command(unshare, inner...))
 				p.exits(3)
 				p.says(c.says...)
-				if strings.Contains(p.errs.String(), "another libfabric") {
-					t.Errorf("another library would not help: %s", p.errs.String())
+				if strings.Contains(p.Errs.String(), "another libfabric") {
+					t.Errorf("another library would not help: %s", p.Errs.String())
 				}
 			})
 		}
@@ -68,10 +68,10 @@ func TestFewFiles(t *testing.T) {
 		for _, files := range limits {
 			t.Run(fmt.Sprintf("%s/%d", provider, files), func(t *testing.T) {
 				p := after(t, fmt.Sprintf("ulimit -n %d", files), append([]string{"-p", provider, "--streams", "32"}, brief...)...)
-				if p.exits(3); strings.Contains(p.errs.String(), "open files") {
+				if p.exits(3); strings.Contains(p.Errs.String(), "open files") {
 					p.says("ulimit -n")
 				} else {
-					t.Errorf("not a word of open files: %s", p.errs.String())
+					t.Errorf("not a word of open files: %s", p.Errs.String())
 				}
 			})
 		}
@@ -86,8 +86,8 @@ func TestFewFilesElsewhere(t *testing.T) {
 		p := after(t, fmt.Sprintf("ulimit -n %d", files), "ttft", "--sim", "--iterations", "2", "--record", rec)
 		p.exits(3)
 		p.says("open files", "ulimit -n")
-		if strings.Contains(p.errs.String(), "--streams") {
-			t.Errorf("%d files: ttft has no --streams: %s", files, p.errs.String())
+		if strings.Contains(p.Errs.String(), "--streams") {
+			t.Errorf("%d files: ttft has no --streams: %s", files, p.Errs.String())
 		}
 		p.record = rec
 		p.closed(record.StatusFailed, 3)
@@ -162,8 +162,8 @@ func TestOnlyIPv6Loopback(t *testing.T) {
 	}
 	t.Run("ucx:tcp", func(t *testing.T) {
 		p := spawn(t, n.Command(t.Context(), bin, append([]string{"-p", "ucx:tcp"}, brief...)...))
-		<-p.done
-		if p.cmd.ProcessState.ExitCode() != 0 { // UCX before IPv6
+		<-p.Done
+		if p.Cmd.ProcessState.ExitCode() != 0 { // UCX before IPv6
 			p.exits(3)
 			p.says("for ::1", "IPv4 address on the interface")
 		}

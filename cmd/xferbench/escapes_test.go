@@ -56,7 +56,7 @@ func TestEnginesDoNotDriveTheTerminal(t *testing.T) {
 		defer t.Run(name, func(t *testing.T) {
 			p.t = t
 			p.exits(tt.code)
-			text := p.errs.String() + p.out.String()
+			text := p.Errs.String() + p.Out.String()
 			if name == "broken stream" || name == "error event" {
 				text += `\x1b[31m` // Go's words quote, or JSON's do, what is told of it
 			}
@@ -80,9 +80,9 @@ func TestClientsDoNotDriveTheProxysTerminal(t *testing.T) {
 	if _, err := fmt.Fprintf(c, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\nX-Request-Id: my\x9b31m\u202e\u009b\r\n\r\n%s", `{"prompt":"x"}`); err != nil {
 		t.Fatal(err)
 	}
-	p.until("the request is in the log", func() bool { return strings.Contains(p.errs.String(), "request my") })
-	if !strings.Contains(p.errs.String(), `my\x9b31m\u202e\u009b`) {
-		t.Errorf("%q", p.errs.String())
+	p.Until("the request is in the log", func() bool { return strings.Contains(p.Errs.String(), "request my") })
+	if !strings.Contains(p.Errs.String(), `my\x9b31m\u202e\u009b`) {
+		t.Errorf("%q", p.Errs.String())
 	}
 }
 
@@ -114,13 +114,13 @@ func TestRecordsDoNotDriveTheTerminal(t *testing.T) {
 				t.Run(format, func(t *testing.T) {
 					p := xferbench(t, "report", "--format", format, file)
 					p.exits(0)
-					tame(t, p.out.String()+p.errs.String())
+					tame(t, p.Out.String()+p.Errs.String())
 				})
 			}
 			t.Run("compare", func(t *testing.T) {
 				p := xferbench(t, "compare", file, file)
-				<-p.done
-				tame(t, p.out.String()+p.errs.String()+`\x1b[31m`)
+				<-p.Done
+				tame(t, p.Out.String()+p.Errs.String()+`\x1b[31m`)
 			})
 		})
 	}
@@ -130,7 +130,7 @@ func TestRecordsDoNotDriveTheTerminal(t *testing.T) {
 func TestErrorsDoNotDriveTheTerminal(t *testing.T) {
 	for _, args := range [][]string{{"--provider", "x" + evil}, {"nowhere.invalid:1#" + evil}, {"report", evil}, {"kv", "--model", evil}, {evil}} {
 		p := xferbench(t, args...)
-		<-p.done
-		tame(t, p.out.String()+p.errs.String()+`\x1b[31m`)
+		<-p.Done
+		tame(t, p.Out.String()+p.Errs.String()+`\x1b[31m`)
 	}
 }

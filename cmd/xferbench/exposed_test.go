@@ -27,7 +27,7 @@ var (
 // processes are p's and all that it has started.
 func (p *proc) processes() []int {
 	p.t.Helper()
-	out := []int{p.cmd.Process.Pid}
+	out := []int{p.Cmd.Process.Pid}
 	for i := 0; i < len(out); i++ {
 		out = append(out, children(p.t, out[i])...)
 	}
@@ -74,7 +74,7 @@ func (p *proc) listening(until func() bool) map[int]map[string]netip.AddrPort {
 
 func (p *proc) ended() bool {
 	select {
-	case <-p.done:
+	case <-p.Done:
 		return true
 	default:
 		return false
@@ -148,7 +148,7 @@ func TestListensOnThePeersWayOnly(t *testing.T) {
 			}
 		})
 	}
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }
 

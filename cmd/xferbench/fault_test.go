@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
+	testproc "github.com/xferbench/xferbench/internal/testenv/proc"
 )
 
 // limit is how long anything here may take that should end at once or within
@@ -33,31 +33,10 @@ const timeout = 2 * time.Second
 
 // proc is a running xferbench.
 type proc struct {
+	*testproc.Proc
 	t      *testing.T
-	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	out    syncBuffer
-	errs   syncBuffer
-	done   chan struct{}
-	err    error
 	record string
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // spawn starts a command; it is killed at the end of the test if it still runs.
@@ -66,26 +45,14 @@ func spawn(t *testing.T, cmd *exec.Cmd) *proc { t.Helper(); return spawnAs(t, cm
 // spawnAs is spawn for another user.
 func spawnAs(t *testing.T, cmd *exec.Cmd, user *syscall.Credential) *proc {
 	t.Helper()
-	p := &proc{t: t, cmd: cmd, done: make(chan struct{})}
+	p := &proc{t: t}
 	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir())
-	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: user}
 	var err error
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { p.err = cmd.Wait(); close(p.done) }()
-	t.Cleanup(func() {
-		select {
-		case <-p.done:
-		default:
-			p.signal(syscall.SIGKILL)
-			<-p.done
-		}
-	})
+	p.Proc = testproc.Start(t, cmd, limit)
 	return p
 }
 
@@ -108,53 +75,25 @@ func endless(t *testing.T, provider string, args ...string) *proc {
 
 func (p *proc) measuring() {
 	p.t.Helper()
-	p.until("the run measures", func() bool {
+	p.Until("the run measures", func() bool {
 		b, err := os.ReadFile(p.record)
 		return err == nil && bytes.Contains(b, []byte(`"phase":"measure"`))
 	})
 }
 
-func (p *proc) until(what string, ok func() bool) {
-	p.t.Helper()
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if ok() {
-			return
-		}
-		select {
-		case <-p.done:
-			if !ok() {
-				p.t.Fatalf("ended before %s: %v\n%s%s", what, p.err, p.out.String(), p.errs.String())
-			}
-		default:
-		}
-	}
-	p.t.Fatalf("not within %v: %s\n%s%s", limit, what, p.out.String(), p.errs.String())
-}
-
-func (p *proc) signal(s syscall.Signal) {
-	if err := p.cmd.Process.Signal(s); err != nil && !strings.Contains(err.Error(), "already finished") {
-		p.t.Errorf("signal %v: %v", s, err)
-	}
-}
-
 // exits waits for the end and holds the exit code to want.
 func (p *proc) exits(want int) {
 	p.t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(limit):
-		p.t.Fatalf("still running after %v\n%s%s", limit, p.out.String(), p.errs.String())
-	}
-	if got := p.cmd.ProcessState.ExitCode(); got != want {
-		p.t.Errorf("exit code %d, want %d\n%s%s", got, want, p.out.String(), p.errs.String())
+	if got := p.Code(); got != want {
+		p.t.Errorf("exit code %d, want %d\n%s%s", got, want, p.Out.String(), p.Errs.String())
 	}
 }
 
 func (p *proc) says(words ...string) {
 	p.t.Helper()
 	for _, w := range words {
-		if !strings.Contains(p.errs.String(), w) {
-			p.t.Errorf("stderr does not say %q:\n%s", w, p.errs.String())
+		if !strings.Contains(p.Errs.String(), w) {
+			p.t.Errorf("stderr does not say %q:\n%s", w, p.Errs.String())
 		}
 	}
 }
@@ -185,7 +124,7 @@ func (p *proc) closed(status string, code int) *record.Record {
 }
 
 // children lists the processes that p started and that still live.
-func (p *proc) children() []int { p.t.Helper(); return children(p.t, p.cmd.Process.Pid) }
+func (p *proc) children() []int { p.t.Helper(); return children(p.t, p.Cmd.Process.Pid) }
 
 // measurer is the process of a run that measures; p itself is its keeper.
 func (p *proc) measurer() int {
@@ -248,8 +187,8 @@ func serve(t *testing.T, args ...string) (*proc, string) {
 func (p *proc) line() string {
 	p.t.Helper()
 	var peer string
-	p.until("serve prints its line", func() bool {
-		for l := range strings.Lines(p.out.String()) {
+	p.Until("serve prints its line", func() bool {
+		for l := range strings.Lines(p.Out.String()) {
 			if f := strings.Fields(l); len(f) > 1 && f[0] == "xferbench" && strings.HasSuffix(l, "\n") {
 				peer = strings.Trim(f[len(f)-1], "'")
 				return true
@@ -303,7 +242,7 @@ func TestPeerKilled(t *testing.T) {
 			s, line := serve(t)
 			r := endless(t, p, line)
 			start := time.Now()
-			s.signal(syscall.SIGKILL)
+			s.Signal(syscall.SIGKILL)
 			r.exits(3)
 			if d := time.Since(start); d > timeout+limit/2 {
 				t.Errorf("took %v", d)
@@ -320,7 +259,7 @@ func TestPeerStuck(t *testing.T) {
 			leftovers(t)
 			s, line := serve(t)
 			r := endless(t, p, line)
-			all := append(s.children(), s.cmd.Process.Pid)
+			all := append(s.children(), s.Cmd.Process.Pid)
 			if len(all) != 2 {
 				t.Fatalf("serve and its session are processes %v, want two", all)
 			}
@@ -328,7 +267,7 @@ func TestPeerStuck(t *testing.T) {
 			r.exits(3)
 			r.closed(record.StatusFailed, 3)
 			kill(t, syscall.SIGCONT, all...)
-			s.signal(syscall.SIGTERM)
+			s.Signal(syscall.SIGTERM)
 			s.exits(130)
 			end(t, all)
 		})
@@ -346,9 +285,9 @@ func TestSessionAborts(t *testing.T) {
 			r.exits(3)
 			r.says("peer unavailable", "the session's process: it is gone", "its last words")
 			r.closed(record.StatusFailed, 3)
-			s.until("serve notices", func() bool { return strings.Contains(s.errs.String(), "it is gone") })
+			s.Until("serve notices", func() bool { return strings.Contains(s.Errs.String(), "it is gone") })
 			xferbench(t, "--provider", "socket", "--size", "1MB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", line).exits(0)
-			s.signal(syscall.SIGTERM)
+			s.Signal(syscall.SIGTERM)
 			s.exits(130)
 		})
 	}
@@ -383,12 +322,12 @@ func TestInitiatorKilled(t *testing.T) {
 		t.Run(p, func(t *testing.T) {
 			s, line := serve(t)
 			r := endless(t, p, line)
-			r.signal(syscall.SIGKILL)
-			s.until("serve notices", func() bool { return strings.Contains(s.errs.String(), "gone") })
+			r.Signal(syscall.SIGKILL)
+			s.Until("serve notices", func() bool { return strings.Contains(s.Errs.String(), "gone") })
 			// It serves the next one.
 			next := xferbench(t, "--provider", "socket", "--size", "1MB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", line)
 			next.exits(0)
-			s.signal(syscall.SIGTERM)
+			s.Signal(syscall.SIGTERM)
 			s.exits(130)
 		})
 	}
@@ -397,7 +336,7 @@ func TestInitiatorKilled(t *testing.T) {
 func TestInitiatorKilledTakesItsChildAlong(t *testing.T) {
 	r := endless(t, "tcp")
 	kids := append(r.peers(), r.measurer())
-	r.signal(syscall.SIGKILL)
+	r.Signal(syscall.SIGKILL)
 	end(t, kids)
 }
 
@@ -408,7 +347,7 @@ func TestServeOnceEndsWithItsSession(t *testing.T) {
 	s.exits(0)
 	s, line = serve(t, "--once")
 	k := endless(t, "tcp", line)
-	k.signal(syscall.SIGKILL)
+	k.Signal(syscall.SIGKILL)
 	s.exits(3)
 	s.says("gone")
 }
@@ -417,14 +356,14 @@ func TestInterrupt(t *testing.T) {
 	leftovers(t)
 	r := endless(t, "tcp,ucx:tcp,shm")
 	kids := append(r.peers(), r.measurer())
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	r.exits(130)
 	rec := r.closed(record.StatusInterrupted, 130)
 	if len(rec.Samples) == 0 {
 		t.Error("what was measured is not in the record")
 	}
-	if !strings.Contains(r.out.String(), "ucx:tcp") {
-		t.Errorf("what was measured is not shown:\n%s", r.out.String())
+	if !strings.Contains(r.Out.String(), "ucx:tcp") {
+		t.Errorf("what was measured is not shown:\n%s", r.Out.String())
 	}
 	if slices.ContainsFunc(kids, alive) {
 		t.Errorf("children %v outlived the run", kids)
@@ -436,16 +375,16 @@ func TestSecondInterruptKills(t *testing.T) {
 	kids := r.peers()
 	// A stopped peer makes the orderly end wait.
 	kill(t, syscall.SIGSTOP, kids...)
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	time.Sleep(300 * time.Millisecond)
 	select {
-	case <-r.done:
-		t.Fatalf("ended already: the second interrupt tests nothing\n%s", r.errs.String())
+	case <-r.Done:
+		t.Fatalf("ended already: the second interrupt tests nothing\n%s", r.Errs.String())
 	default:
 	}
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	select {
-	case <-r.done:
+	case <-r.Done:
 	case <-time.After(10 * time.Second):
 		t.Error("the second interrupt did not kill it")
 	}
@@ -489,7 +428,7 @@ func TestWrongToken(t *testing.T) {
 	r := xferbench(t, "--no-record", address+"#"+token)
 	r.exits(3)
 	r.says("does not belong to this token")
-	if strings.Contains(r.errs.String(), token) {
+	if strings.Contains(r.Errs.String(), token) {
 		t.Error("the message shows the token")
 	}
 }
@@ -526,7 +465,7 @@ func TestGarbageOnTheControlPort(t *testing.T) {
 	}
 	r := xferbench(t, "--provider", "socket", "--size", "1MB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", line)
 	r.exits(0)
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }
 
@@ -606,10 +545,10 @@ func TestLinkCut(t *testing.T) {
 			links[0].Cut(t)
 			r.exits(3)
 			r.closed(record.StatusFailed, 3)
-			s.until("serve gives the initiator up", func() bool {
-				return strings.Contains(s.errs.String(), "has not answered") || strings.Contains(s.errs.String(), "gone")
+			s.Until("serve gives the initiator up", func() bool {
+				return strings.Contains(s.Errs.String(), "has not answered") || strings.Contains(s.Errs.String(), "gone")
 			})
-			s.signal(syscall.SIGTERM)
+			s.Signal(syscall.SIGTERM)
 			s.exits(130)
 		})
 	}

@@ -177,7 +177,7 @@ func TestStrangersStayOutside(t *testing.T) {
 			}
 		})
 	}
-	h.serve.signal(syscall.SIGTERM)
+	h.serve.Signal(syscall.SIGTERM)
 	h.serve.exits(130)
 }
 
@@ -201,8 +201,8 @@ func TestExtraConnectionEndsTheRun(t *testing.T) {
 					}
 				}
 				if !in { // too late
-					r.signal(syscall.SIGINT)
-					<-r.done
+					r.Signal(syscall.SIGINT)
+					<-r.Done
 					continue
 				}
 				r.exits(3)

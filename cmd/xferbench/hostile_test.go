@@ -29,7 +29,7 @@ import (
 // kilobytes is a figure of /proc/PID/status, such as VmHWM.
 func (p *proc) kilobytes(key string) int {
 	p.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -155,9 +155,9 @@ func TestStrangersCostLittle(t *testing.T) {
 	} else {
 		t.Logf("VmHWM %d kB", hwm)
 	}
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
-	log := s.errs.String()
+	log := s.Errs.String()
 	if n := strings.Count(log, "refused"); n > 4 || !strings.Contains(log, "more connections") {
 		t.Errorf("%d lines of refusals:\n%s", n, log)
 	}
@@ -306,7 +306,7 @@ func TestAbsurdRequests(t *testing.T) {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
-			s.signal(syscall.SIGTERM)
+			s.Signal(syscall.SIGTERM)
 			s.exits(130)
 		})
 	}
@@ -317,15 +317,15 @@ func TestAllow(t *testing.T) {
 	if err := session(t, address, secret).Close(); err != nil {
 		t.Error(err)
 	}
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 	s, address, secret = target(t, "--allow", "10.66.0.0/16", "--allow", "fd00::/8")
 	c, err := peer.Dial(t.Context(), address, secret, 5*time.Second)
 	if err == nil || !strings.Contains(err.Error(), "--allow") {
 		t.Errorf("from elsewhere: %v, %v", c, err)
 	}
-	s.until("serve says so", func() bool { return strings.Contains(s.errs.String(), "not in --allow") })
-	s.signal(syscall.SIGTERM)
+	s.Until("serve says so", func() bool { return strings.Contains(s.Errs.String(), "not in --allow") })
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }
 
@@ -397,6 +397,6 @@ func TestSessionProcess(t *testing.T) {
 	r := xferbench(t, "--provider", "tcp,ucx:tcp,shm,ucx:shm,ucx,socket", "--op", "read,write,send", "--size", "1MB", "--shape", "merged", "--no-ceiling",
 		"--blocks", "1", "--no-record", line)
 	r.exits(0)
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }

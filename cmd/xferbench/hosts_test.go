@@ -28,8 +28,8 @@ func across(t *testing.T, a, b *testenv.NetNS, control testenv.Link, args ...str
 	r := spawn(t, a.Command(ctx, bin, args...))
 	r.record = rec
 	r.exits(0)
-	t.Log("\n" + r.out.String())
-	s.signal(syscall.SIGTERM)
+	t.Log("\n" + r.Out.String())
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 	return r.closed(record.StatusOK, 0)
 }
@@ -213,7 +213,7 @@ func TestCrossoverOfKnownLinks(t *testing.T) {
 	r.record = rec
 	r.exits(0)
 	got := r.closed(record.StatusOK, 0)
-	t.Log("\n" + r.out.String())
+	t.Log("\n" + r.Out.String())
 	an, err := analysis.Of(got)
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +234,6 @@ func TestCrossoverOfKnownLinks(t *testing.T) {
 	if want < least || c.Bytes < want/1.3 || c.Bytes > want*1.3 || c.Interval.Lo > want*1.1 || c.Interval.Hi < want/1.1 {
 		t.Errorf("crossover at %.0f B %+v; the medians cross at %.0f B, and %.0f B is the least that the links allow", c.Bytes, c.Interval, want, least)
 	}
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }

@@ -50,14 +50,14 @@ func TestMeasuringProcessDies(t *testing.T) {
 // either.
 func TestServeCrashes(t *testing.T) {
 	p, _ := serve(t)
-	p.signal(syscall.SIGQUIT) // as a fault of Go's
+	p.Signal(syscall.SIGQUIT) // as a fault of Go's
 	select {
-	case <-p.done:
+	case <-p.Done:
 	case <-time.After(limit):
 		t.Fatal("it goes on")
 	}
-	if code := p.cmd.ProcessState.ExitCode(); code != -1 {
-		t.Errorf("exit code %d, want an end by a signal\n%.500s", code, p.errs.String())
+	if code := p.Cmd.ProcessState.ExitCode(); code != -1 {
+		t.Errorf("exit code %d, want an end by a signal\n%.500s", code, p.Errs.String())
 	}
 	p.says("SIGQUIT", "goroutine ")
 }
@@ -65,10 +65,10 @@ func TestServeCrashes(t *testing.T) {
 // On stdout the record is closed as on disk.
 func TestMeasuringProcessDiesBeforeAReader(t *testing.T) {
 	r := xferbench(t, "--provider", "tcp", "--size", "1MB", "--no-ceiling", "--blocks", "1000000", "--budget", "0", "--no-record", "--json", "-")
-	r.until("the run measures", func() bool { return strings.Contains(r.out.String(), `"phase":"measure"`) })
+	r.Until("the run measures", func() bool { return strings.Contains(r.Out.String(), `"phase":"measure"`) })
 	kill(t, syscall.SIGKILL, r.measurer())
 	r.exits(3)
-	lines := strings.Split(strings.TrimRight(r.out.String(), "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(r.Out.String(), "\n"), "\n")
 	if last := lines[len(lines)-1]; !strings.Contains(last, `"type":"end"`) || !strings.Contains(last, `"exit_code":3`) {
 		t.Errorf("the last line is %.200s", last)
 	}
@@ -82,7 +82,7 @@ func TestKeeperKilled(t *testing.T) {
 			leftovers(t)
 			r := endless(t, provider)
 			all := append(r.peers(), r.measurer())
-			r.signal(syscall.SIGKILL)
+			r.Signal(syscall.SIGKILL)
 			end(t, all)
 			r.closed(record.StatusInterrupted, 130)
 		})
@@ -92,7 +92,7 @@ func TestKeeperKilled(t *testing.T) {
 // A hang-up ends a run as Ctrl-C does; one that was told to outlive it goes on.
 func TestHangUp(t *testing.T) {
 	r := endless(t, "tcp")
-	r.signal(syscall.SIGHUP)
+	r.Signal(syscall.SIGHUP)
 	r.exits(130)
 	r.closed(record.StatusInterrupted, 130)
 
@@ -101,10 +101,10 @@ func TestHangUp(t *testing.T) {
 		"--blocks", "1000000", "--budget", "0", "--record", rec))
 	n.record = rec
 	n.measuring()
-	n.signal(syscall.SIGHUP)
+	n.Signal(syscall.SIGHUP)
 	before := size(t, rec)
-	n.until("it goes on", func() bool { return size(t, rec) > before })
-	n.signal(syscall.SIGTERM)
+	n.Until("it goes on", func() bool { return size(t, rec) > before })
+	n.Signal(syscall.SIGTERM)
 	n.exits(130)
 }
 
@@ -131,9 +131,9 @@ func TestInterruptWhileStarting(t *testing.T) {
 		r.record = rec
 		// The shell's own start-up is not this program's: Go's handlers are there
 		// after some ms.
-		r.until("it has begun", func() bool { return len(r.children()) > 0 })
+		r.Until("it has begun", func() bool { return len(r.children()) > 0 })
 		time.Sleep(usual * time.Duration(i) / 12)
-		if err := syscall.Kill(-r.cmd.Process.Pid, syscall.SIGINT); err != nil {
+		if err := syscall.Kill(-r.Cmd.Process.Pid, syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
 		r.exits(130)
@@ -185,8 +185,8 @@ func TestIsolation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if first, _, _ := strings.Cut(r.Run.Isolation, ","); !strings.Contains(p.out.String(), "# isolation: "+first) {
-			t.Errorf("the header does not say %q:\n%s", r.Run.Isolation, p.out.String())
+		if first, _, _ := strings.Cut(r.Run.Isolation, ","); !strings.Contains(p.Out.String(), "# isolation: "+first) {
+			t.Errorf("the header does not say %q:\n%s", r.Run.Isolation, p.Out.String())
 		}
 		return r.Run.Isolation
 	}
@@ -206,8 +206,8 @@ func TestIsolation(t *testing.T) {
 	rec := filepath.Join(t.TempDir(), "r.jsonl")
 	far := xferbench(t, slices.Concat(quick, []string{"--record", rec, line})...)
 	far.exits(0)
-	if strings.Contains(far.out.String(), "isolation") {
-		t.Errorf("a run to a peer speaks of isolation:\n%s", far.out.String())
+	if strings.Contains(far.Out.String(), "isolation") {
+		t.Errorf("a run to a peer speaks of isolation:\n%s", far.Out.String())
 	}
 
 	// As root, and as a user without any right.
@@ -223,7 +223,7 @@ func TestIsolation(t *testing.T) {
 			t.Error("the target is in another network than the initiator")
 		}
 	}
-	r.signal(syscall.SIGTERM)
+	r.Signal(syscall.SIGTERM)
 	r.exits(130)
 
 	dir := t.TempDir()

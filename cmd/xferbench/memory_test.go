@@ -91,7 +91,7 @@ func TestTooLargeForThePeersControlGroup(t *testing.T) {
 	r := xferbench(t, "--size", "380MB", "--shape", "contiguous", "--blocks", "1", "--no-ceiling", "--no-record", s.line())
 	r.exits(2)
 	r.says("peer: ", "memory available", dir, "--size")
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }
 
@@ -110,7 +110,7 @@ func TestInterruptWhileAllocating(t *testing.T) {
 	r.record = rec
 	most := 0
 	resident := func() int {
-		for _, pid := range append(r.children(), r.cmd.Process.Pid) {
+		for _, pid := range append(r.children(), r.Cmd.Process.Pid) {
 			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 			var all, pages int
 			if _, serr := fmt.Sscan(string(b), &all, &pages); err == nil && serr == nil {
@@ -119,12 +119,12 @@ func TestInterruptWhileAllocating(t *testing.T) {
 		}
 		return most
 	}
-	r.until("a side allocates", func() bool { return resident() > 128<<20 })
-	r.signal(syscall.SIGINT)
+	r.Until("a side allocates", func() bool { return resident() > 128<<20 })
+	r.Signal(syscall.SIGINT)
 	for over := false; !over; time.Sleep(time.Millisecond) {
 		resident()
 		select {
-		case <-r.done:
+		case <-r.Done:
 			over = true
 		default:
 		}
@@ -149,7 +149,7 @@ func TestPeerKilledByTheKernel(t *testing.T) {
 	kill(t, syscall.SIGKILL, s.children()...)
 	r.exits(3)
 	r.says("peer unavailable", "was killed (signal 9): perhaps out of memory")
-	s.signal(syscall.SIGTERM)
+	s.Signal(syscall.SIGTERM)
 	s.exits(130)
 }
 
@@ -168,10 +168,10 @@ func TestStoppedTogetherIsNoSilence(t *testing.T) {
 		time.Sleep(timeout)
 	}
 	select {
-	case <-r.done:
-		t.Fatalf("ended: %s", r.errs.String())
+	case <-r.Done:
+		t.Fatalf("ended: %s", r.Errs.String())
 	default:
 	}
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	r.exits(130)
 }

@@ -43,9 +43,9 @@ func rawEngine(t *testing.T, h func(net.Conn, *http.Request)) (url string) {
 func frontOf(t *testing.T, prefill, decode string, args ...string) (p *proc, address string) {
 	t.Helper()
 	p = xferbench(t, append([]string{"proxy", "--listen", "127.0.0.1:0", "--prefill", prefill, "--decode", decode}, args...)...)
-	p.until("the proxy says where it is", func() bool {
+	p.Until("the proxy says where it is", func() bool {
 		var ok bool
-		address, ok = strings.CutPrefix(p.out.String(), "proxy: http://")
+		address, ok = strings.CutPrefix(p.Out.String(), "proxy: http://")
 		return ok && strings.HasSuffix(address, "\n")
 	})
 	return p, strings.TrimSpace(address)
@@ -114,8 +114,8 @@ func TestProxyPassesOn(t *testing.T) {
 		t.Errorf("tunnel: %d %s", status, text)
 	}
 	time.Sleep(4 * time.Second) // the late check is over
-	if strings.Contains(p.errs.String(), "is out") {
-		t.Errorf("a late check:\n%s", p.errs.String())
+	if strings.Contains(p.Errs.String(), "is out") {
+		t.Errorf("a late check:\n%s", p.Errs.String())
 	}
 }
 
@@ -153,6 +153,6 @@ func TestProxySlowBodies(t *testing.T) {
 	} else {
 		t.Logf("VmHWM %d kB", hwm)
 	}
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	p.exits(0)
 }

@@ -99,8 +99,8 @@ func TestTTFTRequestsThatGoWrong(t *testing.T) {
 		defer t.Run(name, func(t *testing.T) {
 			p.t = t
 			p.exits(5)
-			if !strings.Contains(strings.ReplaceAll(p.out.String(), "\n ", ""), tt.want) {
-				t.Errorf("no %q in\n%s", tt.want, p.out.String())
+			if !strings.Contains(strings.ReplaceAll(p.Out.String(), "\n ", ""), tt.want) {
+				t.Errorf("no %q in\n%s", tt.want, p.Out.String())
 			}
 		})
 	}

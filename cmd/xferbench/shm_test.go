@@ -57,7 +57,7 @@ func TestKilledLeavesNoSharedMemory(t *testing.T) {
 				if who == "target" && len(pids) == 1 {
 					kill(t, syscall.SIGKILL, me) // there was no target yet
 				}
-				<-r.done
+				<-r.Done
 				if who == "both" {
 					pids = append(pids, s.free(line))
 				} else {
@@ -67,7 +67,7 @@ func TestKilledLeavesNoSharedMemory(t *testing.T) {
 					t.Errorf("kill %d: left in /dev/shm: %v", i, left)
 				}
 			}
-			s.signal(syscall.SIGTERM)
+			s.Signal(syscall.SIGTERM)
 			s.exits(130)
 		})
 	}
@@ -79,12 +79,12 @@ func (p *proc) measureShm(args []string) time.Duration {
 	p.t.Helper()
 	begun := time.Now()
 	r := xferbench(p.t, args...)
-	r.until("both sides have files", func() bool {
+	r.Until("both sides have files", func() bool {
 		kids := p.children()
 		return len(kids) > 0 && len(shmOf(p.t, r.initiator())) > 0 && len(shmOf(p.t, kids...)) > 0
 	})
 	took := time.Since(begun)
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	r.exits(130)
 	p.free("")
 	return took
@@ -94,19 +94,19 @@ func (p *proc) measureShm(args []string) time.Duration {
 // process it returns.
 func (p *proc) free(line string) int {
 	p.t.Helper()
-	p.until("the session is over", func() bool { return len(p.children()) == 0 })
+	p.Until("the session is over", func() bool { return len(p.children()) == 0 })
 	if line == "" {
 		return 0
 	}
 	// A measuring process whose keeper was killed at once may still come.
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		r := xferbench(p.t, "--provider", "socket", "--size", "64KiB", "--shape", "contiguous", "--no-ceiling", "--blocks", "1", "--no-record", line)
-		<-r.done
-		if strings.Contains(r.errs.String(), "busy with another session") && time.Now().Before(end) {
+		<-r.Done
+		if strings.Contains(r.Errs.String(), "busy with another session") && time.Now().Before(end) {
 			continue
 		}
 		r.exits(0)
-		return r.cmd.Process.Pid
+		return r.Cmd.Process.Pid
 	}
 }
 
@@ -117,5 +117,5 @@ func (p *proc) initiator() int {
 	if kids := p.children(); len(kids) > 0 {
 		return kids[0]
 	}
-	return p.cmd.Process.Pid
+	return p.Cmd.Process.Pid
 }

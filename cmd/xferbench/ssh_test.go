@@ -21,6 +21,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
+	testproc "github.com/xferbench/xferbench/internal/testenv/proc"
 )
 
 // small is a run that is over at once.
@@ -136,15 +137,21 @@ func TestSSHPushBinary(t *testing.T) {
 func TestSSHPushInitiatorKilled(t *testing.T) {
 	s := testenv.SSHD(t)
 	r := endless(t, "tcp", viaSSH(s, "--push-binary")...)
-	ran := remotes(t, s)
-	if len(ran) != 1 {
-		t.Fatalf("processes %v on the other side, want serve alone", ran)
+	var ran []string
+	for _, pid := range remotes(t, s) {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(exe, "xferbench") {
+			ran = append(ran, exe)
+		}
 	}
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", ran[0]))
-	if err != nil || !strings.HasPrefix(exe, "/tmp/xferbench.") || !strings.HasSuffix(exe, " (deleted)") {
-		t.Errorf("the peer runs %q (%v), want a file that is gone", exe, err)
+	// Beside it there is the guard, a shell.
+	if len(ran) != 1 || !strings.HasPrefix(ran[0], "/tmp/xferbench.") || !strings.HasSuffix(ran[0], " (deleted)") {
+		t.Errorf("the peer runs %q, want one, of a file that is gone", ran)
 	}
-	r.signal(syscall.SIGKILL)
+	r.Signal(syscall.SIGKILL)
 	emptied(t, s)
 }
 
@@ -163,6 +170,19 @@ func TestSSHWithoutXferbench(t *testing.T) {
 	r := xferbench(t, viaSSH(s, "--no-record")...)
 	r.exits(3)
 	r.says("not found", "exit status 127", "--push-binary", "--peer-program")
+	emptied(t, s)
+}
+
+// A build from before there were workers takes the word for a peer.
+func TestSSHOlderBuild(t *testing.T) {
+	s := testenv.SSHD(t)
+	older := filepath.Join(t.TempDir(), "xferbench")
+	if err := os.WriteFile(older, []byte("#!/bin/sh\necho \"xferbench: peer \\\"$1\\\" has no token\" >&2\nexit 2\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := xferbench(t, viaSSH(s, "--no-record", "--peer-program", older)...)
+	r.exits(3)
+	r.says(`peer "worker" has no token`, "run the same build on both sides", "xferbench version", "--push-binary")
 	emptied(t, s)
 }
 
@@ -240,7 +260,7 @@ func TestSSHInterruptWhileConnecting(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	r.exits(130)
 	if d := time.Since(start); d > 25*time.Second {
 		t.Errorf("it took %v to end: ssh's own timeout of 50 s counts", d)
@@ -281,7 +301,7 @@ func TestSSHInterrupt(t *testing.T) {
 	noBinaryLeft(t)
 	s := testenv.SSHD(t)
 	r := endless(t, "tcp,ucx:tcp", viaSSH(s, "--push-binary")...)
-	r.signal(syscall.SIGINT)
+	r.Signal(syscall.SIGINT)
 	r.exits(130)
 	r.closed(record.StatusInterrupted, 130)
 	emptied(t, s)
@@ -342,17 +362,12 @@ func TestSSHAsksAtTheTerminal(t *testing.T) {
 	cmd.Env = append(os.Environ(), "SSH_ASKPASS_REQUIRE=never")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &proc{t: t, cmd: cmd, done: make(chan struct{}), record: rec}
-	go func() { p.err = cmd.Wait(); close(p.done) }()
-	t.Cleanup(func() { p.signal(syscall.SIGKILL); <-p.done })
+	p := &proc{Proc: testproc.Start(t, cmd, limit), t: t, record: rec}
 	if err := tty.Close(); err != nil {
 		t.Error(err)
 	}
-	go io.Copy(&p.out, terminal) // ends when the last process closes the terminal
-	p.until("ssh asks", func() bool { return strings.Contains(p.out.String(), "passphrase for key") })
+	go io.Copy(&p.Out, terminal) // ends when the last process closes the terminal
+	p.Until("ssh asks", func() bool { return strings.Contains(p.Out.String(), "passphrase for key") })
 	if _, err := terminal.WriteString(phrase + "\n"); err != nil {
 		t.Fatal(err)
 	}

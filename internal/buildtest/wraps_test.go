@@ -22,8 +22,8 @@ var wrapping = []struct{ dir, names string }{
 	{"ucx", `(?:ucp|ucs|uct)_[a-z0-9_]+`},
 }
 
-// prose is what is not code in a C file: comments and strings.
-var prose = regexp.MustCompile(`(?s)/\*.*?\*/|"(?:[^"\\\n]|\\.)*"`)
+// notCode is what is not code in a C file: comments and strings.
+var notCode = regexp.MustCompile(`(?s)/\*.*?\*/|"(?:[^"\\\n]|\\.)*"`)
 
 // version is what a library appends to the name of a function that it changed.
 var version = regexp.MustCompile(`_v\d+$`)
@@ -47,7 +47,7 @@ func wrapped(dir, names string) (called, named map[string]bool, err error) {
 			if err != nil {
 				return nil, nil, err
 			}
-			for _, m := range call.FindAllStringSubmatch(prose.ReplaceAllString(string(b), " "), -1) {
+			for _, m := range call.FindAllStringSubmatch(notCode.ReplaceAllString(string(b), " "), -1) {
 				called[version.ReplaceAllString(m[1], "")] = true
 			}
 		case ".go":

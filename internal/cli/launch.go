@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"os"
-
 	"github.com/spf13/cobra"
 
 	"github.com/xferbench/xferbench/internal/raw"
@@ -11,21 +8,9 @@ import (
 	"github.com/xferbench/xferbench/internal/ttft/session"
 )
 
-// launchCommand is the hidden command that runs one launch of several.
-const launchCommand = "launch"
-
-// launchArgv is the command line that runs it.
-func launchArgv() ([]string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("launches: this binary: %w", err)
-	}
-	return []string{exe, launchCommand}, nil
-}
-
 func newLaunchCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    launchCommand,
+		Use:    schedule.LaunchCommand,
 		Short:  "Run one launch of a spec, given on standard input",
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),

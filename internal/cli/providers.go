@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -14,13 +13,12 @@ import (
 )
 
 // newProvidersCommand returns "xferbench providers". Every library is loaded in
-// processes that it starts, with the hidden flag --probe.
+// workers that it starts.
 func newProvidersCommand() *cobra.Command {
 	var (
 		libs        providers.Libraries
 		limit       = 30 * time.Second
 		wide, asDoc bool
-		probe       string
 	)
 	cmd := &cobra.Command{
 		Use:   "providers",
@@ -40,19 +38,8 @@ Exit code 0 if a transport of libfabric or UCX runs, 3 if none does.`,
 			if limit <= 0 {
 				return usagef("--timeout %v: must be more than 0", limit)
 			}
-			if probe != "" {
-				err := providers.Main(cmd.Context(), cmd.OutOrStdout(), probe, libs, limit)
-				if errors.Is(err, providers.ErrUnknown) {
-					return usagef("%w", err)
-				}
-				return err
-			}
-			exe, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("finding this program, to start probes: %w", err)
-			}
 			r, err := providers.Collect(cmd.Context(), providers.Options{
-				Probe: providers.Child(exe, libs), Limit: limit, Environ: os.Environ(),
+				Probe: providers.Child(libs, limit), Limit: limit, Environ: os.Environ(),
 			})
 			if err != nil {
 				return err
@@ -72,11 +59,6 @@ Exit code 0 if a transport of libfabric or UCX runs, 3 if none does.`,
 	f.StringVar(&libs.Fabric, "libfabric", "", "libfabric.so.1 to load (default: the loader's, then /opt/amazon/efa)")
 	f.StringVar(&libs.UCP, "libucp", "", "libucp.so.0 to load")
 	f.DurationVar(&limit, "timeout", limit, "kill a probe after this long")
-	f.StringVar(&probe, "probe", "", "run one probe in this process")
-	// An unknown flag would be the only error here.
-	if err := f.MarkHidden("probe"); err != nil {
-		cmd.RunE = func(*cobra.Command, []string) error { return err }
-	}
 	return cmd
 }
 

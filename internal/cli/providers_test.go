@@ -3,12 +3,14 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"regexp"
-	"strings"
 	"testing"
+	"time"
 
 	"github.com/xferbench/xferbench/internal/providers"
+	"github.com/xferbench/xferbench/internal/remote"
 )
 
 // runProviders runs the subcommand in this process.
@@ -24,25 +26,49 @@ func runProviders(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-func TestProvidersProbe(t *testing.T) {
-	out, err := runProviders(t, "--probe", "memcpy", "--json")
+// worker runs the hidden command on a request.
+func worker(t *testing.T, task string, spec any) (string, error) {
+	t.Helper()
+	r, err := remote.NewRequest(task, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var a struct{ Row providers.Row }
-	if err := json.Unmarshal([]byte(out), &a); err != nil || a.Row.Provider != "memcpy" || a.Row.Outcome != providers.Runs {
+	line, err := r.Line()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := newWorkerCommand()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	var out bytes.Buffer
+	cmd.SetIn(bytes.NewReader(line))
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{})
+	err = cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestWorkerProbes(t *testing.T) {
+	out, err := worker(t, providers.Task, map[string]any{"name": "memcpy", "limit_ns": time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a struct{ Value struct{ Row providers.Row } }
+	if err := json.Unmarshal([]byte(out), &a); err != nil || a.Value.Row.Provider != "memcpy" || a.Value.Row.Outcome != providers.Runs {
 		t.Errorf("%v: %s", err, out)
+	}
+	if _, err := worker(t, providers.Task, map[string]any{"name": "nosuch", "limit_ns": time.Minute}); exitCode(err) != 3 || !errors.Is(err, providers.ErrUnknown) {
+		t.Errorf("%v", err)
+	}
+	if _, err := worker(t, "nosuch", nil); exitCode(err) != 3 {
+		t.Errorf("%v", err)
 	}
 }
 
 func TestProvidersUsage(t *testing.T) {
-	for _, args := range [][]string{{"--probe", "nosuch"}, {"--timeout", "0s"}, {"tcp"}} {
+	for _, args := range [][]string{{"--timeout", "0s"}, {"tcp"}} {
 		if _, err := runProviders(t, args...); exitCode(err) != 2 {
 			t.Errorf("%v: %v", args, err)
 		}
-	}
-	if out, err := runProviders(t, "--help"); err != nil || strings.Contains(out, "--probe") {
-		t.Errorf("--probe is not hidden (%v): %s", err, out)
 	}
 }
 

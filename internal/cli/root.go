@@ -46,7 +46,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	cmd.AddCommand(newServeCommand(), newProvidersCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
-		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand())
+		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand(), newWorkerCommand())
 	return cmd
 }
 
@@ -200,9 +200,6 @@ func (f *rawCommand) measure(cmd *cobra.Command, j *raw.Job) error {
 	defer stop()
 	bar := newProgress(cmd.ErrOrStderr())
 	j.Progress = bar.raw
-	if j.Launches, err = launchArgv(); err != nil {
-		return err
-	}
 	if f.lines() {
 		j.Stream = cmd.OutOrStdout()
 	} else {

@@ -31,8 +31,6 @@ func newServeCommand() *cobra.Command {
 		secretFile string
 		once       bool
 		attached   bool
-		session    string // peer.Confinement of the process of a session
-		confined   bool
 		sessions   int
 		maxMemory  units.Size
 	)
@@ -45,21 +43,12 @@ made at each start, that is the key to this side. Who has the line can have
 memory allocated here and data moved into it, until serve ends.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if session != "" {
-				how := peer.Confinement(session)
-				if !confined {
-					return peer.BecomeSession(how, libfabric, libucp)
-				}
-				if err := peer.ConfineSession(how); err != nil {
-					return err
-				}
-			}
 			s := &peer.Server{MaxMemory: uint64(maxMemory), MaxSessions: sessions, Bind: bind, Libfabric: libfabric, Libucp: libucp}
 			if once {
 				s.MaxSessions = 1
 			}
 			s.Isolate = !attached
-			s.Trusted = attached && session == "" // the initiator is who started this process
+			s.Trusted = attached // the initiator is who started this process
 			if slices.ContainsFunc(bind, func(a string) bool { return net.ParseIP(a) == nil }) {
 				return usagef("--bind %s: want IP addresses of this host", strings.Join(bind, ","))
 			}
@@ -125,13 +114,6 @@ memory allocated here and data moved into it, until serve ends.`,
 	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")
 	f.Var(&maxMemory, "max-memory", "largest buffer that a session may have (default: what is free)")
 	f.BoolVar(&attached, "attached", false, "end when standard input does, and print nothing but the line")
-	f.StringVar(&session, "session", "", "be the process of one session of another serve, confined as for an initiator that is local or remote")
-	f.BoolVar(&confined, "confined", false, "the process of a session that has been confined")
-	for _, name := range []string{"session", "confined"} {
-		if err := f.MarkHidden(name); err != nil {
-			panic(err) // the flag is defined above
-		}
-	}
 	return cmd
 }
 
@@ -155,25 +137,16 @@ func parseFrom(word string) (netip.Prefix, error) {
 // no other.
 func loopback(port string) string { return net.JoinHostPort(host.Loopback(), port) }
 
-// openListener listens where the flag says. ssh:PORT is the address at which
-// sshd took this session.
+// openListener listens where the flag says; see [peer.Listen].
 func openListener(where string) (net.Listener, error) {
-	name, port, err := net.SplitHostPort(where)
-	if err != nil {
-		return nil, usagef("--listen %q: want host:port", where)
-	}
-	if name == "ssh" {
-		// SSH_CONNECTION is client address, client port, server address, server port.
-		c := strings.Fields(os.Getenv("SSH_CONNECTION"))
-		if len(c) != 4 {
-			return nil, usagef("--listen %s: this is no ssh session (SSH_CONNECTION is not set)", where)
-		}
-		name = c[2]
-	}
-	l, err := net.Listen("tcp", net.JoinHostPort(name, port))
+	l, err := peer.Listen(where)
+	var failed *net.OpError
 	switch {
+	case err != nil && !errors.As(err, &failed):
+		return nil, usagef("--listen %w", err)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, unavailable(fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s", err, net.JoinHostPort(name, "0")))
+		name := where[:strings.LastIndexByte(where, ':')]
+		return nil, unavailable(fmt.Errorf("%w: is another xferbench serve running? choose another port with --listen %s:0", err, name))
 	case err != nil:
 		next := ""
 		if errors.Is(err, syscall.EADDRNOTAVAIL) {

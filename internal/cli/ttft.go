@@ -63,6 +63,7 @@ func bindTTFT(fs *pflag.FlagSet, s *spec.Spec) {
 	fs.StringVar(&t.Path, "path", t.Path, "way of disaggregated requests: two-leg (default), proxy, direct (no transfer)")
 	fs.StringArrayVar((*[]string)(&t.Arm), "arm", t.Arm, "`NAME=URL,…`: a deployment to compare; keys prefill=, decode=, proxy=, unified=, direct=, model=; may be repeated")
 	fs.StringVar(&t.Launch, "launch", t.Launch, "start engines from this `file` (docs/ttft.md); with --arm, measure those arms on them")
+	fs.StringVar(&s.Hosts.SSHCommand, "ssh-command", s.Hosts.SSHCommand, "how to start ssh for --launch, read by the shell (default: the file's ssh_command, then ssh)")
 	fs.BoolVar(&t.Sim, "sim", t.Sim, "measure simulated engines, started here")
 	fs.Var(units.TokenListOf((*[]int64)(&t.PromptTokens)), "prompt-tokens", "prompt lengths in tokens")
 	fs.IntVar(&t.MaxTokens, "max-tokens", t.MaxTokens, "output tokens of each request")
@@ -126,9 +127,6 @@ func (f *ttftCommand) run(cmd *cobra.Command) error {
 			message = e.Level + ": " + message
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), units.PrintableText(message))
-	}
-	if j.Launches, err = launchArgv(); err != nil {
-		return err
 	}
 	if f.lines() {
 		j.Stream = cmd.OutOrStdout()

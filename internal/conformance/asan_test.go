@@ -62,8 +62,8 @@ func TestSanitized(t *testing.T) {
 			run.want(0)
 			serve.want(0)
 			for _, p := range []*proc{serve, run} {
-				if strings.Contains(p.errs.String(), "Sanitizer") {
-					t.Errorf("%s", p.errs.String())
+				if strings.Contains(p.Errs.String(), "Sanitizer") {
+					t.Errorf("%s", p.Errs.String())
 				}
 			}
 			if t.Failed() {
@@ -79,11 +79,11 @@ func TestSanitized(t *testing.T) {
 	t.Run("control", func(t *testing.T) {
 		p := start(t, host, sanitized, nil, "serve", "--listen", "127.0.0.1:0")
 		p.peer()
-		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.cmd.Process.Pid))
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.Cmd.Process.Pid))
 		if err != nil || !strings.Contains(string(maps), "libasan") {
 			t.Errorf("the sanitizer's runtime is not loaded: %v", err)
 		}
-		p.signal(syscall.SIGTERM)
+		p.Signal(syscall.SIGTERM)
 		p.want(130)
 	})
 }

@@ -79,10 +79,10 @@ func TestTargetKilled(t *testing.T) {
 			n := emulate(t, efaemu.Options{Profile: f.profile, Devices: 2})
 			serve, run := f.endless(t, n.env, n.env, "--rails", "2")
 			pids := append(serve.family(), run.family()...)
-			serve.signal(syscall.SIGKILL)
+			serve.Signal(syscall.SIGKILL)
 			run.want(3)
-			if !strings.Contains(run.errs.String(), "peer unavailable") {
-				t.Errorf("stderr:\n%s", run.errs.String())
+			if !strings.Contains(run.Errs.String(), "peer unavailable") {
+				t.Errorf("stderr:\n%s", run.Errs.String())
 			}
 			closedFailed(t, run)
 			noneLeft(t, pids, n.number)
@@ -97,11 +97,11 @@ func TestInitiatorKilled(t *testing.T) {
 			n := emulate(t, efaemu.Options{Profile: f.profile, Devices: 2})
 			serve, run := f.endless(t, n.env, n.env, "--rails", "2")
 			pids := append(serve.family(), run.family()...)
-			run.signal(syscall.SIGKILL)
-			serve.until("serve notices", func() bool { return strings.Contains(serve.errs.String(), "gone") })
+			run.Signal(syscall.SIGKILL)
+			serve.Until("serve notices", func() bool { return strings.Contains(serve.Errs.String(), "gone") })
 			start(t, f.system, bin, n.env, "--provider", f.provider, "--size", "1MB", "--shape", "merged", "--no-ceiling", "--blocks", "1", "--min-blocks", "1",
 				"--no-record", serve.peer()).want(0)
-			serve.signal(syscall.SIGTERM)
+			serve.Signal(syscall.SIGTERM)
 			serve.want(130)
 			noneLeft(t, pids, n.number)
 		})
@@ -115,11 +115,11 @@ func TestTargetStopped(t *testing.T) {
 			n := emulate(t, efaemu.Options{Profile: f.profile})
 			serve, run := f.endless(t, n.env, n.env)
 			pids := append(serve.family(), run.family()...)
-			serve.signal(syscall.SIGSTOP)
+			serve.Signal(syscall.SIGSTOP)
 			run.want(3)
 			closedFailed(t, run)
-			serve.signal(syscall.SIGCONT)
-			serve.signal(syscall.SIGTERM)
+			serve.Signal(syscall.SIGCONT)
+			serve.Signal(syscall.SIGTERM)
 			serve.want(130)
 			noneLeft(t, pids, n.number)
 		})
@@ -135,14 +135,14 @@ func TestDeviceFails(t *testing.T) {
 			run := f.run(t, n.faulty, serve.peer(), "--rails", "2")
 			run.want(3)
 			// libfabric's own words for status 13 of the device, or its number.
-			if s := run.errs.String(); !strings.Contains(s, "failed: ") || !strings.Contains(s, "provider: ") {
+			if s := run.Errs.String(); !strings.Contains(s, "failed: ") || !strings.Contains(s, "provider: ") {
 				t.Errorf("stderr does not say what failed:\n%s", s)
 			}
 			closedFailed(t, run)
 			if r := run.read(); len(r.Samples) == 0 {
 				t.Error("what was measured before is not in the record")
 			}
-			serve.signal(syscall.SIGTERM)
+			serve.Signal(syscall.SIGTERM)
 			serve.want(130)
 			noneLeft(t, append(serve.family(), run.family()...), n.number)
 		})
@@ -167,7 +167,7 @@ func TestTargetDeviceFails(t *testing.T) {
 					closedFailed(t, run)
 					start(t, f.system, bin, n.env, "--provider", "socket", "--size", "1MB", "--shape", "merged", "--no-ceiling", "--blocks", "1",
 						"--min-blocks", "1", "--no-record", serve.peer()).want(0)
-					serve.signal(syscall.SIGTERM)
+					serve.Signal(syscall.SIGTERM)
 					serve.want(130)
 				})
 			})

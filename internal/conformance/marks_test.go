@@ -21,7 +21,7 @@ func emulatedRun(t *testing.T, n *network) string {
 	p := start(t, host, bin, n.env, "--provider", "efa,efa,tcp", "--op", "read", "--shape", "merged", "--size", "1MB", "--no-ceiling",
 		"--blocks", "6", "--min-blocks", "6", "--iterations", "1", "--record", filepath.Join(t.TempDir(), "r.jsonl"))
 	p.want(0)
-	checkMarked(t, "the run's own output", p.out.String(), textRows)
+	checkMarked(t, "the run's own output", p.Out.String(), textRows)
 	return p.record
 }
 
@@ -132,8 +132,8 @@ func TestEmulatedIsNoMeasurement(t *testing.T) {
 		t.Run(strings.Join(append([]string{args[0]}, args[3:]...), " "), func(t *testing.T) {
 			p := start(t, host, bin, nil, args...)
 			p.want(2)
-			if words := "not comparable: " + one + " is of an emulated device, not a measurement"; !strings.Contains(p.errs.String(), words) || p.out.String() != "" {
-				t.Errorf("stdout %q, stderr %q, want %q", p.out.String(), p.errs.String(), words)
+			if words := "not comparable: " + one + " is of an emulated device, not a measurement"; !strings.Contains(p.Errs.String(), words) || p.Out.String() != "" {
+				t.Errorf("stdout %q, stderr %q, want %q", p.Out.String(), p.Errs.String(), words)
 			}
 		})
 	}
@@ -143,7 +143,7 @@ func report(t *testing.T, record, format string) string {
 	t.Helper()
 	p := start(t, host, bin, nil, "report", record, "--format", format)
 	p.want(0)
-	return p.out.String()
+	return p.Out.String()
 }
 
 // checkRecordMarked reads the lines as they are, so that no reader's defaults

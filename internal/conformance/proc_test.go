@@ -3,7 +3,6 @@ package conformance
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,13 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
+	testproc "github.com/xferbench/xferbench/internal/testenv/proc"
 )
 
 // limit is how long a process may take that should end at once or within its
@@ -47,103 +45,39 @@ const markVar = "XFERBENCH_CONFORMANCE_MARK"
 
 // proc is a running xferbench.
 type proc struct {
-	t         *testing.T
-	cmd       *exec.Cmd
-	out, errs output
-	done      chan struct{}
-	record    string
-}
-
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	*testproc.Proc
+	t      *testing.T
+	record string
 }
 
 // start runs program with env added to this process's; it is killed when the
 // test ends, if it still runs.
 func start(t *testing.T, s *system, program string, env []string, args ...string) *proc {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &proc{t: t, cmd: s.command(t, ctx, program, args...), done: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), markVar+"="+mark(t)), env...)
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.errs
+	cmd := s.command(t, context.Background(), program, args...)
+	cmd.Env = append(append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), markVar+"="+mark(t)), env...)
+	p := &proc{t: t}
 	if i := slices.Index(args, "--record"); i >= 0 {
 		p.record = args[i+1]
 	}
-	if err := p.cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	go func() {
-		// Its exit is read from ProcessState.
-		_ = p.cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() { cancel(); <-p.done })
+	p.Proc = testproc.Start(t, cmd, limit)
 	return p
 }
 
 // mark names a test in its processes' environment.
 func mark(t *testing.T) string { return fmt.Sprintf("%d/%s", os.Getpid(), t.Name()) }
 
-// exits waits for the end and returns the exit code, -1 for a signal.
-func (p *proc) exits() int {
-	p.t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(limit):
-		p.t.Fatalf("still running after %v\n%s%s", limit, p.out.String(), p.errs.String())
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
-
 func (p *proc) want(code int) {
 	p.t.Helper()
-	if got := p.exits(); got != code {
-		p.t.Errorf("%s, want exit code %d\n%s%s", p.cmd.ProcessState, code, p.out.String(), p.errs.String())
+	if got := p.Code(); got != code {
+		p.t.Errorf("%s, want exit code %d\n%s%s", p.Cmd.ProcessState, code, p.Out.String(), p.Errs.String())
 	}
-}
-
-func (p *proc) signal(s syscall.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.t.Errorf("signal %v: %v", s, err)
-	}
-}
-
-func (p *proc) until(what string, ok func() bool) {
-	p.t.Helper()
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if ok() {
-			return
-		}
-		select {
-		case <-p.done:
-			if !ok() {
-				p.t.Fatalf("ended before %s: %s\n%s%s", what, p.cmd.ProcessState, p.out.String(), p.errs.String())
-			}
-		default:
-		}
-	}
-	p.t.Fatalf("not within %v: %s\n%s%s", limit, what, p.out.String(), p.errs.String())
 }
 
 // measuring waits until samples are in the record.
 func (p *proc) measuring() {
 	p.t.Helper()
-	p.until("the run measures", func() bool {
+	p.Until("the run measures", func() bool {
 		b, err := os.ReadFile(p.record)
 		return err == nil && bytes.Contains(b, []byte(`"phase":"measure"`))
 	})
@@ -153,8 +87,8 @@ func (p *proc) measuring() {
 func (p *proc) peer() string {
 	p.t.Helper()
 	var word string
-	p.until("serve prints its line", func() bool {
-		for l := range strings.Lines(p.out.String()) {
+	p.Until("serve prints its line", func() bool {
+		for l := range strings.Lines(p.Out.String()) {
 			if f := strings.Fields(l); len(f) > 1 && f[0] == "xferbench" && strings.HasSuffix(l, "\n") {
 				word = strings.Trim(f[len(f)-1], "'")
 				return true
@@ -170,14 +104,14 @@ func (p *proc) read() *record.Record {
 	p.t.Helper()
 	r, err := record.Open(p.record)
 	if err != nil {
-		p.t.Fatalf("%v\n%s%s", err, p.out.String(), p.errs.String())
+		p.t.Fatalf("%v\n%s%s", err, p.Out.String(), p.Errs.String())
 	}
 	return r
 }
 
 // family lists the process and those below it, as long as it runs.
 func (p *proc) family() []int {
-	pids := []int{p.cmd.Process.Pid}
+	pids := []int{p.Cmd.Process.Pid}
 	for i := 0; i < len(pids); i++ {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
 		if err != nil {
@@ -209,12 +143,12 @@ func (p *proc) watch() []int {
 			}
 		}
 		select {
-		case <-p.done:
+		case <-p.Done:
 			return all
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	p.t.Fatalf("still running after %v\n%s%s", limit, p.out.String(), p.errs.String())
+	p.t.Fatalf("still running after %v\n%s%s", limit, p.Out.String(), p.Errs.String())
 	return nil
 }
 

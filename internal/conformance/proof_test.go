@@ -71,8 +71,8 @@ func TestManyEventsOfOneWrite(t *testing.T) {
 	p := start(t, debian13, bin, n.env, "--provider", "efa", "--op", "write", "--shape", "merged", "--set", "write-landing=count", "--size", "3MB",
 		"--no-ceiling", "--blocks", "1", "--min-blocks", "1", "--timeout", "1s", "--record", filepath.Join(t.TempDir(), "r.jsonl"))
 	p.want(3)
-	if words := "data arrived that belongs to no transfer"; !strings.Contains(p.errs.String(), words) {
-		t.Errorf("stderr does not say %q:\n%s", words, p.errs.String())
+	if words := "data arrived that belongs to no transfer"; !strings.Contains(p.Errs.String(), words) {
+		t.Errorf("stderr does not say %q:\n%s", words, p.Errs.String())
 	}
 	// Delivery complete does not count events.
 	p = start(t, debian13, bin, n.env, "--provider", "efa", "--op", "write", "--shape", "merged", "--set", "write-landing=dc", "--size", "3MB",

@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -75,12 +76,16 @@ func unconfined() []string {
 	return out
 }
 
-// BecomeSession gives up what a session's process does not need and becomes the
-// same program again, with --confined added to its arguments: so all its threads
-// are confined. libraries are files that it will load. It returns only an error.
-func BecomeSession(how Confinement, libraries ...string) error {
+// becomeConfined gives up what a session's process does not need and becomes the
+// same program again, with argv and what it then reads from standard input: so
+// all its threads are confined. libraries are files that it will load. It
+// returns only an error.
+func becomeConfined(how Confinement, argv []string, stdin []byte, libraries ...string) error {
 	// What this thread gives up is the new program's.
 	runtime.LockOSThread()
+	if err := refill(stdin); err != nil {
+		return fmt.Errorf("confining the session: standard input: %w", err)
+	}
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("confining the session: descriptors: %w", err)
 	}
@@ -92,13 +97,30 @@ func BecomeSession(how Confinement, libraries ...string) error {
 			return fmt.Errorf("confining the session: Landlock: %w", err)
 		}
 	}
-	err := unix.Exec("/proc/self/exe", append(slices.Clone(os.Args), "--confined"), os.Environ())
+	err := unix.Exec("/proc/self/exe", argv, os.Environ())
 	return fmt.Errorf("confining the session: starting again: %w", err)
 }
 
-// ConfineSession is what is left to give up in the program that BecomeSession
+// refill makes b, which a pipe holds, what standard input has.
+func refill(b []byte) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	// A full pipe is an error, and not a wait.
+	if err := unix.SetNonblock(int(w.Fd()), true); err != nil {
+		return errors.Join(err, r.Close(), w.Close())
+	}
+	n, err := unix.Write(int(w.Fd()), b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return errors.Join(err, w.Close(), unix.Dup3(int(r.Fd()), 0, 0))
+}
+
+// confineSession is what is left to give up in the program that becomeConfined
 // became.
-func ConfineSession(how Confinement) error {
+func confineSession(how Confinement) error {
 	if how == ConfineRemote {
 		// No other process of this user may look into this one; nor does it leave
 		// its memory in a file.

@@ -3,6 +3,7 @@ package peer
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -25,11 +26,12 @@ type attempts map[string]string
 
 func confinedHelper() int {
 	how := Confinement(os.Getenv(helperConfined))
-	if os.Args[len(os.Args)-1] != "--confined" {
-		os.Stderr.WriteString(BecomeSession(how).Error())
+	stdin, err := io.ReadAll(os.Stdin)
+	if string(stdin) != "confined" {
+		os.Stderr.WriteString(errors.Join(err, becomeConfined(how, []string{"test"}, []byte("confined"))).Error())
 		return 1
 	}
-	if err := ConfineSession(how); err != nil {
+	if err := confineSession(how); err != nil {
 		os.Stderr.WriteString(err.Error())
 		return 1
 	}
@@ -45,7 +47,7 @@ func confinedHelper() int {
 	home := os.Getenv("HOME")
 	note("write home", os.WriteFile(filepath.Join(home, "written"), nil, 0o600))
 	note("append home", appendTo(filepath.Join(home, "secret")))
-	_, err := os.ReadFile(filepath.Join(home, "secret"))
+	_, err = os.ReadFile(filepath.Join(home, "secret"))
 	note("read home", err)
 	_, err = os.ReadFile(filepath.Join(home, "lib", "library.so"))
 	note("read library", err)

@@ -26,6 +26,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/kv"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/version"
 )
@@ -469,16 +470,16 @@ func TestParseLine(t *testing.T) {
 }
 
 func TestParseSSH(t *testing.T) {
-	for in, want := range map[string]SSH{
-		"ssh://node2":            {Target: "node2", Program: "xferbench"},
-		"ssh://me@node2:2222":    {Target: "me@node2", Port: "2222", Program: "xferbench"},
-		"ssh://me@[fe80::1]:22/": {Target: "me@fe80::1", Port: "22", Program: "xferbench"},
+	for in, want := range map[string]remote.Host{
+		"ssh://node2":            {Target: "node2", Ask: true},
+		"ssh://me@node2:2222":    {Target: "me@node2", Port: "2222", Ask: true},
+		"ssh://me@[fe80::1]:22/": {Target: "me@fe80::1", Port: "22", Ask: true},
 	} {
-		if got, err := ParseSSH(in); err != nil || got != want {
+		if got, err := ParseSSH(in); err != nil || got != (SSH{Host: want, Program: "xferbench"}) {
 			t.Errorf("ParseSSH(%q): %+v, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"ssh://", "ssh:///x", "ssh://a/b", "ssh://a:b@c", "http://a", "ssh://-oProxyCommand=x", "ssh://a?b"} {
+	for _, in := range []string{"", "local", "ssh://", "ssh:///x", "ssh://a/b", "ssh://a:b@c", "http://a", "ssh://-oProxyCommand=x", "ssh://a?b"} {
 		if got, err := ParseSSH(in); err == nil {
 			t.Errorf("ParseSSH(%q): %+v", in, got)
 		}

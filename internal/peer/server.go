@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -166,7 +165,7 @@ func (s *Server) log(format string, args ...any) {
 // must be one that a session can begin with or take in, a call must be of an
 // initiator of the session, on its own connection.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	from := remote(ctx)
+	from := origin(ctx)
 	if info.FullMethodName == "/"+service+"/"+attendDesc.StreamName {
 		h, err := parseHello(info.Header)
 		if err == nil {
@@ -204,8 +203,8 @@ func (s *Server) attendant(md metadata.MD) *attendant {
 
 type helloContext struct{}
 
-// remote is the address that a stream's connection comes from.
-func remote(ctx context.Context) net.Addr {
+// origin is the address that a stream's connection comes from.
+func origin(ctx context.Context) net.Addr {
 	if p, ok := grpcpeer.FromContext(ctx); ok {
 		return p.Addr
 	}
@@ -311,16 +310,7 @@ func (s *Server) openWorker(a *attendant, timeout time.Duration) error {
 }
 
 func (s *Server) startWorker(a *attendant, timeout time.Duration) (*worker, error) {
-	var args []string
-	if s.MaxMemory > 0 {
-		args = append(args, "--max-memory="+strconv.FormatUint(s.MaxMemory, 10))
-	}
-	for flag, v := range map[string]string{"bind": strings.Join(s.Bind, ","), "libfabric": s.Libfabric, "libucp": s.Libucp} {
-		if v != "" {
-			args = append(args, "--"+flag+"="+v)
-		}
-	}
-	return startWorker(a.ctx, timeout, append(args, "--session="+string(a.confine))...)
+	return startWorker(a.ctx, timeout, task{MaxMemory: s.MaxMemory, Bind: s.Bind, Libraries: Libraries{s.Libfabric, s.Libucp}, Confine: a.confine})
 }
 
 // end closes what the initiator opened, after the call in progress, and the session
@@ -368,7 +358,7 @@ var errBye = errors.New("goodbye")
 
 // attend is a session's life.
 func (s *Server) attend(stream grpc.ServerStream) error {
-	addr := remote(stream.Context())
+	addr := origin(stream.Context())
 	from := addr.String()
 	hello, ok := stream.Context().Value(helloContext{}).(*hello)
 	if !ok {

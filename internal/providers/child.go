@@ -6,45 +6,53 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/xferbench/xferbench/internal/remote"
 )
 
-// Prober runs one probe and returns what it printed on stdout. An error is that
-// of a process that did not end well; errors.Is(err, context.DeadlineExceeded)
-// says that it was killed for its time.
-type Prober func(ctx context.Context, name string) ([]byte, error)
+// Prober runs one probe and returns its answer. An error is that of a process
+// that did not end well; errors.Is(err, context.DeadlineExceeded) says that it
+// was killed for its time.
+type Prober func(ctx context.Context, name string) (answer, error)
 
-// Child is the Prober that runs this program's hidden `providers --probe`.
-func Child(exe string, libs Libraries) Prober {
-	return func(ctx context.Context, name string) ([]byte, error) {
-		args := []string{"providers", "--probe", name, "--json"}
-		if libs.Fabric != "" {
-			args = append(args, "--libfabric", libs.Fabric)
-		}
-		if libs.UCP != "" {
-			args = append(args, "--libucp", libs.UCP)
-		}
-		cmd := exec.CommandContext(ctx, exe, args...)
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		// A process group of its own: Ctrl-C ends the probe through ctx, and what
-		// a library started dies with it.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-		cmd.WaitDelay = 2 * time.Second
-		err := cmd.Run()
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
+// Task is the name of a worker's task: to run one probe.
+const Task = "probe"
+
+// request is what such a worker is told.
+type request struct {
+	Name string `json:"name"`
+	Libraries
+	LimitNs time.Duration `json:"limit_ns"`
+}
+
+// grace is how long a probe that is out of time may take to end: a library that
+// hangs takes no notice.
+const grace = time.Second
+
+// Child is the Prober that runs each probe in a worker of this program.
+func Child(libs Libraries, limit time.Duration) Prober {
+	return func(ctx context.Context, name string) (a answer, err error) {
+		var words bytes.Buffer
+		w, err := remote.StartWorker(ctx, remote.Host{}, remote.Command{Argv: []string{""}, Stderr: &words, Grace: grace}, Task, request{name, libs, limit})
 		if err != nil {
-			return nil, &crash{err, lastLines(stderr.String(), 3)}
+			return a, err
 		}
-		return stdout.Bytes(), nil
+		said := w.Answer(ctx, &a)
+		ended := w.Wait()
+		switch {
+		case ctx.Err() != nil:
+			return a, context.Cause(ctx)
+		case ended != nil:
+			return a, &crash{ended, lastLines(words.String(), 3)}
+		case said != nil:
+			return a, fmt.Errorf("it %w", said)
+		case a.Row == nil && a.Library == nil:
+			return a, errors.New("its answer is empty")
+		}
+		return a, nil
 	}
 }
 
@@ -84,32 +92,20 @@ func lastLines(text string, n int) string {
 	return strings.Join(lines, "; ")
 }
 
-// Main is the child's side: it runs the probe name and prints the answer to w.
-// The process ends itself some time after limit even inside a library that
-// hangs, for the parent may be gone.
-func Main(ctx context.Context, w io.Writer, name string, libs Libraries, limit time.Duration) error {
-	watchdog := time.AfterFunc(limit+5*time.Second, func() { os.Exit(3) })
+// Work is a worker's [Task]. The process ends itself some time after its limit
+// even inside a library that hangs, for the parent may be gone.
+func Work(ctx context.Context, spec json.RawMessage, tell func(any) error) error {
+	var r request
+	if err := json.Unmarshal(spec, &r); err != nil {
+		return fmt.Errorf("the request: %w", err)
+	}
+	watchdog := time.AfterFunc(r.LimitNs+5*time.Second, func() { os.Exit(3) })
 	defer watchdog.Stop()
-	a, err := probe(ctx, name, libs)
+	a, err := probe(ctx, r.Name, r.Libraries)
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(w).Encode(a)
-}
-
-// readAnswer finds the answer on stdout: the last line, whatever a library
-// printed before it.
-func readAnswer(stdout []byte) (answer, error) {
-	var a answer
-	lines := bytes.Split(bytes.TrimSpace(stdout), []byte("\n"))
-	last := lines[len(lines)-1]
-	if err := json.Unmarshal(last, &a); err != nil {
-		return a, fmt.Errorf("the probe printed no answer but %.80q", last)
-	}
-	if a.Row == nil && a.Library == nil {
-		return a, errors.New("the probe's answer is empty")
-	}
-	return a, nil
+	return tell(a)
 }
 
 // run runs a probe within limit and makes a row of whatever came of it.
@@ -117,15 +113,11 @@ func run(ctx context.Context, p Prober, name string, limit time.Duration) answer
 	begin := time.Now()
 	own, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	out, err := p(own, name)
+	a, err := p(own, name)
 	if err == nil {
-		var a answer
-		if a, err = readAnswer(out); err == nil {
-			return a
-		}
+		return a
 	}
-	outcome, why, next := Crashed, "the probe's process died: "+err.Error(),
-		"run `xferbench providers --probe '"+name+"'` alone to see more; another build of the library may do (--libfabric, --libucp)"
+	outcome, why, next := Crashed, "the probe's process died: "+err.Error(), "another build of the library may do (--libfabric, --libucp)"
 	if errors.Is(err, context.DeadlineExceeded) {
 		outcome = Hung
 		why = fmt.Sprintf("the probe hung and was killed after %v", limit)
@@ -134,6 +126,9 @@ func run(ctx context.Context, p Prober, name string, limit time.Duration) answer
 	took := time.Since(begin).Nanoseconds()
 	if lib, ok := strings.CutPrefix(name, libraryPrefix); ok {
 		return answer{Library: &Library{Name: lib, Outcome: outcome, Why: why, Next: next}}
+	}
+	if outcome == Crashed {
+		next = "run `xferbench --provider '" + name + "' --size 1MB` to see more; " + next
 	}
 	return answer{Row: &Row{Provider: name, API: apiOf(name), Outcome: outcome, Why: why, Next: next, TookNs: took}}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/internal/testenv/efaemu"
 	"github.com/xferbench/xferbench/nvml"
@@ -31,32 +32,40 @@ var update = flag.Bool("update", false, "write the golden files")
 // "garbage:NAME", "noise:NAME".
 const misbehave = "XFERBENCH_TEST_PROBE"
 
-// TestMain is the child, too: Child starts this binary as `providers --probe
-// NAME --json`.
+// TestMain is the worker, too.
 func TestMain(m *testing.M) {
-	if len(os.Args) < 4 || os.Args[1] != "providers" {
+	flag.Parse()
+	if flag.Arg(0) != remote.WorkerCommand {
 		os.Exit(m.Run())
 	}
-	name := os.Args[3]
-	how, who, _ := strings.Cut(os.Getenv(misbehave), ":")
-	if who == name {
-		switch how {
-		case "crash":
-			_, _ = os.Stderr.WriteString("some library: assertion failed\n")
-			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
-				os.Exit(1)
+	err := remote.Work(context.Background(), os.Stdin, os.Stdout, map[string]remote.Task{
+		Task: func(ctx context.Context, spec json.RawMessage, tell func(any) error) error {
+			var r request
+			if err := json.Unmarshal(spec, &r); err != nil {
+				return err
 			}
-			select {}
-		case "hang":
-			time.Sleep(time.Minute)
-		case "garbage":
-			_, _ = os.Stdout.WriteString("what?\n")
-			os.Exit(0)
-		case "noise":
-			_, _ = os.Stdout.WriteString("[1] WARN a library that talks on stdout\n")
-		}
-	}
-	if err := Main(context.Background(), os.Stdout, name, Libraries{}, time.Minute); err != nil {
+			how, who, _ := strings.Cut(os.Getenv(misbehave), ":")
+			if who != r.Name {
+				how = ""
+			}
+			switch how {
+			case "crash":
+				_, _ = os.Stderr.WriteString("some library: assertion failed\n")
+				if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+					return err
+				}
+				select {}
+			case "hang":
+				time.Sleep(time.Minute)
+			case "garbage":
+				_, _ = os.Stdout.WriteString("what?\n")
+				return nil
+			case "noise":
+				_, _ = os.Stdout.WriteString("[1] WARN a library that talks on stdout\n")
+			}
+			return Work(ctx, spec, tell)
+		}})
+	if err != nil {
 		_, _ = os.Stderr.WriteString(err.Error() + "\n")
 		os.Exit(1)
 	}
@@ -64,14 +73,7 @@ func TestMain(m *testing.M) {
 }
 
 // self is the Prober of this host, in real child processes.
-func self(t *testing.T) Prober {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Child(exe, Libraries{})
-}
+func self() Prober { return Child(Libraries{}, time.Minute) }
 
 func collect(t *testing.T, o Options) Report {
 	t.Helper()
@@ -86,8 +88,8 @@ func collect(t *testing.T, o Options) Report {
 }
 
 // recorded is a Prober with fixed answers, as the hosts of the trees give them.
-func recorded(t *testing.T, answers map[string]answer) Prober {
-	return func(_ context.Context, name string) ([]byte, error) {
+func recorded(answers map[string]answer) Prober {
+	return func(_ context.Context, name string) (answer, error) {
 		a, ok := answers[name]
 		if !ok {
 			why := "no answer was recorded"
@@ -97,11 +99,7 @@ func recorded(t *testing.T, answers map[string]answer) Prober {
 				a = answer{Row: &Row{Provider: name, API: apiOf(name), Outcome: Absent, Why: why}}
 			}
 		}
-		out, err := json.Marshal(a)
-		if err != nil {
-			t.Error(err)
-		}
-		return out, nil
+		return a, nil
 	}
 }
 
@@ -151,7 +149,7 @@ var trees = map[string]map[string]answer{
 func TestTrees(t *testing.T) {
 	for name, answers := range trees {
 		t.Run(name, func(t *testing.T) {
-			r := collect(t, Options{Root: hosttest.Unpack(t, name), Probe: recorded(t, answers), Names: []string{"efa"}})
+			r := collect(t, Options{Root: hosttest.Unpack(t, name), Probe: recorded(answers), Names: []string{"efa"}})
 			r.Host.Arch, r.Host.CPUs = "amd64", 48 // of this machine
 			var text, doc bytes.Buffer
 			if err := r.WriteText(&text, false); err != nil {
@@ -201,7 +199,7 @@ func TestAWS(t *testing.T) {
 		{"p4d", "write", "no", map[string]State{"EFA attached": OK, "libfabric for EFA": Warn, "RMA on EFA": Warn, "GPUDirect on EFA": OK}},
 		{"p5", "none", "no", map[string]State{"EFA attached": OK, "libfabric for EFA": OK, "RMA on EFA": OK, "GPUDirect on EFA": OK}},
 	} {
-		r := collect(t, Options{Root: hosttest.Unpack(t, c.tree), Probe: recorded(t, trees[c.tree]), Names: []string{"efa"}})
+		r := collect(t, Options{Root: hosttest.Unpack(t, c.tree), Probe: recorded(trees[c.tree]), Names: []string{"efa"}})
 		if r.AWS == nil {
 			t.Fatalf("%s: no AWS section", c.tree)
 		}
@@ -221,7 +219,7 @@ func TestAWS(t *testing.T) {
 
 // p5: each GPU has four NICs on its own root.
 func TestNearestNICs(t *testing.T) {
-	r := collect(t, Options{Root: hosttest.Unpack(t, "p5"), Probe: recorded(t, trees["p5"]), Names: []string{"efa"}})
+	r := collect(t, Options{Root: hosttest.Unpack(t, "p5"), Probe: recorded(trees["p5"]), Names: []string{"efa"}})
 	if len(r.GPUs) != 8 {
 		t.Fatalf("%d GPUs", len(r.GPUs))
 	}
@@ -239,7 +237,7 @@ func TestChildGoesWrong(t *testing.T) {
 	}{
 		{"crash", Crashed, "signal: killed: some library: assertion failed"},
 		{"hang", Hung, "killed after 700ms"},
-		{"garbage", Crashed, `no answer but "what?"`},
+		{"garbage", Crashed, "ended before it answered"},
 		{"noise", Runs, ""},
 	} {
 		t.Run(c.how, func(t *testing.T) {
@@ -248,7 +246,7 @@ func TestChildGoesWrong(t *testing.T) {
 			if c.how == "hang" {
 				limit = 700 * time.Millisecond
 			}
-			r := run(t.Context(), self(t), "memcpy", limit).Row
+			r := run(t.Context(), self(), "memcpy", limit).Row
 			if r == nil || r.Outcome != c.outcome || !strings.Contains(r.Why, c.why) || c.outcome != Runs && r.Next == "" {
 				t.Errorf("%+v", r)
 			}
@@ -259,7 +257,7 @@ func TestChildGoesWrong(t *testing.T) {
 // A crash takes nothing else with it, of libraries neither.
 func TestCrashIsARow(t *testing.T) {
 	t.Setenv(misbehave, "crash:library:UCX")
-	r := collect(t, Options{Probe: self(t), Names: []string{"memcpy"}})
+	r := collect(t, Options{Probe: self(), Names: []string{"memcpy"}})
 	if l := r.library("UCX"); l == nil || l.Outcome != Crashed || !strings.Contains(l.Why, "signal: killed") {
 		t.Errorf("%+v", l)
 	}
@@ -282,7 +280,7 @@ func TestUnknownProbe(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stopped by the test")
-	p := func(context.Context, string) ([]byte, error) { cancel(stop); return nil, stop }
+	p := func(context.Context, string) (answer, error) { cancel(stop); return answer{}, stop }
 	if _, err := Collect(ctx, Options{Probe: p, Limit: time.Second, Names: []string{"tcp"}}); !errors.Is(err, stop) {
 		t.Errorf("%v", err)
 	}
@@ -298,7 +296,7 @@ func needLibraries(t *testing.T) {
 
 func TestThisHost(t *testing.T) {
 	needLibraries(t)
-	r := collect(t, Options{Probe: self(t)})
+	r := collect(t, Options{Probe: self()})
 	if len(r.Rows) != len(Names()) || len(r.Libraries) != 4 {
 		t.Fatalf("%d rows, %d libraries", len(r.Rows), len(r.Libraries))
 	}
@@ -355,7 +353,7 @@ func TestEmulatedEFA(t *testing.T) {
 				k, v, _ := strings.Cut(kv, "=")
 				t.Setenv(k, v)
 			}
-			r := collect(t, Options{Probe: self(t), Names: []string{"efa", "efa-direct"}})
+			r := collect(t, Options{Probe: self(), Names: []string{"efa", "efa-direct"}})
 			efa, direct := r.Row("efa"), r.Row("efa-direct")
 			if efa.Outcome != Runs || !efa.Emulated || len(efa.Devices) != c.devices || efa.Devices[0].Name != "rdmap0s6" || !efa.SharedOff ||
 				efa.Devices[0].Firmware != efaemu.FirmwareVersion || len(efa.Ops) != 3 {

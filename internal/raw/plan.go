@@ -427,7 +427,7 @@ func reach(h spec.Hosts) (w where, err error) {
 		if err != nil {
 			return w, fault.Usagef("%w", err)
 		}
-		s.Program, s.Push, s.Command = h.PeerProgram, h.PushBinary, h.SSHCommand
+		s.Program, s.Push, s.SSH = h.PeerProgram, h.PushBinary, h.SSHCommand
 		return where{ssh: &s}, nil
 	}
 	var shared *peer.Secret

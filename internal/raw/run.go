@@ -148,24 +148,26 @@ func (s *session) measure(ctx context.Context, side *transport.Side, client tran
 	return w.checks()
 }
 
+// one is the value of a list of at most one.
+func one(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
 // connect reaches the peer, starting it if need be.
 func (s *session) connect(ctx context.Context) (*peer.Client, *peer.Child, error) {
 	var child *peer.Child
 	var err error
 	w := s.p.where
 	// A peer that this run starts loads what this side does.
-	var args []string
-	if l := s.spec.Raw.Libfabric; len(l) > 0 && l[0] != "" {
-		args = append(args, "--libfabric="+l[0])
-	}
-	if l := s.spec.Raw.Libucp; len(l) > 0 && l[0] != "" {
-		args = append(args, "--libucp="+l[0])
-	}
+	libs := peer.Libraries{Fabric: one(s.spec.Raw.Libfabric), UCP: one(s.spec.Raw.Libucp)}
 	switch {
 	case w.ssh != nil:
-		child, err = peer.StartSSH(ctx, *w.ssh, s.spec.Raw.Timeout, args...)
+		child, err = peer.StartSSH(ctx, *w.ssh, s.spec.Raw.Timeout, libs)
 	case w.address == "":
-		child, err = peer.StartLocal(ctx, s.spec.Raw.Timeout, args...)
+		child, err = peer.StartLocal(ctx, s.spec.Raw.Timeout, libs)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -81,7 +81,7 @@ type Process struct {
 	done   chan struct{}
 	err    error       // of Wait, once done
 	asked  atomic.Bool // to end, by Stop
-	killed atomic.Bool // by Stop
+	killed atomic.Bool // by Stop, or by the guard that it told
 	once   sync.Once
 	stop   error // of the first Stop
 }
@@ -369,7 +369,7 @@ func (p *Process) Ending() error { return Ending(p.Wait(), p.words.all()) }
 // ending is err in words; a kill that was not this process's is most often the
 // kernel's, for want of memory.
 func (p *Process) ending(err error) string {
-	if p.wasKilled() && !p.killed.Load() && !p.asked.Load() {
+	if p.wasKilled() && !p.killed.Load() {
 		return "its process was killed (signal 9): perhaps out of memory"
 	}
 	return err.Error()
@@ -410,7 +410,7 @@ func (p *Process) end(abandon bool) error {
 		return p.lost(abandon)
 	}
 	p.asked.Store(true)
-	limit := p.grace
+	begin, limit := time.Now(), p.grace
 	if p.guard != nil {
 		if err := p.guard.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			return err
@@ -424,7 +424,9 @@ func (p *Process) end(abandon bool) error {
 	defer t.Stop()
 	select {
 	case <-p.done:
-		if p.guard != nil && p.cmd.ProcessState.ExitCode() == 128+int(syscall.SIGKILL) {
+		// The guard kills nothing sooner; an earlier end was another's doing.
+		if p.guard != nil && p.wasKilled() && time.Since(begin) >= min(p.grace, afterwards) {
+			p.killed.Store(true)
 			return p.errKilled()
 		}
 		return p.lost(abandon)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -30,8 +31,11 @@ const parentVar = "XFERBENCH_TEST_PARENT"
 const echoArg = "echo standard input"
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	switch {
-	case len(os.Args) == 2 && os.Args[1] == echoArg:
+	case flag.Arg(0) == remote.WorkerCommand:
+		os.Exit(worker())
+	case flag.Arg(0) == echoArg:
 		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
 			os.Exit(1)
 		}
@@ -428,6 +432,38 @@ func TestParseHost(t *testing.T) {
 	for _, s := range []string{"node2", "http://node2", "ssh://", "ssh://me:secret@node2", "ssh://-oProxyCommand=x", "ssh://me@-x", "ssh://-x@node2", "ssh://node2/folder", "ssh://node2?x", "ssh://node2#x"} {
 		if h, err := remote.ParseHost(s); err == nil {
 			t.Errorf("%s: %+v", s, h)
+		}
+	}
+}
+
+// One set of options for all that goes over ssh.
+func TestSSHArguments(t *testing.T) {
+	const common = "-T\n-o\nConnectTimeout=%s\n-o\nServerAliveInterval=15\n-o\nServerAliveCountMax=4\n"
+	for _, tt := range []struct {
+		url     string
+		ask     bool
+		connect time.Duration
+		want    string
+	}{
+		{url: "ssh://node2", want: fmt.Sprintf(common, "10") + "-o\nBatchMode=yes\n--\nnode2\n"},
+		{url: "ssh://me@node2:2222", ask: true, connect: 1500 * time.Millisecond, want: fmt.Sprintf(common, "2") + "-p\n2222\n--\nme@node2\n"},
+		{url: "ssh://[2001:db8::1]:2", want: fmt.Sprintf(common, "10") + "-o\nBatchMode=yes\n-p\n2\n--\n2001:db8::1\n"},
+	} {
+		h, err := remote.ParseHost(tt.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.SSH, h.Ask, h.Connect = `printf '%s\n'`, tt.ask, tt.connect
+		proc, err := remote.Start(t.Context(), h, remote.Command{Argv: []string{"true"}, Stream: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(proc.Stdout)
+		if rest, ok := strings.CutPrefix(string(b), tt.want); !ok || err != nil || !strings.HasPrefix(rest, "exec 'sh' '-c' '") || strings.Count(rest, "\n") != 1 {
+			t.Errorf("%s: %v\n%s", tt.url, err, b)
+		}
+		if err := proc.Wait(); err != nil {
+			t.Error(err)
 		}
 	}
 }

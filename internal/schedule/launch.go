@@ -2,21 +2,22 @@ package schedule
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
-	"strings"
-	"syscall"
+	"time"
 
 	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/spec"
 )
+
+// LaunchCommand is the hidden command of this program that reads a [Launch] on its
+// standard input and writes the lines of a record on its standard output.
+const LaunchCommand = "launch"
 
 // Launch is what the process of one launch gets on its standard input, as JSON.
 type Launch struct {
@@ -47,9 +48,6 @@ type Launches struct {
 	Spec      *spec.Spec // completed
 	Isolation string
 	Resumed   *record.Record // nil: a new record
-	// Argv is the command that reads a [Launch] on its standard input and writes the
-	// lines of a record on its standard output.
-	Argv []string
 	// Write takes each line; its error ends the run.
 	Write func(record.Line) error
 	// Run completes a run line, which says what the launch was given, with what the
@@ -115,23 +113,15 @@ func (l *Launches) one(ctx context.Context, one Launch, first bool) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
-	var words bytes.Buffer
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &words
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	out, err := cmd.StdoutPipe()
+	p, err := remote.Start(ctx, remote.Host{}, remote.Command{Argv: []string{"", LaunchCommand}, Stdin: stdin, Stream: true, Grace: l.grace()})
 	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%w: %w", ErrLaunch, err)
 	}
-	// The first signal lets it close its peer in order; its own deadlines
-	// bound how long that takes.
-	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
-	defer stop()
-	end, rerr := l.adopt(bufio.NewReader(out), one.Number, first)
-	werr := cmd.Wait()
+	end, rerr := l.adopt(bufio.NewReader(p.Stdout), one.Number, first)
+	if rerr != nil {
+		rerr = errors.Join(rerr, p.Stdout.Close(), p.Stop())
+	}
+	werr := p.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -142,8 +132,17 @@ func (l *Launches) one(ctx context.Context, one Launch, first bool) error {
 	case end != nil && end.ExitCode != 0:
 		return &fault.Error{Kind: fault.OfExitCode(end.ExitCode), Err: errors.New(end.Error)}
 	}
-	said, _, _ := strings.Cut(words.String(), "\ngoroutine ")
-	return fmt.Errorf("%w: it %w; its last words: %s", ErrLaunch, remote.Ending(werr, words.String()), strings.TrimSpace(said))
+	return fmt.Errorf("%w: it %w; its last words: %s", ErrLaunch, p.Ending(), p.Said())
+}
+
+// grace is how long a launch may take to end: it closes its peer or its engines in
+// order, each within its own timeout.
+func (l *Launches) grace() time.Duration {
+	const more = 30 * time.Second
+	if l.Spec.Raw != nil {
+		return l.Spec.Raw.Timeout + more
+	}
+	return more
 }
 
 // adopt copies a launch's lines into this record. It returns the launch's end.

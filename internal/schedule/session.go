@@ -31,8 +31,6 @@ type Session struct {
 	Resumed *record.Record
 	// Launch is the one of several that this process is; nil: not one of several.
 	Launch *Launch
-	// Launches is the command that does one; see [Launches.Argv].
-	Launches []string
 
 	File   *record.Writer // which the caller closes; nil: none
 	Stream io.Writer      // the record's lines as well; nil: none
@@ -114,7 +112,7 @@ func (s *Session) do(ctx context.Context, w Workings) error {
 	if s.Spec.Design.Launches == 1 || s.Launch != nil {
 		return w.Measure(ctx)
 	}
-	l := Launches{Spec: s.Spec, Isolation: s.Isolation, Resumed: s.Resumed, Argv: s.Launches, Write: s.Write,
+	l := Launches{Spec: s.Spec, Isolation: s.Isolation, Resumed: s.Resumed, Write: s.Write,
 		Run: func(r *record.Run) { r.Argv = redact(s.Argv) }}
 	return l.Do(ctx)
 }

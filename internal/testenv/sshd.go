@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xferbench/xferbench/internal/testenv/proc"
 )
 
 // SSHServer is an OpenSSH server that a test runs: Debian 12's, unpacked in the
@@ -28,7 +30,7 @@ type SSHServer struct {
 	// Dir holds keys, configurations and the remote user's home.
 	Dir string
 
-	log *log
+	proc *proc.Proc
 }
 
 // URL is the server as xferbench takes it.
@@ -41,7 +43,7 @@ func (s *SSHServer) Command(options ...string) string {
 }
 
 // Log is what the server has said so far.
-func (s *SSHServer) Log() string { return s.log.String() }
+func (s *SSHServer) Log() string { return s.proc.Errs.String() }
 
 // SSHD starts an SSH server on a free port of 127.0.0.1 and stops it when the
 // test ends. The need's name is "sshd": root, the right to make a mount
@@ -176,7 +178,7 @@ func sshd(t testing.TB, ns *NetNS, address string) *SSHServer {
 			return s
 		}
 	}
-	t.Fatalf("sshd did not start: %s", s.log)
+	t.Fatalf("sshd did not start: %s", s.Log())
 	return nil
 }
 
@@ -187,37 +189,21 @@ func (s *SSHServer) start(t testing.TB, ns *NetNS, args []string) bool {
 	if ns != nil {
 		cmd = ns.Command(context.Background(), "unshare", args...)
 	}
-	s.log = &log{}
-	cmd.Stderr = s.log
 	// What a session leaves behind must not keep the test waiting.
 	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("sshd: %v", err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	for late := time.Now().Add(20 * time.Second); time.Now().Before(late); time.Sleep(5 * time.Millisecond) {
-		select {
-		case err := <-done:
-			fmt.Fprintf(s.log, "sshd ended: %v\n", err)
-			return false
-		default:
-		}
-		if strings.Contains(s.log.String(), "Server listening on") {
+	s.proc = proc.Start(t, cmd, 20*time.Second)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && !s.proc.Ended(); time.Sleep(5 * time.Millisecond) {
+		if strings.Contains(s.Log(), "Server listening on") {
 			t.Cleanup(func() {
-				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-					t.Errorf("stopping sshd: %v\n%s", err, s.log)
-				}
-				select {
-				case <-done:
-				case <-time.After(10 * time.Second):
-					t.Errorf("sshd does not end: %v\n%s", cmd.Process.Kill(), s.log)
-				}
+				s.proc.Signal(syscall.SIGTERM)
+				s.proc.Code()
 			})
 			return true
 		}
 	}
-	t.Fatalf("sshd does not listen after 20 s: %v\n%s", cmd.Process.Kill(), s.log)
+	if !s.proc.Ended() {
+		t.Fatalf("sshd does not listen after 20 s: %s", s.Log())
+	}
 	return false
 }
 
@@ -236,22 +222,4 @@ func freePort(t testing.TB, address string) string {
 		t.Fatal(err)
 	}
 	return port
-}
-
-// log keeps what a process says.
-type log struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/ttft"
 )
 
@@ -32,18 +33,13 @@ type Cluster struct {
 	event Event
 	procs []*process
 	gpus  map[string]map[string]int64 // by host: memory in use before, MiB by GPU
-	ssh   string
 }
 
 // Start starts all engines and returns when all are ready. When one fails, or
 // ctx ends, those that run are stopped and the error has the end of the log.
 // Stop must be called otherwise.
-func Start(ctx context.Context, f *File, event Event) (*Cluster, error) {
-	return start(ctx, f, event, "ssh")
-}
-
-func start(ctx context.Context, f *File, event Event, ssh string) (c *Cluster, err error) {
-	c = &Cluster{f: f, event: event, gpus: map[string]map[string]int64{}, ssh: ssh}
+func Start(ctx context.Context, f *File, event Event) (c *Cluster, err error) {
+	c = &Cluster{f: f, event: event, gpus: map[string]map[string]int64{}}
 	state, err := record.Dir()
 	if err != nil {
 		return nil, err
@@ -76,7 +72,11 @@ func start(ctx context.Context, f *File, event Event, ssh string) (c *Cluster, e
 		if err != nil {
 			return nil, err
 		}
-		p, err := startProcess(e, ssh, time.Duration(f.StopTimeoutS)*time.Second, log)
+		h, err := f.host(e.Host)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("engine %s: %w", name, err), log.close())
+		}
+		p, err := startProcess(e, h, time.Duration(f.StopTimeoutS)*time.Second, log)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("engine %s: %w", name, err), log.close())
 		}
@@ -159,8 +159,8 @@ func (c *Cluster) failed(p *process, what string) error {
 // isReady reports whether an engine is; the error is that it has ended.
 func (c *Cluster) isReady(ctx context.Context, p *process) (bool, error) {
 	select {
-	case <-p.exited:
-		return false, c.failed(p, "it ended with status "+p.code)
+	case <-p.Done():
+		return false, c.failed(p, "it ended with status "+p.status())
 	default:
 	}
 	if len(p.log.missing(p.engine.LogReady)) > 0 {
@@ -238,7 +238,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	c.procs = nil
 	results := make(chan error, len(procs))
 	for _, p := range procs {
-		go func() { results <- p.stop(ctx) }()
+		go func() { results <- p.stop() }()
 	}
 	var err error
 	for range procs {
@@ -281,21 +281,18 @@ func (c *Cluster) gpuMemory(ctx context.Context) {
 
 // askGPUs returns the memory in use in MiB by GPU.
 func (c *Cluster) askGPUs(ctx context.Context, host string) (map[string]int64, error) {
-	cmd := shell(host, c.ssh, `exec nvidia-smi --query-gpu=index,memory.used --format=csv,noheader,nounits`, []string{"sh"})
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
+	h, err := c.f.host(host)
+	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		// Gone already is as good; Wait tells.
-		_ = killGroup(cmd.Process.Pid)
-	})
-	defer stop()
-	if err := cmd.Wait(); err != nil {
+	var out bytes.Buffer
+	p, err := remote.Start(ctx, h, remote.Command{Argv: []string{"nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"}, Stdout: &out, Grace: time.Second})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(p.Wait(), ctx.Err()); err != nil {
 		return nil, err
 	}
 	return parseGPUs(out.String())

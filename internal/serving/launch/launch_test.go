@@ -3,6 +3,7 @@ package launch
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -16,13 +17,16 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/serving/sim"
+	"github.com/xferbench/xferbench/internal/testenv"
 )
 
 // fakeVar makes this test binary an engine: ROLE:PORT[:HOW].
 const fakeVar = "XFERBENCH_TEST_ENGINE"
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	if how := os.Getenv(fakeVar); how != "" {
 		if err := fakeEngine(how); err != nil {
 			fmt.Fprintln(os.Stderr, "fake engine:", err)
@@ -59,7 +63,7 @@ func fakeEngine(how string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "engine %s args %q\n", f[0], os.Args[1:])
+	fmt.Fprintf(os.Stderr, "engine %s args %q\n", f[0], flag.Args())
 	if how == "noisy" {
 		fmt.Fprintln(os.Stderr, "WARNING Skipping backend registration LIBFABRIC due to the missing plugin.")
 	}
@@ -272,31 +276,33 @@ func TestATakenPortIsRefused(t *testing.T) {
 	}
 }
 
-// Over ssh the same script runs behind one more shell: arguments arrive whole,
-// and a connection that is lost stops the engine.
+// Over ssh an engine's arguments arrive whole, its output comes back, and all
+// that it started ends with it.
 func TestOverSSH(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
-	// A stand-in that does what sshd does with a command: hands it to a shell.
-	ssh := filepath.Join(t.TempDir(), "ssh")
-	if err := os.WriteFile(ssh, []byte("#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = me@there ] || exit 255\nexec sh -c \"$3\"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	server := testenv.SSHD(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	un, u := fake(t, RoleUnified, "", exe, `{"a": "it's"}`, "$(false) `x`", "two\nlines")
-	u.Host = "ssh://me@there"
+	mark := fmt.Sprintf("sleep 9%d", time.Now().UnixNano()%1e9)
+	un, u := fake(t, RoleUnified, "", "sh", "-c", mark+` & exec "$0" "$@"`, exe, `{"a": "it's"}`, "$(false) `x`", "two\nlines")
+	u.Host = server.URL()
 	ev := &events{}
-	c, err := start(context.Background(), file(t, map[string]Engine{un: u}), ev.add, ssh)
+	f := file(t, map[string]Engine{un: u})
+	f.SSHCommand = server.Command()
+	c, err := Start(context.Background(), f, ev.add)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !running(t, mark) {
+		t.Error("the engine's child does not run")
 	}
 	log, err := os.ReadFile(filepath.Join(c.f.Logs, "unified.log"))
 	if want := `["{\"a\": \"it's\"}" "$(false) ` + "`x`" + `" "two\nlines"]`; err != nil || !strings.Contains(string(log), want) {
 		t.Errorf("log %q, %v; want %s", log, err, want)
 	}
-	if !ev.has("started on ssh://me@there") {
+	if !ev.has("started on " + server.URL()) {
 		t.Errorf("events %q", ev.list)
 	}
 	if err := c.Stop(context.Background()); err != nil {
@@ -306,18 +312,21 @@ func TestOverSSH(t *testing.T) {
 		_ = conn.Close()
 		t.Error("the engine was left running")
 	}
+	if running(t, mark) {
+		t.Error("the engine's child was left behind")
+	}
 }
 
-func TestSSHArgs(t *testing.T) {
-	for host, want := range map[string]string{
-		"ssh://node2":           "-- node2",
-		"ssh://me@node2":        "-- me@node2",
-		"ssh://me@node2:2222":   "-p 2222 -- me@node2",
-		"ssh://[2001:db8::1]:2": "-p 2 -- 2001:db8::1",
-	} {
-		if got := strings.Join(sshArgs(host), " "); !strings.HasSuffix(got, " "+want) || !strings.Contains(got, "BatchMode=yes") {
-			t.Errorf("%s: %s, want … %s", host, got, want)
-		}
+func TestSSHThatFailsIsAnErrorWithItsWords(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	un, u := fake(t, RoleUnified, "")
+	u.Host = "ssh://there"
+	f := file(t, map[string]Engine{un: u})
+	f.SSHCommand = "sh -c 'echo Permission denied >&2; exit 255' sh"
+	_, err := Start(context.Background(), f, (&events{}).add)
+	if err == nil || !strings.Contains(err.Error(), "ended with status 255") || !strings.Contains(err.Error(), "Permission denied") ||
+		!errors.Is(err, remote.ErrLost) {
+		t.Errorf("error %v", err)
 	}
 }
 
@@ -341,7 +350,7 @@ func fakeSMI(t *testing.T) (set func(string)) {
 func TestGPUMemoryComesBack(t *testing.T) {
 	set := fakeSMI(t)
 	set("0, 500\n1, 3\n")
-	c := &Cluster{f: &File{Engines: map[string]Engine{"u": {}}}, gpus: map[string]map[string]int64{}, ssh: "ssh"}
+	c := &Cluster{f: &File{Engines: map[string]Engine{"u": {}}}, gpus: map[string]map[string]int64{}}
 	c.gpuMemory(context.Background())
 	if err := c.gpuReturned(context.Background()); err != nil {
 		t.Errorf("unchanged: %v", err)

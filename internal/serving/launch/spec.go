@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/strict"
+
+	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/ttft"
 )
 
@@ -52,9 +54,11 @@ type File struct {
 	Logs string `yaml:"logs"`
 	// ReadyTimeoutS and StopTimeoutS bound starting (600) and stopping (30) in
 	// seconds.
-	ReadyTimeoutS int               `yaml:"ready_timeout_s"`
-	StopTimeoutS  int               `yaml:"stop_timeout_s"`
-	Engines       map[string]Engine `yaml:"engines"`
+	ReadyTimeoutS int `yaml:"ready_timeout_s"`
+	StopTimeoutS  int `yaml:"stop_timeout_s"`
+	// SSHCommand is how to start ssh, in the shell's words; empty: ssh.
+	SSHCommand string            `yaml:"ssh_command"`
+	Engines    map[string]Engine `yaml:"engines"`
 
 	path string
 }
@@ -188,11 +192,11 @@ func (f *File) complete(e *Engine, i int) error {
 		return fmt.Errorf("url: %w", err)
 	}
 	e.URL = base
-	if e.Host != "" && e.Host != "local" {
-		u, err := url.Parse(e.Host)
-		if err != nil || u.Scheme != "ssh" || u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-") || u.Path != "" || strings.HasPrefix(u.User.Username(), "-") {
-			return fmt.Errorf("host %q; use local or ssh://[user@]host[:port]", e.Host)
-		}
+	if e.Host == "local" {
+		e.Host = ""
+	}
+	if _, err := f.host(e.Host); err != nil {
+		return fmt.Errorf("host %w, or local", err)
 	}
 	if e.ReadyPath == "" {
 		e.ReadyPath = "/health"
@@ -228,6 +232,15 @@ func (f *File) complete(e *Engine, i int) error {
 	}
 	e.Argv = argv
 	return nil
+}
+
+// host is where an engine runs. ssh asks nothing there: engines start at once.
+func (f *File) host(name string) (remote.Host, error) {
+	h, err := remote.ParseHost(name)
+	if h.Target != "" {
+		h.SSH = f.SSHCommand
+	}
+	return h, err
 }
 
 func (e *Engine) sideChannel(i int) error {

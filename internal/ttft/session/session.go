@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -264,6 +265,7 @@ func (r *job) launched(ctx context.Context) (err error) {
 	if err != nil {
 		return fault.Usagef("--launch: %w", err)
 	}
+	f.SSHCommand = cmp.Or(r.Spec.Hosts.SSHCommand, f.SSHCommand)
 	longest := slices.Max(append([]int{1}, r.run.PromptTokens...))
 	for _, p := range f.Check(longest, r.run.MaxTokens) {
 		level := record.Warning
