@@ -31,7 +31,7 @@ var (
 )
 
 // Load loads libcuda from path, or the loader's libcuda.so.1 if that is "", once,
-// and initialises it. An error matches [ErrUnavailable]. The process's signal
+// and initialises it. An error is a [*LoadError]. The process's signal
 // actions stay as they were. Wraps: dlopen(3), cuInit, cuDriverGetVersion,
 // cuGetErrorName, cuGetErrorString.
 func Load(path string) (*Driver, error) {
@@ -45,20 +45,20 @@ func Load(path string) (*Driver, error) {
 	}
 	lib, err := dl.Open(dl.Local, path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; it comes with the NVIDIA driver", ErrUnavailable, err)
+		return nil, &LoadError{Library: path, Err: err}
 	}
 	d := &Driver{lib: lib, c: (*C.struct_xb_cuda)(C.calloc(1, C.sizeof_struct_xb_cuda))}
 	if d.c == nil {
 		return nil, fmt.Errorf("the table of %s: %w", path, syscall.ENOMEM)
 	}
 	if err = lib.Symbols(d.symbols()); err != nil {
-		err = fmt.Errorf("%w: %w; CUDA 11.0 or newer is needed", ErrUnavailable, err)
+		err = fmt.Errorf("%w: CUDA 11.0 or newer is needed", err)
 	} else {
 		err = dl.Guarded(d.start)
 	}
 	if err != nil {
 		C.free(unsafe.Pointer(d.c))
-		return nil, err
+		return nil, &LoadError{Library: lib.Path(), Err: err}
 	}
 	loaded[path] = d
 	return d, nil
@@ -78,11 +78,9 @@ func (d *Driver) symbols() map[string]*unsafe.Pointer {
 func (d *Driver) start() error {
 	var e C.struct_xb_cuda_error
 	var v C.int
-	if err := fault(C.xb_cuda_start(d.c, &e, &v), &e); err != nil {
-		return fmt.Errorf("%w: %w; %s was loaded, see whether nvidia-smi works", ErrUnavailable, err, d.lib.Path())
-	}
+	err := fault(C.xb_cuda_start(d.c, &e, &v), &e)
 	d.version = Version(v)
-	return nil
+	return err
 }
 
 // fault is the error of a call, nil for success.

@@ -9,6 +9,19 @@ import (
 // works.
 var ErrUnavailable = errors.New("CUDA unavailable")
 
+// LoadError is a driver that could not be loaded or initialised. It matches
+// [ErrUnavailable], and the [Result] of a driver that refused.
+type LoadError struct {
+	Library string // the file, or the name that was looked for
+	Err     error  // the loader's words, or an [*Error]
+}
+
+// Error is "CUDA unavailable: words".
+func (e *LoadError) Error() string { return fmt.Sprintf("%v: %v", ErrUnavailable, e.Err) }
+
+// Unwrap is ErrUnavailable and Err.
+func (e *LoadError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
+
 // Result is the driver's CUresult. As an error it is what [errors.Is] looks for in
 // an [*Error].
 type Result int

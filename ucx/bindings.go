@@ -20,6 +20,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/dl"
 	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/cuda"
 )
 
 // MemoryType is where registered memory is.
@@ -321,6 +322,7 @@ type Memory struct {
 	base, length uint64
 	kind         MemoryType
 	cuda         C.struct_xb_ucx_cuda
+	context      *cuda.Context // of CUDA memory
 	device       int
 	key          []byte
 }

@@ -64,13 +64,7 @@ func (r Root) Inventory() record.Host {
 	if kb, err := strconv.ParseUint(strings.TrimSuffix(r.field("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {
 		h.MemoryBytes = kb << 10
 	}
-	for _, n := range r.names("/sys/devices/system/node") {
-		if rest, ok := strings.CutPrefix(n, "node"); ok {
-			if _, err := strconv.Atoi(rest); err == nil {
-				h.NUMANodes++
-			}
-		}
-	}
+	h.NUMANodes = r.numaNodes()
 	if n, ok := r.number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"); ok {
 		h.HugePages = int(n)
 	}

@@ -17,11 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/internal/testenv/efaemu"
-	"github.com/xferbench/xferbench/nvml"
 	"github.com/xferbench/xferbench/ucx"
 )
 
@@ -117,10 +117,10 @@ func efaRow(rma string, devices ...Device) answer {
 }
 
 // h100 are the GPUs of the p5 tree.
-func h100() []GPU {
-	var out []GPU
+func h100() []host.GPU {
+	var out []host.GPU
 	for i, bus := range []string{"50", "60", "70", "80", "90", "a0", "b0", "c0"} {
-		out = append(out, GPU{GPU: record.GPU{Index: i, Name: "NVIDIA H100 80GB HBM3", PCI: "0000:" + bus + ":1c.0", NUMA: i / 4, MemoryBytes: 80 << 30,
+		out = append(out, host.GPU{GPU: record.GPU{Index: i, Name: "NVIDIA H100 80GB HBM3", PCI: "0000:" + bus + ":1c.0", NUMA: i / 4, MemoryBytes: 80 << 30,
 			Driver: "550.90.07"}, PCIeGen: 5, PCIeWidth: 16, NVLinks: 18})
 	}
 	return out
@@ -397,33 +397,6 @@ func versionOf(t *testing.T, r Report) fabric.Version {
 		t.Fatalf("libfabric: %+v", r.library("libfabric"))
 	}
 	return v
-}
-
-func TestNVMLList(t *testing.T) {
-	fake := &nvml.Fake{Sys: nvml.System{Driver: "550", Library: "12.550"},
-		Devices: []nvml.GPU{{Index: 0, Name: "A10G", PCI: "0000:00:1b.0", NUMA: 1, MemoryBytes: 24 << 30, PCIeMaxGen: 4, PCIeMaxWidth: 8}}}
-	version, got, err := nvmlGPUs(fake)
-	want := []GPU{{GPU: record.GPU{Name: "A10G", PCI: "0000:00:1b.0", NUMA: 1, MemoryBytes: 24 << 30, Driver: "550"}, PCIeGen: 4, PCIeWidth: 8}}
-	if d := cmp.Diff(want, got); d != "" || err != nil || version != "12.550" {
-		t.Error(d, err, version)
-	}
-	fake.Err = errors.New("lost")
-	if _, _, err := nvmlGPUs(fake); err == nil {
-		t.Error("the error was dropped")
-	}
-}
-
-// Where there is neither NVML nor libcuda, a run goes on without GPUs.
-func TestGPUs(t *testing.T) {
-	got := GPUs()
-	if _, err := nvml.New(""); err != nil && len(got) > 0 {
-		t.Logf("by libcuda: %+v", got)
-	}
-	for _, g := range got {
-		if g.Name == "" || g.PCI == "" {
-			t.Errorf("%+v", g)
-		}
-	}
 }
 
 // The same with Debian 13's libfabric 2.1 and UCX 1.18: device RDMA write, and

@@ -4,6 +4,7 @@
 package providers
 
 import (
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/record"
 )
 
@@ -39,7 +40,6 @@ type Library struct {
 	Outcome Outcome `json:"outcome"`
 	Why     string  `json:"why,omitempty"`  // in the loader's words
 	Next    string  `json:"next,omitempty"` // step
-	GPUs    []GPU   `json:"-"`
 }
 
 // Device is a NIC of a provider.
@@ -81,13 +81,10 @@ type Row struct {
 	TookNs       int64    `json:"took_ns"`
 }
 
-// GPU is a device with its PCIe link and its nearest NICs.
+// GPU is a device with its nearest NICs.
 type GPU struct {
-	record.GPU
-	PCIeGen   int       `json:"pcie_gen,omitempty"` // at most
-	PCIeWidth int       `json:"pcie_width,omitempty"`
-	NVLinks   int       `json:"nvlinks,omitempty"`
-	Nearest   []NearNIC `json:"nearest_nics,omitempty"`
+	host.GPU
+	Nearest []NearNIC `json:"nearest_nics,omitempty"`
 }
 
 // NearNIC is a NIC that no other is nearer than, by PCI path.

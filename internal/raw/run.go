@@ -17,7 +17,6 @@ import (
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
-	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/transport"
@@ -301,7 +300,7 @@ func (s *session) design() *record.Design {
 func (s *session) inventory() record.Host {
 	h := host.Root("").Inventory()
 	h.CPUs = runtime.NumCPU()
-	h.GPUs = providers.GPUs()
+	h.GPUs = host.GPUs()
 	return h
 }
 
