@@ -127,19 +127,7 @@ func (r Root) NICs() []record.NIC {
 		}
 		out = append(out, nic)
 	}
-	class := filepath.Join(r.sysfs(), "class/infiniband")
-	for _, n := range r.RDMADevices() {
-		base := filepath.Join(class, n)
-		nic := record.NIC{Name: n, Kind: "rdma", NUMA: r.numa(base), PCI: r.pci(base)}
-		// "100 Gb/sec (4X EDR)"
-		if gbit, _, ok := strings.Cut(r.text(base, "ports/1/rate"), " "); ok {
-			if f, err := strconv.ParseFloat(gbit, 64); err == nil && f > 0 {
-				nic.LinkBits = uint64(f * 1e9)
-			}
-		}
-		out = append(out, nic)
-	}
-	return out
+	return append(out, r.rdma()...)
 }
 
 // RDMADevices are the names of the RDMA devices.

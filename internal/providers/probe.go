@@ -16,6 +16,7 @@ import (
 	"github.com/xferbench/xferbench/cuda"
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/nvml"
 	"github.com/xferbench/xferbench/ucx"
@@ -182,7 +183,7 @@ func describe(row *Row, info transport.Info, ops []loop.Op) {
 		}
 	}
 	for _, d := range info.Devices {
-		row.Devices = append(row.Devices, Device{Name: d.Name, Firmware: d.Firmware, PCI: d.PCI, NUMA: d.NUMA, LinkBits: d.LinkBits})
+		row.Devices = append(row.Devices, record.NIC{Name: d.Name, Firmware: d.Firmware, PCI: d.PCI, NUMA: d.NUMA, LinkBits: d.LinkBits})
 	}
 	row.RMA = rma(row, info)
 }
@@ -302,19 +303,18 @@ func fabricDetail(row *Row, libs Libraries, gpu bool) error {
 }
 
 // devices lists the NICs of interfaces once each, the loopback last.
-func devices(all []fabric.Interface) []Device {
-	var out []Device
+func devices(all []fabric.Interface) []record.NIC {
+	var out []record.NIC
 	seen := map[string]bool{}
 	for _, i := range all {
-		n := i.NIC
-		name := cmp.Or(n.Name, i.Domain)
-		if seen[name] {
+		n := transport.FabricNIC(i)
+		if seen[n.Name] {
 			continue
 		}
-		seen[name] = true
-		out = append(out, Device{Name: name, Firmware: n.Firmware, Driver: n.Driver, PCI: n.PCI, NUMA: n.NUMA, LinkBits: n.LinkBits})
+		seen[n.Name] = true
+		out = append(out, n)
 	}
-	slices.SortStableFunc(out, func(a, b Device) int {
+	slices.SortStableFunc(out, func(a, b record.NIC) int {
 		return cmp.Compare(boolInt(a.Name == "lo"), boolInt(b.Name == "lo"))
 	})
 	return out

@@ -110,7 +110,7 @@ func libfabricAnswer(version string) answer {
 	return answer{Library: &Library{Name: "libfabric", Outcome: Runs, Path: "/opt/amazon/efa/lib64/libfabric.so.1", Version: version}}
 }
 
-func efaRow(rma string, devices ...Device) answer {
+func efaRow(rma string, devices ...record.NIC) answer {
 	return answer{Row: &Row{Provider: "efa", API: "libfabric", Outcome: Runs, Devices: devices, Fabric: "efa", Carrier: "efa",
 		Ops: []string{"read", "write", "send"}, Landing: map[string]string{"read": "local-completion", "write": "delivery-complete", "send": "target-ack"},
 		RMA: rma, SharedOff: true, GPUMemory: "yes", TookNs: 12_000_000}}
@@ -129,7 +129,7 @@ func h100() []host.GPU {
 var trees = map[string]map[string]answer{
 	"g5": {
 		"library:libfabric": libfabricAnswer("2.1"),
-		"efa":               efaRow("emulated", Device{Name: "rdmap0s6", PCI: "0000:00:06.0", NUMA: -1, LinkBits: 40e9}),
+		"efa":               efaRow("emulated", record.NIC{Name: "rdmap0s6", PCI: "0000:00:06.0", NUMA: -1, LinkBits: 40e9}),
 	},
 	"g5-noefa": {
 		"library:libfabric": libfabricAnswer("1.17"),
@@ -138,13 +138,13 @@ var trees = map[string]map[string]answer{
 	},
 	"p4d": {
 		"library:libfabric": libfabricAnswer("1.20"),
-		"efa": efaRow("read device, write emulated", Device{Name: "rdmap16s27", NUMA: 0, LinkBits: 100e9}, Device{Name: "rdmap32s27", NUMA: 0, LinkBits: 100e9},
-			Device{Name: "rdmap144s27", NUMA: 1, LinkBits: 100e9}, Device{Name: "rdmap160s27", NUMA: 1, LinkBits: 100e9}),
+		"efa": efaRow("read device, write emulated", record.NIC{Name: "rdmap16s27", NUMA: 0, LinkBits: 100e9}, record.NIC{Name: "rdmap32s27", NUMA: 0, LinkBits: 100e9},
+			record.NIC{Name: "rdmap144s27", NUMA: 1, LinkBits: 100e9}, record.NIC{Name: "rdmap160s27", NUMA: 1, LinkBits: 100e9}),
 	},
 	"p5": {
 		"library:libfabric": libfabricAnswer("2.4"),
 		"library:NVML":      {Library: &Library{Name: "NVML", Outcome: Runs, Path: "/lib64/libnvidia-ml.so.1", Version: "12.550.90.07"}, GPUs: h100()},
-		"efa":               efaRow("device", Device{Name: "rdmap80s23", NUMA: 0, LinkBits: 100e9}),
+		"efa":               efaRow("device", record.NIC{Name: "rdmap80s23", NUMA: 0, LinkBits: 100e9}),
 	},
 }
 

@@ -1,11 +1,20 @@
 package transport
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/record"
 )
+
+// FabricNIC is an interface's NIC; one without a name has its domain's.
+func FabricNIC(i fabric.Interface) record.NIC {
+	n := i.NIC
+	return record.NIC{Name: cmp.Or(n.Name, i.Domain), Firmware: n.Firmware, Driver: n.Driver, DeviceID: n.DeviceID, PCI: n.PCI,
+		NUMA: n.NUMA, LinkBits: n.LinkBits, MTU: int(n.MTU), Emulated: i.Emulated()}
+}
 
 // nearestFirst orders interfaces by how near their NICs are to the PCI device gpu, in
 // the order given where that is the same, and returns how many are nearest: 0 where
