@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/xferbench/xferbench/cgo/clock/clocktest"
 )
 
 // By how much the clock that Go reads around a call out of Go is more than the clock
@@ -34,7 +36,7 @@ func BenchmarkAroundACall(b *testing.B) {
 					over := make([]int64, 0, b.N)
 					for b.Loop() {
 						begin := Now()
-						inside := work(int64(d))
+						inside := clocktest.Work(int64(d))
 						over = append(over, Now()-begin-inside)
 					}
 					slices.Sort(over)

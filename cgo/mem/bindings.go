@@ -59,7 +59,7 @@ func Allocated() int64 { return allocated.Load() }
 // New allocates length bytes of kind; device is the CUDA ordinal for the CUDA
 // kinds. An error matches [syscall.ENOMEM] or [cuda.ErrorOutOfMemory] where there is
 // not as much memory, and [cuda.ErrUnavailable] on a host without CUDA.
-// Wraps: mmap(2), madvise(2).
+// Wraps: mmap(2), madvise(2), cuMemAlloc_v2, cuMemHostAlloc.
 func New(kind Kind, device, length int) (*Buffer, error) {
 	return NewContext(context.Background(), kind, device, length)
 }
@@ -135,6 +135,7 @@ func (b *Buffer) unmap() error {
 }
 
 // Free returns the memory; it may be called twice.
+// Wraps: munmap(2), cuMemFree_v2, cuMemFreeHost.
 func (b *Buffer) Free() error {
 	if b.ptr == 0 {
 		return nil

@@ -3,6 +3,8 @@ package mem
 import (
 	"context"
 	"errors"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -331,5 +333,29 @@ func TestAllocationLetsOthersIn(t *testing.T) {
 	}
 	if rounds < 5 {
 		t.Errorf("%d mappings were made while 1 GiB was allocated: the memory lock was held throughout", rounds)
+	}
+}
+
+// Each system call of mem.c is named by a doc comment.
+func TestWrapsAreNamed(t *testing.T) {
+	code, err := os.ReadFile("mem.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := os.ReadFile("bindings.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]bool{}
+	for _, m := range regexp.MustCompile(`\b(m(?:map|unmap|advise|protect|lock))\(`).FindAllSubmatch(code, -1) {
+		calls[string(m[1])] = true
+	}
+	if len(calls) != 3 {
+		t.Errorf("calls %v", calls)
+	}
+	for c := range calls {
+		if !regexp.MustCompile(`Wraps:[^\n]*\b` + c + `\(2\)`).Match(docs) {
+			t.Errorf("%s is called and no Wraps: names it", c)
+		}
 	}
 }

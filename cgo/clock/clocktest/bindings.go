@@ -1,4 +1,5 @@
-package clock
+// Package clocktest serves the benchmark of package clock, which cannot use cgo itself.
+package clocktest
 
 /*
 #include <stdint.h>
@@ -20,6 +21,5 @@ static int64_t xb_work(int64_t ns)
 */
 import "C"
 
-// work keeps the thread in C for ns and returns how long that was by the clock
-// there; it serves the benchmark, since test files cannot use cgo.
-func work(ns int64) int64 { return int64(C.xb_work(C.int64_t(ns))) }
+// Work keeps the thread in C for ns and returns how long that was by the clock there.
+func Work(ns int64) int64 { return int64(C.xb_work(C.int64_t(ns))) }
