@@ -42,9 +42,9 @@ func (s *Stream) Close() error {
 // Handle is the CUstream, for C code; nil after Close.
 func (s *Stream) Handle() unsafe.Pointer { return s.h }
 
-// Synchronize waits for the stream's work, for as long as it takes; Query is for
-// waits with a deadline. Wraps: cuStreamSynchronize.
-func (s *Stream) Synchronize() error {
+// Wait waits for the stream's work, for as long as it takes; Query is for waits with a
+// deadline. Wraps: cuStreamSynchronize.
+func (s *Stream) Wait() error {
 	var e C.struct_xb_cuda_error
 	return fault(C.xb_cuda_stream_wait(s.c.d.c, &e, s.c.h, s.h), &e)
 }
@@ -129,9 +129,9 @@ func (ev *Event) Close() error {
 	return err
 }
 
-// Synchronize waits until the stream has passed the event, for as long as it takes;
-// Query is for waits with a deadline. Wraps: cuEventSynchronize.
-func (ev *Event) Synchronize() error {
+// Wait waits until the stream has passed the event, for as long as it takes; Query is
+// for waits with a deadline. Wraps: cuEventSynchronize.
+func (ev *Event) Wait() error {
 	var e C.struct_xb_cuda_error
 	return fault(C.xb_cuda_event_wait(ev.c.d.c, &e, ev.c.h, ev.h), &e)
 }

@@ -229,7 +229,7 @@ func TestStreamsAndEvents(t *testing.T) {
 	if done, err := to.Query(); done || err != nil || host[32] != 0 {
 		t.Errorf("the event was passed at once: %v, %v", done, err)
 	}
-	if err := errors.Join(s.Synchronize(), to.Synchronize()); err != nil {
+	if err := errors.Join(s.Wait(), to.Wait()); err != nil {
 		t.Fatal(err)
 	}
 	for _, q := range []func() (bool, error){s.Query, to.Query} {
@@ -246,7 +246,7 @@ func TestStreamsAndEvents(t *testing.T) {
 	if err := errors.Join(s.Close(), s.Close(), from.Close(), from.Close(), a.FreeHost(h)); err != nil {
 		t.Error(err)
 	}
-	for name, err := range map[string]error{"Synchronize": s.Synchronize(), "Query": second(s.Query()), "Record": s.Record(to), "After": s.After(to),
+	for name, err := range map[string]error{"Wait": s.Wait(), "Query": second(s.Query()), "Record": s.Record(to), "After": s.After(to),
 		"Set": s.Set(p, 0, 1), "Copy": s.Copy(p, p, 1), "event's Query": second(from.Query()), "Since": second(to.Since(from)), "Since of": second(from.Since(to))} {
 		if !errors.Is(err, cuda.ErrorInvalidHandle) {
 			t.Errorf("%s after Close: %v", name, err)

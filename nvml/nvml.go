@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// ErrUnavailable: the library is not on this host, or there is no driver that
-// it could talk to.
+// ErrUnavailable is matched by the errors of a host without the library, or without a
+// driver that it could talk to.
 var ErrUnavailable = errors.New("NVML unavailable")
 
 // LoadError is a library that could not be loaded or initialised. It matches

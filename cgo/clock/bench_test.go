@@ -22,11 +22,13 @@ func BenchmarkAroundACall(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			var stop atomic.Bool
+			var turns atomic.Int64
 			defer stop.Store(true)
 			for range runtime.GOMAXPROCS(0) {
 				if busy {
 					go func() {
 						for !stop.Load() {
+							turns.Add(1)
 						}
 					}()
 				}

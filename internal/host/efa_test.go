@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 )
 
 // Line rates and interface counts are those of EC2's pages for the types.

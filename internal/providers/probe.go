@@ -33,7 +33,7 @@ const libraryPrefix = "library:"
 
 var libraryNames = []string{"libfabric", "UCX", "libcuda", "NVML"}
 
-// ErrUnknown: no probe has that name.
+// ErrUnknown is matched by the error of a name that no probe has.
 var ErrUnknown = errors.New("no such probe")
 
 // Libraries are the files to load instead of the loader's.

@@ -18,10 +18,10 @@ import (
 
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/internal/testenv/efaemu"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 	"github.com/xferbench/xferbench/ucx"
 )
 

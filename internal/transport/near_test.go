@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xferbench/xferbench/fabric"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 )
 
 // A GPU, a NIC below its switch, one on the same root, and one on another root.
