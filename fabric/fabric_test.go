@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
@@ -28,57 +26,6 @@ func need(t testing.TB) *Library {
 	lib, err := Load("")
 	testenv.Need(t, "libfabric", err)
 	return lib
-}
-
-// pciTree is a sysfs tree with a GPU, a NIC below its switch, one below its
-// root port's sibling, and one on another root complex.
-func pciTree(t *testing.T) string {
-	t.Helper()
-	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "bus/pci/devices"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for bdf, path := range map[string]string{
-		"0000:03:00.0": "devices/pci0000:00/0000:00:01.0/0000:01:00.0/0000:03:00.0", // the GPU
-		"0000:04:00.0": "devices/pci0000:00/0000:00:01.0/0000:01:00.0/0000:04:00.0",
-		"0000:05:00.0": "devices/pci0000:00/0000:00:02.0/0000:05:00.0",
-		"0000:80:00.0": "devices/pci0000:80/0000:80:00.0",
-	} {
-		if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join("../../..", path), filepath.Join(root, "bus/pci/devices", bdf)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
-
-func TestSortByDistance(t *testing.T) {
-	root := pciTree(t)
-	for _, c := range []struct {
-		nics    []string
-		want    []string
-		nearest int
-	}{
-		{[]string{"0000:80:00.0", "0000:05:00.0", "0000:04:00.0"}, []string{"0000:04:00.0", "0000:05:00.0", "0000:80:00.0"}, 1},
-		{[]string{"", "0000:05:00.0"}, []string{"0000:05:00.0", ""}, 1},
-		{[]string{"", "0000:99:00.0"}, []string{"", "0000:99:00.0"}, 0},
-		{nil, nil, 0},
-	} {
-		var all []Interface
-		for _, n := range c.nics {
-			all = append(all, Interface{Attributes: Attributes{NIC: NIC{PCI: n}}})
-		}
-		nearest := sortByDistance(root, all, "0000:03:00.0")
-		var got []string
-		for _, i := range all {
-			got = append(got, i.NIC.PCI)
-		}
-		if d := cmp.Diff(c.want, got); d != "" || nearest != c.nearest {
-			t.Errorf("%v: %d nearest, want %d; %s", c.nics, nearest, c.nearest, d)
-		}
-	}
 }
 
 // Of the files in /dev/shm only those are removed that the shm provider made in a

@@ -3,7 +3,6 @@ package fabric
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -89,41 +88,4 @@ func readInt(path string) (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(b)))
-}
-
-// farthest is the distance of devices that sysfs does not know.
-const farthest = 1 << 20
-
-// pciDistance is how many bridges lie between two PCI devices: the components
-// of their sysfs paths that are not shared.
-func pciDistance(root, a, b string) int {
-	pa, err := filepath.EvalSymlinks(filepath.Join(root, "bus/pci/devices", strings.ToLower(a)))
-	if err != nil || a == "" {
-		return farthest
-	}
-	pb, err := filepath.EvalSymlinks(filepath.Join(root, "bus/pci/devices", strings.ToLower(b)))
-	if err != nil || b == "" {
-		return farthest
-	}
-	x, y := strings.Split(pa, "/"), strings.Split(pb, "/")
-	same := 0
-	for same < len(x) && same < len(y) && x[same] == y[same] {
-		same++
-	}
-	return len(x) - same + len(y) - same
-}
-
-// SortByDistance orders interfaces by how near their NICs are to the PCI device
-// gpu ("0000:10:1c.0"), in the order given where that is the same, and returns
-// how many are nearest: 0 when sysfs knows none of them.
-func SortByDistance(all []Interface, gpu string) int { return sortByDistance(sysfs(), all, gpu) }
-
-func sortByDistance(root string, all []Interface, gpu string) int {
-	distance := func(i Interface) int { return pciDistance(root, i.NIC.PCI, gpu) }
-	slices.SortStableFunc(all, func(a, b Interface) int { return distance(a) - distance(b) })
-	n := 0
-	for n < len(all) && distance(all[n]) == distance(all[0]) && distance(all[n]) < farthest {
-		n++
-	}
-	return n
 }

@@ -6,7 +6,6 @@ package nvml
 import "C"
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -27,9 +26,8 @@ type Library struct {
 var _ Interface = (*Library)(nil)
 
 // New loads NVML from libpath, or the loader's libnvidia-ml.so.1 if that is "",
-// and initialises it. An error matches [ErrUnavailable] and holds the loader's
-// words, or NVML's. The process's signal actions stay as they were. Wraps:
-// dlopen(3), nvmlInit_v2.
+// and initialises it. An error is a [*LoadError]. The process's signal actions stay as
+// they were. Wraps: dlopen(3), nvmlInit_v2, nvmlErrorString.
 func New(libpath string) (*Library, error) {
 	name := libpath
 	if name == "" {
@@ -37,7 +35,7 @@ func New(libpath string) (*Library, error) {
 	}
 	lib, err := dl.Open(dl.Local, name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; it comes with the NVIDIA driver", ErrUnavailable, err)
+		return nil, &LoadError{Library: name, Err: err}
 	}
 	l := &Library{path: lib.Path()}
 	t := &l.table
@@ -48,29 +46,20 @@ func New(libpath string) (*Library, error) {
 		"nvmlDeviceGetCount_v2":             &t.count, "nvmlDeviceGetHandleByIndex_v2": &t.handle,
 		"nvmlDeviceGetName": &t.name, "nvmlDeviceGetUUID": &t.uuid,
 		"nvmlDeviceGetPciInfo_v3": &t.pci, "nvmlDeviceGetMemoryInfo": &t.memory,
-		"nvmlDeviceGetCudaComputeCapability?": &t.compute,
-		"nvmlDeviceGetClockInfo?":             &t.clock, "nvmlDeviceGetMaxClockInfo?": &t.max_clock,
-		"nvmlDeviceGetUtilizationRates?": &t.utilization, "nvmlDeviceGetPowerUsage?": &t.power,
-		"nvmlDeviceGetTemperature?": &t.temperature, "nvmlDeviceGetCurrentClocksThrottleReasons?": &t.throttle,
+		"nvmlDeviceGetCudaComputeCapability?": &t.compute, "nvmlDeviceGetMaxClockInfo?": &t.max_clock,
 		"nvmlDeviceGetCurrPcieLinkGeneration?": &t.pcie_gen, "nvmlDeviceGetCurrPcieLinkWidth?": &t.pcie_width,
 		"nvmlDeviceGetMaxPcieLinkGeneration?": &t.pcie_max_gen, "nvmlDeviceGetMaxPcieLinkWidth?": &t.pcie_max_width,
-		"nvmlDeviceGetPcieThroughput?": &t.pcie_throughput, "nvmlDeviceGetNvLinkState?": &t.link_state,
-		"nvmlDeviceGetNvLinkVersion?": &t.link_version, "nvmlDeviceGetNvLinkRemotePciInfo_v2?": &t.link_remote,
-		"nvmlDeviceGetTopologyCommonAncestor?": &t.ancestor,
+		"nvmlDeviceGetNvLinkState?": &t.link_state, "nvmlDeviceGetNvLinkVersion?": &t.link_version,
+		"nvmlDeviceGetNvLinkRemotePciInfo_v2?": &t.link_remote,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, l.path, err)
+	if err == nil {
+		err = dl.Guarded(func() error {
+			var call *C.char
+			return l.fault(C.xb_nvml_init(&l.table, &call), call, -1)
+		})
 	}
-	err = dl.Guarded(func() error {
-		var call *C.char
-		return l.fault(C.xb_nvml_init(&l.table, &call), call, -1)
-	})
 	if err != nil {
-		var refused *Error
-		if errors.As(err, &refused) {
-			refused.Kind = ErrUnavailable
-		}
-		return nil, fmt.Errorf("%w; %s was loaded, see whether nvidia-smi works", err, l.path)
+		return nil, &LoadError{Library: l.path, Err: err}
 	}
 	return l, nil
 }
@@ -84,7 +73,7 @@ func (l *Library) fault(rc C.int, call *C.char, gpu int) error {
 	if w := C.xb_nvml_words(&l.table, rc); w != nil {
 		words = C.GoString(w)
 	}
-	return &Error{Call: C.GoString(call), GPU: gpu, Code: int(rc), Words: words}
+	return &Error{Call: C.GoString(call), GPU: gpu, Return: Return(rc), Words: words}
 }
 
 // Path is the file that was loaded.
@@ -105,8 +94,11 @@ func (l *Library) System() (System, error) {
 
 // GPUs lists the devices by index. Wraps: nvmlDeviceGetCount_v2,
 // nvmlDeviceGetHandleByIndex_v2, nvmlDeviceGetName, nvmlDeviceGetUUID,
-// nvmlDeviceGetPciInfo_v3, nvmlDeviceGetMemoryInfo, and the PCIe and NVLink
-// queries.
+// nvmlDeviceGetPciInfo_v3, nvmlDeviceGetMemoryInfo, nvmlDeviceGetCudaComputeCapability,
+// nvmlDeviceGetMaxClockInfo, nvmlDeviceGetCurrPcieLinkGeneration,
+// nvmlDeviceGetCurrPcieLinkWidth, nvmlDeviceGetMaxPcieLinkGeneration,
+// nvmlDeviceGetMaxPcieLinkWidth, nvmlDeviceGetNvLinkState, nvmlDeviceGetNvLinkVersion,
+// nvmlDeviceGetNvLinkRemotePciInfo_v2.
 func (l *Library) GPUs() ([]GPU, error) {
 	n, err := l.count()
 	if err != nil {
@@ -137,7 +129,6 @@ func gpu(index int, g *C.struct_xb_nvml_gpu) GPU {
 		MemoryBytes: uint64(g.memory), PCIeGen: int(g.gen), PCIeWidth: int(g.width),
 		PCIeMaxGen: int(g.max_gen), PCIeMaxWidth: int(g.max_width), MaxSMClockMHz: int(g.max_sm_clock),
 	}
-	out.NUMA = numaNode("/sys", out.PCI)
 	if g.major > 0 {
 		out.Compute = fmt.Sprintf("%d.%d", int(g.major), int(g.minor))
 	}
@@ -160,54 +151,6 @@ func pciAddress(p *C.struct_xb_nvml_pci) string {
 		return domain[4:] + ":" + rest
 	}
 	return id
-}
-
-// Telemetry is what device index does now. Wraps: nvmlDeviceGetMemoryInfo,
-// nvmlDeviceGetClockInfo, nvmlDeviceGetUtilizationRates, nvmlDeviceGetPowerUsage,
-// nvmlDeviceGetTemperature, nvmlDeviceGetPcieThroughput,
-// nvmlDeviceGetCurrentClocksThrottleReasons.
-func (l *Library) Telemetry(index int) (Telemetry, error) {
-	var n C.struct_xb_nvml_now
-	var call *C.char
-	if err := l.fault(C.xb_nvml_now(&l.table, C.uint(index), &n, &call), call, index); err != nil {
-		return Telemetry{}, err
-	}
-	return Telemetry{
-		SMClockMHz: int(n.sm_clock), MemoryClockMHz: int(n.memory_clock), BusyPercent: int(n.busy),
-		MemoryUsedBytes: uint64(n.used), PowerMilliwatts: int(n.power), TemperatureC: int(n.temperature),
-		PCIeTxBytesPerSec: uint64(n.tx_kb) * 1000, PCIeRxBytesPerSec: uint64(n.rx_kb) * 1000, // NVML: KB/s
-		Throttle: throttle(uint64(n.throttle)),
-	}, nil
-}
-
-// levels are nvmlGpuTopologyLevel_t.
-var levels = map[int]Path{0: Same, 10: PIX, 20: PXB, 30: PHB, 40: Node, 50: Sys}
-
-// Link is the way between two devices. Wraps:
-// nvmlDeviceGetTopologyCommonAncestor, nvmlDeviceGetNvLinkRemotePciInfo_v2.
-func (l *Library) Link(a, b int) (Link, error) {
-	gpus, err := l.GPUs()
-	if err != nil {
-		return Link{}, err
-	}
-	if a < 0 || b < 0 || a >= len(gpus) || b >= len(gpus) {
-		return Link{}, fmt.Errorf("GPUs %d and %d: this host has %d", a, b, len(gpus))
-	}
-	if a == b {
-		return Link{Topology: Same}, nil
-	}
-	var level C.int
-	var call *C.char
-	if err := l.fault(C.xb_nvml_link(&l.table, C.uint(a), C.uint(b), &level, &call), call, a); err != nil {
-		return Link{}, err
-	}
-	out := Link{Topology: levels[int(level)]}
-	for _, n := range gpus[a].NVLinks {
-		if n.Remote == gpus[b].PCI {
-			out.NVLinks++
-		}
-	}
-	return out, nil
 }
 
 // Close ends the use of the library, once. Wraps: nvmlShutdown.

@@ -1,17 +1,14 @@
-// Package nvml lists the NVIDIA GPUs of a host, how they hang together, and
-// what they are doing, through NVIDIA's management library.
+// Package nvml lists the NVIDIA GPUs of a host and the NVLinks between them,
+// through NVIDIA's management library.
 //
 // The library (libnvidia-ml.so.1, part of the driver) is loaded at run time by
 // [New], through package cgo/dl: a host without it gets an error with the
 // loader's words, and the process keeps its signal actions. [Interface] is what
 // callers need of it, so that they can be tested with a [Fake].
+// A call that the library refuses is an [*Error] with its own words, and matches its
+// [Return].
 //
-//	lib, err := nvml.New("")
-//	defer lib.Close()
-//	gpus, err := lib.GPUs()
-//	near := nvml.PCIPath("/sys", gpus[0].PCI, "0000:00:06.0")
-//
-// The dozen functions that are called are bound here, and not through
+// The functions that are called are bound here, and not through
 // github.com/NVIDIA/go-nvml: that module leaves its 400 symbols undefined in the
 // binary and counts on lazy binding, so a program that links it dies at start
 // under -z now, and linkers without --unresolved-symbols (zig's, which builds the

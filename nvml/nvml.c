@@ -15,7 +15,7 @@ typedef void *device;
 			(void)((int(*) type)n->fn)(__VA_ARGS__); \
 	} while (0)
 
-enum { CLOCK_SM = 1, CLOCK_MEMORY = 2, SENSOR_GPU = 0, PCIE_TX = 0, PCIE_RX = 1 };
+enum { CLOCK_SM = 1 };
 
 int xb_nvml_init(const struct xb_nvml *n, const char **call) { return CALL("nvmlInit_v2", init, (void)); }
 
@@ -83,46 +83,4 @@ int xb_nvml_gpu(const struct xb_nvml *n, unsigned index, struct xb_nvml_gpu *out
 	TRY(max_clock, (device, int, unsigned *), d, CLOCK_SM, &out->max_sm_clock);
 	links(n, d, out);
 	return 0;
-}
-
-int xb_nvml_now(const struct xb_nvml *n, unsigned index, struct xb_nvml_now *out, const char **call)
-{
-	struct xb_nvml_utilization busy = { 0, 0 };
-	struct xb_nvml_memory memory = { 0 };
-	device d;
-	int rc = handle(n, index, &d, call);
-
-	memset(out, 0, sizeof(*out));
-	if (rc)
-		return rc;
-	rc = CALL("nvmlDeviceGetMemoryInfo", memory, (device, struct xb_nvml_memory *), d, &memory);
-	if (rc)
-		return rc;
-	out->used = memory.used;
-	TRY(clock, (device, int, unsigned *), d, CLOCK_SM, &out->sm_clock);
-	TRY(clock, (device, int, unsigned *), d, CLOCK_MEMORY, &out->memory_clock);
-	TRY(utilization, (device, struct xb_nvml_utilization *), d, &busy);
-	out->busy = busy.gpu;
-	TRY(power, (device, unsigned *), d, &out->power);
-	TRY(temperature, (device, int, unsigned *), d, SENSOR_GPU, &out->temperature);
-	TRY(pcie_throughput, (device, int, unsigned *), d, PCIE_TX, &out->tx_kb);
-	TRY(pcie_throughput, (device, int, unsigned *), d, PCIE_RX, &out->rx_kb);
-	TRY(throttle, (device, unsigned long long *), d, &out->throttle);
-	return 0;
-}
-
-int xb_nvml_link(const struct xb_nvml *n, unsigned a, unsigned b, int *level, const char **call)
-{
-	enum { NOT_SUPPORTED = 3 };
-	device da, db;
-	int rc = handle(n, a, &da, call);
-
-	if (!rc)
-		rc = handle(n, b, &db, call);
-	if (rc)
-		return rc;
-	*call = "nvmlDeviceGetTopologyCommonAncestor";
-	if (!n->ancestor)
-		return NOT_SUPPORTED;
-	return CALL("nvmlDeviceGetTopologyCommonAncestor", ancestor, (device, device, int *), da, db, level);
 }

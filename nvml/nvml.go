@@ -5,30 +5,58 @@ import (
 	"fmt"
 )
 
-// ErrUnavailable: the library is not on this host, or there is no driver that
-// it could talk to.
+// ErrUnavailable is matched by the errors of a host without the library, or without a
+// driver that it could talk to.
 var ErrUnavailable = errors.New("NVML unavailable")
+
+// LoadError is a library that could not be loaded or initialised. It matches
+// [ErrUnavailable], and the [Return] of a library that refused.
+type LoadError struct {
+	Library string // the file, or the name that was looked for
+	Err     error  // the loader's words, or an [*Error]
+}
+
+// Error is "NVML unavailable: words".
+func (e *LoadError) Error() string { return fmt.Sprintf("%v: %v", ErrUnavailable, e.Err) }
+
+// Unwrap is ErrUnavailable and Err.
+func (e *LoadError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
+
+// Return is NVML's nvmlReturn_t. As an error it is what [errors.Is] looks for in an
+// [*Error].
+type Return int
+
+// Returns that callers act on; NVML has words for all.
+const (
+	ErrorInvalidArgument Return = 2 // an index that is no device, for instance
+	ErrorNotSupported    Return = 3
+	ErrorNoPermission    Return = 4
+	ErrorDriverNotLoaded Return = 9
+	ErrorGPUIsLost       Return = 15
+)
+
+// Error is "nvmlReturn_t n". The words are in the [*Error] that the call returned.
+func (r Return) Error() string { return fmt.Sprintf("nvmlReturn_t %d", int(r)) }
 
 // Error is a call that NVML refused.
 type Error struct {
-	Call  string // "nvmlInit_v2"
-	GPU   int    // index, or -1 where the call is about none
-	Code  int    // nvmlReturn_t
-	Words string // nvmlErrorString's
-	Kind  error  // ErrUnavailable, or nil
+	Call   string // "nvmlInit_v2"
+	GPU    int    // index, or -1 where the call is about none
+	Return Return
+	Words  string // nvmlErrorString's
 }
 
-// Error is "call (GPU n): words (code)".
+// Error is "call (GPU n): words (return)".
 func (e *Error) Error() string {
 	at := ""
 	if e.GPU >= 0 {
 		at = fmt.Sprintf(" (GPU %d)", e.GPU)
 	}
-	return fmt.Sprintf("%s%s: %s (%d)", e.Call, at, e.Words, e.Code)
+	return fmt.Sprintf("%s%s: %s (%d)", e.Call, at, e.Words, int(e.Return))
 }
 
-// Unwrap is the error's Kind.
-func (e *Error) Unwrap() error { return e.Kind }
+// Unwrap is the Return.
+func (e *Error) Unwrap() error { return e.Return }
 
 // Interface is what NVML tells. Its methods may be called by several
 // goroutines, until Close.
@@ -40,10 +68,6 @@ type Interface interface {
 	// GPUs lists the devices by index. What one of them does not tell stays
 	// zero; an error means that they could not be listed.
 	GPUs() ([]GPU, error)
-	// Telemetry is what a device does now; what it does not tell stays zero.
-	Telemetry(index int) (Telemetry, error)
-	// Link is the way between two devices.
-	Link(a, b int) (Link, error)
 	// Close ends the use of the library.
 	Close() error
 }
@@ -61,7 +85,6 @@ type GPU struct {
 	Name        string
 	UUID        string
 	PCI         string // as in sysfs: "0000:10:1c.0"
-	NUMA        int    // node of the PCI device, -1: unknown
 	MemoryBytes uint64
 	Compute     string // compute capability, "9.0"
 	// PCIe link of the device, now and at most: generation and lanes, 0: unknown.
@@ -77,52 +100,6 @@ type NVLink struct {
 	Index   int
 	Version int
 	Remote  string // PCI address of the other end: a GPU or an NVSwitch; "" unknown
-}
-
-// Telemetry is what a device does now.
-type Telemetry struct {
-	SMClockMHz, MemoryClockMHz int
-	BusyPercent                int // of the last sample period, any kernel
-	MemoryUsedBytes            uint64
-	PowerMilliwatts            int
-	TemperatureC               int
-	// PCIe traffic over the last 20 ms, bytes per second.
-	PCIeTxBytesPerSec, PCIeRxBytesPerSec uint64
-	// Throttle holds the reasons for which clocks are held down, in the words of
-	// nvidia-smi; an idle GPU has none.
-	Throttle []string
-}
-
-// Link is the way between two GPUs.
-type Link struct {
-	Topology Path // of PCI, by NVML
-	NVLinks  int  // direct ones; through an NVSwitch each GPU has its own to it
-}
-
-// throttleReasons are nvmlClocksThrottleReason* that say a clock is held down
-// for a cause that spoils a measurement.
-var throttleReasons = []struct {
-	bit  uint64
-	word string
-}{
-	{0x4, "software power cap"},
-	{0x8, "hardware slowdown"},
-	{0x20, "software thermal slowdown"},
-	{0x40, "hardware thermal slowdown"},
-	{0x80, "hardware power brake"},
-	{0x10, "sync boost"},
-	{0x2, "applications clocks"},
-	{0x100, "display clocks"},
-}
-
-func throttle(bits uint64) []string {
-	var out []string
-	for _, r := range throttleReasons {
-		if bits&r.bit != 0 {
-			out = append(out, r.word)
-		}
-	}
-	return out
 }
 
 // cudaVersion is "12.4" for 12040.

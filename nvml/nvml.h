@@ -10,9 +10,8 @@ struct xb_nvml {
 	void *driver_version, *nvml_version, *cuda_version;
 	void *count, *handle, *name, *uuid, *pci, *memory;
 	/* These may be missing. */
-	void *compute, *clock, *max_clock, *utilization, *power, *temperature, *throttle;
-	void *pcie_gen, *pcie_width, *pcie_max_gen, *pcie_max_width, *pcie_throughput;
-	void *link_state, *link_version, *link_remote, *ancestor;
+	void *compute, *max_clock, *pcie_gen, *pcie_width, *pcie_max_gen, *pcie_max_width;
+	void *link_state, *link_version, *link_remote;
 };
 
 /* nvmlPciInfo_t */
@@ -27,11 +26,6 @@ struct xb_nvml_memory {
 	unsigned long long total, free, used;
 };
 
-/* nvmlUtilization_t */
-struct xb_nvml_utilization {
-	unsigned gpu, memory;
-};
-
 enum { XB_NVML_LINKS = 36 }; /* NVML_NVLINK_MAX_LINKS */
 
 struct xb_nvml_gpu {
@@ -44,19 +38,12 @@ struct xb_nvml_gpu {
 	struct xb_nvml_pci link_remote[XB_NVML_LINKS];
 };
 
-struct xb_nvml_now {
-	unsigned sm_clock, memory_clock, busy, power, temperature, tx_kb, rx_kb;
-	unsigned long long used, throttle;
-};
-
 /* Each returns nvmlReturn_t and the name of the call that gave it. */
 int xb_nvml_init(const struct xb_nvml *n, const char **call);
 int xb_nvml_close(const struct xb_nvml *n, const char **call);
 int xb_nvml_system(const struct xb_nvml *n, char driver[80], char library[80], int *cuda, const char **call);
 int xb_nvml_count(const struct xb_nvml *n, unsigned *count, const char **call);
 int xb_nvml_gpu(const struct xb_nvml *n, unsigned index, struct xb_nvml_gpu *out, const char **call);
-int xb_nvml_now(const struct xb_nvml *n, unsigned index, struct xb_nvml_now *out, const char **call);
-int xb_nvml_link(const struct xb_nvml *n, unsigned a, unsigned b, int *level, const char **call);
 const char *xb_nvml_words(const struct xb_nvml *n, int code);
 
 #endif

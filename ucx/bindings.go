@@ -20,6 +20,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/dl"
 	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/cuda"
 )
 
 // Library is a loaded libucp.
@@ -312,11 +313,12 @@ func (c *Context) Close() error {
 
 // Memory is a registered region.
 type Memory struct {
-	c      *Context
-	h      C.ucp_mem_h
-	region loop.Region
-	cuda   C.struct_xb_ucx_cuda
-	key    []byte
+	c       *Context
+	h       C.ucp_mem_h
+	region  loop.Region
+	cuda    C.struct_xb_ucx_cuda
+	context *cuda.Context // of CUDA memory
+	key     []byte
 }
 
 // memoryType is UCX's word for where a region is.

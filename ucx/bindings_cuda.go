@@ -1,64 +1,42 @@
 package ucx
 
-// #include "driver.h"
+/*
+#include "../cuda/cuda.h"
+#include "ucp.h"
+
+static void xb_ucx_context(struct xb_ucx_cuda *u, const void *table, void *ctx)
+{
+	u->set_current = ((const struct xb_cuda *)table)->set_current;
+	u->ctx = ctx;
+}
+*/
 import "C"
 
 import (
-	"fmt"
-	"sync"
-	"unsafe"
+	"errors"
 
-	"github.com/xferbench/xferbench/cgo/dl"
+	"github.com/xferbench/xferbench/cuda"
 )
 
-// driver is the part of the CUDA driver that gives a thread its context.
-type driver struct {
-	get, retain, release, setCurrent unsafe.Pointer
-}
-
-var openDriver = sync.OnceValues(func() (*driver, error) {
-	lib, err := dl.Open(dl.Local, "libcuda.so.1")
-	if err != nil {
-		return nil, &Error{Call: "loading libcuda.so.1", Detail: err.Error(), Kind: ErrUnavailable, Hint: "install NVIDIA's driver"}
-	}
-	d := &driver{}
-	err = lib.Symbols(map[string]*unsafe.Pointer{
-		"cuDeviceGet":               &d.get,
-		"cuDevicePrimaryCtxRetain":  &d.retain,
-		"cuDevicePrimaryCtxRelease": &d.release,
-		"cuCtxSetCurrent":           &d.setCurrent,
-	})
-	return d, err
-})
-
-// retainContext takes the device's primary context, the one that the memory
-// was allocated in, for the threads that progress the lanes.
+// retainContext takes the device's primary context, the one that the memory was
+// allocated in, for the threads that progress the lanes.
 // Wraps: cuDevicePrimaryCtxRetain.
 func (m *Memory) retainContext() error {
-	d, err := openDriver()
+	d, err := cuda.Load("")
+	if err == nil {
+		m.context, err = d.Retain(m.region.Device)
+	}
 	if err != nil {
-		return err
+		return &Error{Call: "registering CUDA memory", Detail: err.Error(), Kind: errors.Join(ErrUnavailable, err),
+			Hint: "install NVIDIA's driver, and see whether nvidia-smi works"}
 	}
-	var ctx unsafe.Pointer
-	if rc := C.xb_cuda_retain(d.get, d.retain, C.int(m.region.Device), &ctx); rc != 0 {
-		return fmt.Errorf("cuDevicePrimaryCtxRetain of device %d: CUDA error %d", m.region.Device, int(rc))
-	}
-	m.cuda.ctx = ctx
-	*(*unsafe.Pointer)(unsafe.Pointer(&m.cuda.set_current)) = d.setCurrent
+	C.xb_ucx_context(&m.cuda, d.Table(), m.context.Handle())
 	return nil
 }
 
 func (m *Memory) releaseContext() error {
-	if m.cuda.ctx == nil {
+	if m.context == nil {
 		return nil
 	}
-	m.cuda.ctx = nil
-	d, err := openDriver()
-	if err != nil {
-		return err
-	}
-	if rc := C.xb_cuda_release(d.get, d.release, C.int(m.region.Device)); rc != 0 {
-		return fmt.Errorf("cuDevicePrimaryCtxRelease of device %d: CUDA error %d", m.region.Device, int(rc))
-	}
-	return nil
+	return m.context.Close()
 }

@@ -229,7 +229,10 @@ static void transfer(struct lane *l)
 
 	l->rc = 0;
 	for (uint32_t i = 0; i < g->iters; i++) {
-		if ((l->rc = meet(l, i)) || (l->rc = transfer_once(l, &out[i]))) {
+		/* A lane that never waits would see a stop nowhere else. */
+		if (atomic_load_explicit(&g->stop, memory_order_relaxed))
+			l->rc = fail(l, ECANCELED, "stopped");
+		if (l->rc || (l->rc = meet(l, i)) || (l->rc = transfer_once(l, &out[i]))) {
 			atomic_store(&g->failed, 1);
 			return;
 		}

@@ -18,10 +18,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/xferbench/xferbench/cgo/loop"
+	"github.com/xferbench/xferbench/cuda"
 )
 
 // Kind is where a buffer's memory is.
@@ -47,7 +48,7 @@ type Buffer struct {
 	device int
 	len    int
 	ptr    uint64
-	ctx    unsafe.Pointer
+	ctx    *cuda.Context // of the CUDA kinds
 }
 
 var allocated atomic.Int64
@@ -56,8 +57,9 @@ var allocated atomic.Int64
 func Allocated() int64 { return allocated.Load() }
 
 // New allocates length bytes of kind; device is the CUDA ordinal for the CUDA
-// kinds. The error says what the system said and what to do about it.
-// Wraps: mmap(2), madvise(2), cuMemAlloc, cuMemHostAlloc.
+// kinds. An error matches [syscall.ENOMEM] or [cuda.ErrorOutOfMemory] where there is
+// not as much memory, and [cuda.ErrUnavailable] on a host without CUDA.
+// Wraps: mmap(2), madvise(2), cuMemAlloc_v2, cuMemHostAlloc.
 func New(kind Kind, device, length int) (*Buffer, error) {
 	return NewContext(context.Background(), kind, device, length)
 }
@@ -103,11 +105,11 @@ func inParts(ctx context.Context, n, part int, f func(off, n int) error) error {
 }
 
 func (b *Buffer) allocHost(ctx context.Context) error {
-	huge, hint := C.int(0), "choose a smaller --size"
+	huge, hint := C.int(0), ""
 	if b.kind == HostHuge {
-		huge, hint = 1, fmt.Sprintf("reserve pages: echo %d > /proc/sys/vm/nr_hugepages", (b.len+(2<<20)-1)/(2<<20))
+		huge, hint = 1, fmt.Sprintf("; reserve pages: echo %d > /proc/sys/vm/nr_hugepages", (b.len+(2<<20)-1)/(2<<20))
 	}
-	fail := func(err error) error { return fmt.Errorf("%d bytes of %s memory: %w; %s", b.len, b.kind, err, hint) }
+	fail := func(err error) error { return fmt.Errorf("%d bytes of %s memory: %w%s", b.len, b.kind, err, hint) }
 	p, err := C.xb_mem_map(C.size_t(b.len), huge)
 	if p == nil {
 		return fail(err)
@@ -133,6 +135,7 @@ func (b *Buffer) unmap() error {
 }
 
 // Free returns the memory; it may be called twice.
+// Wraps: munmap(2), cuMemFree_v2, cuMemFreeHost.
 func (b *Buffer) Free() error {
 	if b.ptr == 0 {
 		return nil
@@ -153,6 +156,10 @@ func (b *Buffer) Kind() Kind { return b.kind }
 
 // Device is the CUDA ordinal of the CUDA kinds.
 func (b *Buffer) Device() int { return b.device }
+
+// Context is the CUDA context of the CUDA kinds, the buffer's own until Free; nil of
+// others.
+func (b *Buffer) Context() *cuda.Context { return b.ctx }
 
 // Len is the size in bytes.
 func (b *Buffer) Len() int { return b.len }
@@ -203,7 +210,7 @@ func (b *Buffer) Fill(ctx context.Context, n int, key uint64) error {
 	return inParts(ctx, n, stage, func(off, n int) error {
 		part := host[:n]
 		C.xb_pattern_fill((*C.uchar)(unsafe.Pointer(&part[0])), C.size_t(n), C.uint64_t(off), C.uint64_t(key))
-		return b.copyIn(off, part)
+		return b.ctx.CopyToDevice(cuda.Pointer(b.ptr+uint64(off)), part)
 	})
 }
 
@@ -214,7 +221,7 @@ func (b *Buffer) Poison(ctx context.Context, n int) error {
 		return fmt.Errorf("poison of %d bytes in a buffer of %d", n, b.len)
 	}
 	if b.kind.OnDevice() {
-		return b.set(0xDB, n)
+		return b.ctx.Set(cuda.Pointer(b.ptr), 0xDB, uint64(n))
 	}
 	return inParts(ctx, n, Part, func(off, n int) error {
 		C.memset(unsafe.Add(b.host(), off), 0xDB, C.size_t(n))
@@ -222,9 +229,13 @@ func (b *Buffer) Poison(ctx context.Context, n int) error {
 	})
 }
 
+// Span is what a transfer writes: the Len bytes at offset At of a buffer hold what
+// the source has at offset From.
+type Span struct{ At, From, Len uint64 }
+
 // Mismatch is the first wrong byte that a check found.
 type Mismatch struct {
-	Piece       int    // index in the plan
+	Piece       int    // number of the span
 	Offset      uint64 // byte offset in the destination buffer
 	SourceBytes uint64 // byte offset in the source whose payload was expected
 }
@@ -233,97 +244,68 @@ func (m *Mismatch) Error() string {
 	return fmt.Sprintf("data check failed: piece %d, destination byte %d is not source byte %d", m.Piece, m.Offset, m.SourceBytes)
 }
 
-// Check verifies that every piece holds the payload of key of its source:
-// toLocal says that the pieces' Local side, in this buffer, is the destination
-// (READ); otherwise it is the Remote side. A wrong byte is a [*Mismatch]. It ends
-// with ctx.
-func (b *Buffer) Check(ctx context.Context, plan *loop.Plan, toLocal bool, key uint64) error {
-	pieces := plan.Pieces()
-	for i, p := range pieces {
-		if dst, _ := sides(p, toLocal); dst > uint64(b.len) || p.Len > uint64(b.len)-dst {
-			return fmt.Errorf("piece %d (offset %d, %d bytes) is outside the buffer of %d", i, dst, p.Len, b.len)
-		}
-	}
+// spansPerCall is how many spans are checked in one call into C.
+const spansPerCall = 1024
+
+// Check verifies that every span holds the payload of key of its source. A wrong
+// byte is a [*Mismatch]. It ends with ctx.
+func (b *Buffer) Check(ctx context.Context, spans iter.Seq[Span], key uint64) error {
+	check := b.checkSpans
 	if b.kind.OnDevice() {
-		return b.checkDevice(ctx, pieces, toLocal, key)
+		check = b.checkDevice
 	}
-	for i := 0; i < len(pieces); {
+	var held [spansPerCall]Span
+	first, n, bytes := 0, 0, uint64(0)
+	flush := func() error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if pieces[i].Len > Part {
-			if err := b.checkPiece(ctx, i, pieces[i], toLocal, key); err != nil {
+		err := check(ctx, first, held[:n], key)
+		first, n, bytes = first+n, 0, 0
+		return err
+	}
+	for s := range spans {
+		if s.At > uint64(b.len) || s.Len > uint64(b.len)-s.At {
+			return fmt.Errorf("piece %d (offset %d, %d bytes) is outside the buffer of %d", first+n, s.At, s.Len, b.len)
+		}
+		if n > 0 && (n == spansPerCall || bytes+s.Len > Part) {
+			if err := flush(); err != nil {
 				return err
 			}
-			i++
-			continue
 		}
-		n, bytes := 0, uint64(0)
-		for i+n < len(pieces) && bytes+pieces[i+n].Len <= Part {
-			bytes += pieces[i+n].Len
-			n++
-		}
-		if err := b.checkPieces(i, pieces[i:i+n], toLocal, key); err != nil {
-			return err
-		}
-		i += n
+		held[n] = s
+		n++
+		bytes += s.Len
 	}
-	return nil
-}
-
-// checkPieces checks pieces, the first of which is the plan's piece first, in
-// one call.
-func (b *Buffer) checkPieces(first int, pieces []loop.Piece, toLocal bool, key uint64) error {
-	var at C.uint64_t
-	to := 0
-	if toLocal {
-		to = 1
-	}
-	i := uint64(C.xb_pattern_check_pieces((*C.uchar)(b.host()), (*C.struct_xb_piece)(unsafe.Pointer(&pieces[0])),
-		C.uint64_t(len(pieces)), C.int(to), C.uint64_t(key), &at))
-	if i == uint64(len(pieces)) {
+	if n == 0 {
 		return nil
 	}
-	dst, src := sides(pieces[i], toLocal)
-	return &Mismatch{Piece: first + int(i), Offset: dst + uint64(at), SourceBytes: src + uint64(at)}
+	return flush()
 }
 
-// checkPiece checks piece i in parts.
-func (b *Buffer) checkPiece(ctx context.Context, i int, p loop.Piece, toLocal bool, key uint64) error {
-	dst, src := sides(p, toLocal)
-	return inParts(ctx, int(p.Len), Part, func(off, n int) error {
-		at := uint64(C.xb_pattern_check((*C.uchar)(unsafe.Add(b.host(), dst+uint64(off))), C.size_t(n),
-			C.uint64_t(src+uint64(off)), C.uint64_t(key)))
-		if at == uint64(n) {
-			return nil
-		}
-		at += uint64(off)
-		return &Mismatch{Piece: i, Offset: dst + at, SourceBytes: src + at}
-	})
-}
-
-func sides(p loop.Piece, toLocal bool) (dst, src uint64) {
-	if toLocal {
-		return p.Local, p.Remote
+// checkSpans checks spans, the first of which has the number first, in one call, or
+// a single long one in parts.
+func (b *Buffer) checkSpans(ctx context.Context, first int, spans []Span, key uint64) error {
+	if len(spans) == 1 {
+		return b.checkParts(ctx, first, spans[0], Part, key, func(off uint64, n int) (*C.uchar, error) {
+			return (*C.uchar)(unsafe.Add(b.host(), off)), nil
+		})
 	}
-	return p.Remote, p.Local
+	var at C.uint64_t
+	i := int(C.xb_pattern_check_spans((*C.uchar)(b.host()), (*C.struct_xb_span)(unsafe.Pointer(&spans[0])),
+		C.uint64_t(len(spans)), C.uint64_t(key), &at))
+	if i == len(spans) {
+		return nil
+	}
+	return &Mismatch{Piece: first + i, Offset: spans[i].At + uint64(at), SourceBytes: spans[i].From + uint64(at)}
 }
 
-func (b *Buffer) checkDevice(ctx context.Context, pieces []loop.Piece, toLocal bool, key uint64) error {
+// checkDevice checks spans of device memory through a host buffer.
+func (b *Buffer) checkDevice(ctx context.Context, first int, spans []Span, key uint64) error {
 	host := make([]byte, stage)
-	for i, p := range pieces {
-		dst, src := sides(p, toLocal)
-		err := inParts(ctx, int(p.Len), stage, func(off, n int) error {
-			part, o := host[:n], uint64(off)
-			if err := b.copyOut(part, dst+o); err != nil {
-				return err
-			}
-			at := uint64(C.xb_pattern_check((*C.uchar)(unsafe.Pointer(&part[0])), C.size_t(n),
-				C.uint64_t(src+o), C.uint64_t(key)))
-			if at == uint64(n) {
-				return nil
-			}
-			return &Mismatch{Piece: i, Offset: dst + o + at, SourceBytes: src + o + at}
+	for i, s := range spans {
+		err := b.checkParts(ctx, first+i, s, stage, key, func(off uint64, n int) (*C.uchar, error) {
+			return (*C.uchar)(unsafe.Pointer(&host[0])), b.ctx.CopyFromDevice(host[:n], cuda.Pointer(b.ptr+off))
 		})
 		if err != nil {
 			return err
@@ -332,26 +314,69 @@ func (b *Buffer) checkDevice(ctx context.Context, pieces []loop.Piece, toLocal b
 	return nil
 }
 
-// CopyPieces copies every piece from src's Remote side to b's Local side with
-// the host's memcpy, or the driver's copies where one is device memory. It is
-// the memory ceiling that transfers are compared to.
-func (b *Buffer) CopyPieces(src *Buffer, plan *loop.Plan) error {
-	pieces := plan.Pieces()
-	if len(pieces) == 0 {
-		return nil
-	}
-	for i, p := range pieces {
-		if p.Local > uint64(b.len) || p.Len > uint64(b.len)-p.Local || p.Remote > uint64(src.len) || p.Len > uint64(src.len)-p.Remote {
-			return fmt.Errorf("piece %d is outside the buffers of %d and %d bytes", i, b.len, src.len)
+// checkParts checks span number i in parts, of which bytes gives the memory.
+func (b *Buffer) checkParts(ctx context.Context, i int, s Span, part int, key uint64, bytes func(off uint64, n int) (*C.uchar, error)) error {
+	return inParts(ctx, int(s.Len), part, func(off, n int) error {
+		p, err := bytes(s.At+uint64(off), n)
+		if err != nil {
+			return err
 		}
+		at := uint64(C.xb_pattern_check(p, C.size_t(n), C.uint64_t(s.From+uint64(off)), C.uint64_t(key)))
+		if at == uint64(n) {
+			return nil
+		}
+		at += uint64(off)
+		return &Mismatch{Piece: i, Offset: s.At + at, SourceBytes: s.From + at}
+	})
+}
+
+// loadCUDA is [cuda.Load]; tests put a stand-in there.
+var loadCUDA = func() (*cuda.Driver, error) { return cuda.Load("") }
+
+func (b *Buffer) allocCUDA() (err error) {
+	d, err := loadCUDA()
+	if err != nil {
+		return err
 	}
-	if b.kind == CUDA || src.kind == CUDA {
-		return b.copyPiecesCUDA(src, pieces)
+	if b.ctx, err = d.Retain(b.device); err != nil {
+		return err
 	}
-	C.xb_mem_copy_pieces((*C.uchar)(b.host()), (*C.uchar)(src.host()), (*C.struct_xb_piece)(unsafe.Pointer(&pieces[0])),
-		C.uint64_t(len(pieces)))
+	if b.kind == CUDAHost {
+		var p unsafe.Pointer
+		p, err = b.ctx.AllocHost(uint64(b.len), cuda.Portable)
+		b.ptr = uint64(uintptr(p))
+	} else {
+		err = b.allocDevice()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("%d bytes of %s memory on device %d: %w", b.len, b.kind, b.device, err), b.ctx.Close())
+	}
 	return nil
 }
 
-// ErrNoCUDA is matched by the error of a host without a usable CUDA driver.
-var ErrNoCUDA = errors.New("no CUDA memory on this host")
+// allocDevice makes synchronous copies end before their call returns: a NIC that
+// reads device memory must not overtake one.
+func (b *Buffer) allocDevice() error {
+	p, err := b.ctx.Alloc(uint64(b.len))
+	if err != nil {
+		return err
+	}
+	if err := b.ctx.SyncMemops(p); err != nil {
+		return errors.Join(err, b.ctx.Free(p))
+	}
+	b.ptr = uint64(p)
+	return nil
+}
+
+func (b *Buffer) freeCUDA() error {
+	var err error
+	if b.kind == CUDAHost {
+		err = b.ctx.FreeHost(b.host())
+	} else {
+		err = b.ctx.Free(cuda.Pointer(b.ptr))
+	}
+	if err != nil {
+		err = fmt.Errorf("freeing %s memory: %w", b.kind, err)
+	}
+	return errors.Join(err, b.ctx.Close())
+}

@@ -110,22 +110,12 @@ size_t xb_pattern_check(const unsigned char *p, size_t len, uint64_t off, uint64
 	return len;
 }
 
-uint64_t xb_pattern_check_pieces(const unsigned char *base, const struct xb_piece *pieces, uint64_t n,
-				 int to_local, uint64_t key, uint64_t *at)
+uint64_t xb_pattern_check_spans(const unsigned char *base, const struct xb_span *spans, uint64_t n, uint64_t key, uint64_t *at)
 {
 	for (uint64_t i = 0; i < n; i++) {
-		uint64_t dst = to_local ? pieces[i].local : pieces[i].remote;
-		uint64_t src = to_local ? pieces[i].remote : pieces[i].local;
-
-		*at = xb_pattern_check(base + dst, pieces[i].len, src, key);
-		if (*at != pieces[i].len)
+		*at = xb_pattern_check(base + spans[i].at, spans[i].len, spans[i].from, key);
+		if (*at != spans[i].len)
 			return i;
 	}
 	return n;
-}
-
-void xb_mem_copy_pieces(unsigned char *dst, const unsigned char *src, const struct xb_piece *pieces, uint64_t n)
-{
-	for (uint64_t i = 0; i < n; i++)
-		memcpy(dst + pieces[i].local, src + pieces[i].remote, pieces[i].len);
 }

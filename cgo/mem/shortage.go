@@ -40,7 +40,7 @@ func Shortage(errno syscall.Errno, shared uint64) (what, next string) {
 	case syscall.EAGAIN:
 		return "this user or control group may have no more threads or processes", "raise ulimit -u, or pids.max of the control group (docker --pids-limit)"
 	case syscall.ENOMEM:
-		return "no memory" + addressLimit(), "see `free`, ulimit -v, ulimit -l and the control group's memory.max; use fewer --streams or a smaller --size"
+		return "no memory" + addressLimit(), "see `free`, ulimit -v, ulimit -l and the control group's memory.max; use fewer streams or a smaller size"
 	}
 	return "", ""
 }
@@ -49,7 +49,7 @@ func Shortage(errno syscall.Errno, shared uint64) (what, next string) {
 // transports.
 const (
 	raiseFiles = "raise ulimit -n (LimitNOFILE= of a systemd unit, docker --ulimit nofile=N)"
-	moreFiles  = raiseFiles + ", or use fewer --streams"
+	moreFiles  = raiseFiles + ", or use fewer streams"
 )
 
 // MoreFiles is the next step where err is for want of descriptors, "" else.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 // Ability is what a device can do.
@@ -89,18 +91,6 @@ func LookupEFA(instance string) (EFAType, bool) {
 	return efaTypes[i], true
 }
 
-// EFADevice is an Elastic Fabric Adapter that the kernel's efa driver has, as
-// an RDMA device.
-type EFADevice struct {
-	Name     string // "rdmap0s6"
-	PCI      string // "0000:00:06.0"
-	Device   string // PCI device id, "0xefa1"
-	Firmware string
-	NUMA     int    // -1: unknown
-	LinkBits uint64 // bits per second, 0: unknown
-	Verbs    string // its file under /dev/infiniband, "" for none: "uverbs0"
-}
-
 // EmulatedEFA is the firmware of the device that package internal/testenv/efaemu
 // stands in for: no real one has it.
 const EmulatedEFA = "0.0.0.0"
@@ -129,22 +119,25 @@ func (r Root) RDMAPorts() []string {
 	return out
 }
 
-// EFADevices lists the devices of the efa driver.
-func (r Root) EFADevices() []EFADevice {
-	var out []EFADevice
+// EFADevices lists the Elastic Fabric Adapters that the kernel's efa driver has, as
+// RDMA devices.
+func (r Root) EFADevices() []record.NIC {
+	return slices.DeleteFunc(r.rdma(), func(n record.NIC) bool { return n.Driver != "efa" })
+}
+
+// rdma lists the RDMA devices.
+func (r Root) rdma() []record.NIC {
+	var out []record.NIC
 	class := filepath.Join(r.sysfs(), "class/infiniband")
-	for _, n := range r.names(class) {
+	for _, n := range r.RDMADevices() {
 		base := filepath.Join(class, n)
-		driver, err := os.Readlink(r.path(filepath.Join(base, "device/driver")))
-		if err != nil || filepath.Base(driver) != "efa" {
-			continue
+		nic := record.NIC{Name: n, Kind: "rdma", Firmware: r.text(base, "fw_ver"), DeviceID: r.text(base, "device/device"),
+			PCI: r.pci(base), NUMA: r.numa(base), LinkBits: portBits(r.text(base, "ports/1/rate"))}
+		if driver, err := os.Readlink(r.path(filepath.Join(base, "device/driver"))); err == nil {
+			nic.Driver = filepath.Base(driver)
 		}
-		d := EFADevice{Name: n, PCI: r.pci(base), Device: r.text(base, "device/device"), Firmware: r.text(base, "fw_ver"),
-			NUMA: r.numa(base), LinkBits: portBits(r.text(base, "ports/1/rate"))}
-		for _, v := range r.names(filepath.Join(base, "device/infiniband_verbs")) {
-			d.Verbs = v
-		}
-		out = append(out, d)
+		nic.Emulated = nic.Driver == "efa" && nic.Firmware == EmulatedEFA
+		out = append(out, nic)
 	}
 	return out
 }

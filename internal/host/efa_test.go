@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
+	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 )
 
 // Line rates and interface counts are those of EC2's pages for the types.
@@ -36,16 +37,16 @@ func TestLookupEFA(t *testing.T) {
 func TestTrees(t *testing.T) {
 	for _, c := range []struct {
 		name              string
-		first             host.EFADevice
+		first             record.NIC
 		efas, gpus, nodes int
 		memlock           uint64
 		huge              int
 		peermem           bool
 	}{
-		{"g5", host.EFADevice{Name: "rdmap0s6", PCI: "0000:00:06.0", Device: "0xefa0", NUMA: -1, LinkBits: 40e9, Verbs: "uverbs0"}, 1, 4, 1, 8 << 20, 0, false},
-		{"g5-noefa", host.EFADevice{}, 0, 4, 1, 8 << 20, 0, false},
-		{"p4d", host.EFADevice{Name: "rdmap144s27", PCI: "0000:90:1b.0", Device: "0xefa1", NUMA: 1, LinkBits: 100e9, Verbs: "uverbs2"}, 4, 8, 2, ^uint64(0), 5128, false},
-		{"p5", host.EFADevice{Name: "rdmap112s23", PCI: "0000:70:17.0", Device: "0xefa2", NUMA: 0, LinkBits: 100e9, Verbs: "uverbs8"}, 32, 8, 2, ^uint64(0), 5128, true},
+		{"g5", record.NIC{Kind: "rdma", Driver: "efa", Name: "rdmap0s6", PCI: "0000:00:06.0", DeviceID: "0xefa0", NUMA: -1, LinkBits: 40e9}, 1, 4, 1, 8 << 20, 0, false},
+		{"g5-noefa", record.NIC{}, 0, 4, 1, 8 << 20, 0, false},
+		{"p4d", record.NIC{Kind: "rdma", Driver: "efa", Name: "rdmap144s27", PCI: "0000:90:1b.0", DeviceID: "0xefa1", NUMA: 1, LinkBits: 100e9}, 4, 8, 2, ^uint64(0), 5128, false},
+		{"p5", record.NIC{Kind: "rdma", Driver: "efa", Name: "rdmap112s23", PCI: "0000:70:17.0", DeviceID: "0xefa2", NUMA: 0, LinkBits: 100e9}, 32, 8, 2, ^uint64(0), 5128, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := hosttest.Unpack(t, c.name)
@@ -58,7 +59,7 @@ func TestTrees(t *testing.T) {
 					t.Error(d)
 				}
 				for _, d := range r.EFAOnBus() {
-					if d.Driver != "efa" || d.Device != c.first.Device {
+					if d.Driver != "efa" || d.Device != c.first.DeviceID {
 						t.Errorf("%+v", d)
 					}
 				}

@@ -64,13 +64,7 @@ func (r Root) Inventory() record.Host {
 	if kb, err := strconv.ParseUint(strings.TrimSuffix(r.field("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {
 		h.MemoryBytes = kb << 10
 	}
-	for _, n := range r.names("/sys/devices/system/node") {
-		if rest, ok := strings.CutPrefix(n, "node"); ok {
-			if _, err := strconv.Atoi(rest); err == nil {
-				h.NUMANodes++
-			}
-		}
-	}
+	h.NUMANodes = r.numaNodes()
 	if n, ok := r.number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"); ok {
 		h.HugePages = int(n)
 	}
@@ -133,19 +127,7 @@ func (r Root) NICs() []record.NIC {
 		}
 		out = append(out, nic)
 	}
-	class := filepath.Join(r.sysfs(), "class/infiniband")
-	for _, n := range r.RDMADevices() {
-		base := filepath.Join(class, n)
-		nic := record.NIC{Name: n, Kind: "rdma", NUMA: r.numa(base), PCI: r.pci(base)}
-		// "100 Gb/sec (4X EDR)"
-		if gbit, _, ok := strings.Cut(r.text(base, "ports/1/rate"), " "); ok {
-			if f, err := strconv.ParseFloat(gbit, 64); err == nil && f > 0 {
-				nic.LinkBits = uint64(f * 1e9)
-			}
-		}
-		out = append(out, nic)
-	}
-	return out
+	return append(out, r.rdma()...)
 }
 
 // RDMADevices are the names of the RDMA devices.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 )
 
 func TestSocketsOfRecordedTree(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 // Versions of libfabric that matter to EFA.
@@ -23,15 +24,11 @@ func aws(o Options, r Report) *AWS {
 		return nil
 	}
 	t, known := host.LookupEFA(instance)
-	a := &AWS{Instance: instance, Known: known, Attached: []EFADevice{}}
+	a := &AWS{Instance: instance, Known: known, Attached: append([]record.NIC{}, devices...)}
 	if known {
 		a.Generation, a.Interfaces, a.LineBits = t.Generation, t.Interfaces, t.LineBits
 		a.TableRead, a.TableWrite, a.TableGPU = string(t.Read), string(t.Write), string(t.GPUDirect)
 		a.Sources = host.EFASources
-	}
-	for _, d := range devices {
-		a.Attached = append(a.Attached, EFADevice{Name: d.Name, PCI: d.PCI, DeviceID: d.Device, NUMA: d.NUMA, LinkBits: d.LinkBits,
-			Emulated: d.Firmware == host.EmulatedEFA})
 	}
 	version, loaded := libfabricVersion(r)
 	a.EmulatedRMA = emulatedRMA(r.Row("efa"), t, known, version, loaded)

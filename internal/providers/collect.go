@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/nvml"
 )
 
 // Options say what to probe and how.
@@ -59,7 +58,10 @@ func Collect(ctx context.Context, o Options) (Report, error) {
 			r.Libraries = append(r.Libraries, *a.Library)
 			// NVML comes after libcuda, and knows more.
 			if len(a.GPUs) > 0 {
-				r.GPUs = a.GPUs
+				r.GPUs = nil
+				for _, g := range a.GPUs {
+					r.GPUs = append(r.GPUs, GPU{GPU: g})
+				}
 			}
 		}
 		if a.Row != nil {
@@ -67,7 +69,7 @@ func Collect(ctx context.Context, o Options) (Report, error) {
 		}
 	}
 	for i := range r.GPUs {
-		r.Host.GPUs = append(r.Host.GPUs, r.GPUs[i].GPU)
+		r.Host.GPUs = append(r.Host.GPUs, r.GPUs[i].GPU.GPU)
 	}
 	near(o.Root, r.GPUs)
 	r.Checks = hostChecks(o, r)
@@ -78,7 +80,6 @@ func Collect(ctx context.Context, o Options) (Report, error) {
 // near adds to each GPU the RDMA NICs that are nearest on the PCI bus, or the
 // network interfaces where there are none.
 func near(root host.Root, gpus []GPU) {
-	sys := string(root) + "/sys"
 	kind := "net"
 	nics := root.NICs()
 	for _, n := range nics {
@@ -92,12 +93,12 @@ func near(root host.Root, gpus []GPU) {
 			if n.Kind != kind || n.PCI == "" {
 				continue
 			}
-			if p := nvml.PCIPath(sys, gpus[i].PCI, n.PCI); p != nvml.Unknown {
+			if p := root.PCIPath(gpus[i].PCI, n.PCI); p != host.Unknown {
 				all = append(all, NearNIC{n.Name, string(p)})
 			}
 		}
 		slices.SortStableFunc(all, func(a, b NearNIC) int {
-			return cmp.Compare(nvml.Path(a.Path).Rank(), nvml.Path(b.Path).Rank())
+			return cmp.Compare(host.Path(a.Path).Rank(), host.Path(b.Path).Rank())
 		})
 		for j, n := range all {
 			if n.Path != all[0].Path {

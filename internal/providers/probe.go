@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/cuda"
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/record"
@@ -32,7 +33,7 @@ const libraryPrefix = "library:"
 
 var libraryNames = []string{"libfabric", "UCX", "libcuda", "NVML"}
 
-// ErrUnknown: no probe has that name.
+// ErrUnknown is matched by the error of a name that no probe has.
 var ErrUnknown = errors.New("no such probe")
 
 // Libraries are the files to load instead of the loader's.
@@ -40,9 +41,9 @@ type Libraries struct{ Fabric, UCP string }
 
 // answer is what a probe's process prints.
 type answer struct {
-	Row     *Row     `json:"row,omitempty"`
-	Library *Library `json:"library,omitempty"`
-	GPUs    []GPU    `json:"gpus,omitempty"`
+	Row     *Row       `json:"row,omitempty"`
+	Library *Library   `json:"library,omitempty"`
+	GPUs    []host.GPU `json:"gpus,omitempty"`
 }
 
 // probe runs the probe name in this process, which may crash or hang in it.
@@ -183,7 +184,7 @@ func describe(row *Row, info transport.Info, ops []loop.Op) {
 		}
 	}
 	for _, d := range info.Devices {
-		row.Devices = append(row.Devices, Device{Name: d.Name, Firmware: d.Firmware, PCI: d.PCI, NUMA: d.NUMA, LinkBits: d.LinkBits})
+		row.Devices = append(row.Devices, record.NIC{Name: d.Name, Firmware: d.Firmware, PCI: d.PCI, NUMA: d.NUMA, LinkBits: d.LinkBits})
 	}
 	row.RMA = rma(row, info)
 }
@@ -292,19 +293,18 @@ func fabricDetail(row *Row, libs Libraries, gpu bool) error {
 }
 
 // devices lists the NICs of interfaces once each, the loopback last.
-func devices(all []fabric.Attributes) []Device {
-	var out []Device
+func devices(all []fabric.Attributes) []record.NIC {
+	var out []record.NIC
 	seen := map[string]bool{}
 	for _, i := range all {
-		n := i.NIC
-		name := cmp.Or(n.Name, i.Domain)
-		if seen[name] {
+		n := transport.FabricNIC(i)
+		if seen[n.Name] {
 			continue
 		}
-		seen[name] = true
-		out = append(out, Device{Name: name, Firmware: n.Firmware, Driver: n.Driver, PCI: n.PCI, NUMA: n.NUMA, LinkBits: n.LinkBits})
+		seen[n.Name] = true
+		out = append(out, n)
 	}
-	slices.SortStableFunc(out, func(a, b Device) int {
+	slices.SortStableFunc(out, func(a, b record.NIC) int {
 		return cmp.Compare(boolInt(a.Name == "lo"), boolInt(b.Name == "lo"))
 	})
 	return out
@@ -320,7 +320,7 @@ func boolInt(b bool) int {
 // probeLibrary loads a library and says which file that was.
 func probeLibrary(name string, libs Libraries) (answer, error) {
 	l := Library{Name: name, Outcome: Runs}
-	var gpus []GPU
+	var gpus []host.GPU
 	var err error
 	switch name {
 	case "libfabric":
@@ -334,16 +334,16 @@ func probeLibrary(name string, libs Libraries) (answer, error) {
 			l.Path, l.Version = lib.Path(), lib.Version()
 		}
 	case "libcuda":
-		var info mem.CUDAInfo
-		if info, err = mem.ProbeCUDA(); err == nil {
-			l.Path, l.Version = info.Library, info.Driver
-			gpus = cudaGPUs(info)
+		var d *cuda.Driver
+		if d, err = cuda.Load(""); err == nil {
+			l.Path, l.Version = d.Path(), d.Version().String()
+			gpus, err = host.CUDAGPUs(d)
 		}
 	case "NVML":
 		var lib *nvml.Library
 		if lib, err = nvml.New(""); err == nil {
 			l.Path = lib.Path()
-			l.Version, gpus, err = nvmlGPUs(lib)
+			l.Version, gpus, err = host.NVMLGPUs(lib)
 			err = errors.Join(err, lib.Close())
 		}
 	default:
@@ -356,77 +356,23 @@ func probeLibrary(name string, libs Libraries) (answer, error) {
 	return answer{Library: &l, GPUs: gpus}, nil
 }
 
-// libraryWords is the loader's part of a load error, and the next step.
+// libraryWords is why a library is absent, and the next step.
 func libraryWords(err error) (why, next string) {
 	why, next = words(err)
-	if next == "" {
-		// cgo/mem and nvml write "kind: loader's words; next step".
-		if i := strings.LastIndex(why, "; "); i > 0 {
-			why, next = why[:i], why[i+2:]
-		}
+	var c *cuda.LoadError
+	var n *nvml.LoadError
+	switch {
+	case errors.As(err, &c):
+		why, next = c.Err.Error(), "install the NVIDIA driver, or use --memory host"
+	case errors.As(err, &n):
+		why, next = n.Err.Error(), "it comes with the NVIDIA driver"
 	}
-	for _, kind := range []error{mem.ErrNoCUDA, nvml.ErrUnavailable} {
-		why = strings.TrimPrefix(why, kind.Error()+": ")
+	var refused *cuda.Error
+	var lost *nvml.Error
+	if errors.As(err, &refused) || errors.As(err, &lost) {
+		next = "see whether nvidia-smi works"
 	}
 	return strings.ReplaceAll(why, "\n", "; "), next
-}
-
-// GPUs lists the host's GPUs for a record: NVML's list where that loads, else
-// libcuda's, else none. It never fails a run. It loads those libraries into this
-// process.
-func GPUs() []record.GPU {
-	var all []GPU
-	if lib, err := nvml.New(""); err == nil {
-		_, all, err = nvmlGPUs(lib)
-		if err = errors.Join(err, lib.Close()); err != nil {
-			all = nil
-		}
-	}
-	if len(all) == 0 {
-		if info, err := mem.ProbeCUDA(); err == nil {
-			all = cudaGPUs(info)
-		}
-	}
-	out := make([]record.GPU, len(all))
-	for i, g := range all {
-		out[i] = g.GPU
-	}
-	return out
-}
-
-// nvmlGPUs lists GPUs and NVML's version.
-func nvmlGPUs(lib nvml.Interface) (version string, out []GPU, err error) {
-	sys, err := lib.System()
-	if err != nil {
-		return "", nil, err
-	}
-	list, err := lib.GPUs()
-	if err != nil {
-		return "", nil, err
-	}
-	for _, g := range list {
-		out = append(out, GPU{
-			GPU:     record.GPU{Index: g.Index, Name: g.Name, PCI: g.PCI, NUMA: g.NUMA, MemoryBytes: g.MemoryBytes, Driver: sys.Driver},
-			PCIeGen: g.PCIeMaxGen, PCIeWidth: g.PCIeMaxWidth, NVLinks: len(g.NVLinks),
-		})
-	}
-	return sys.Library, out, nil
-}
-
-func cudaGPUs(info mem.CUDAInfo) []GPU {
-	known := map[string]int{}
-	for _, d := range host.Root("").GPUsOnBus() {
-		known[d.Address] = d.NUMA
-	}
-	var out []GPU
-	for _, d := range info.Devices {
-		g := record.GPU{Index: d.Ordinal, Name: d.Name, PCI: d.PCI, NUMA: -1, Driver: "CUDA " + info.Driver}
-		if n, ok := known[strings.ToLower(d.PCI)]; ok {
-			g.NUMA = n
-		}
-		out = append(out, GPU{GPU: g})
-	}
-	return out
 }
 
 // landing is a row's landing in words, operations with the same proof together.

@@ -17,12 +17,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xferbench/xferbench/fabric"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/remote"
 	"github.com/xferbench/xferbench/internal/testenv"
 	"github.com/xferbench/xferbench/internal/testenv/efaemu"
-	"github.com/xferbench/xferbench/nvml"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 	"github.com/xferbench/xferbench/ucx"
 )
 
@@ -108,17 +108,17 @@ func libfabricAnswer(version string) answer {
 	return answer{Library: &Library{Name: "libfabric", Outcome: Runs, Path: "/opt/amazon/efa/lib64/libfabric.so.1", Version: version}}
 }
 
-func efaRow(rma string, devices ...Device) answer {
+func efaRow(rma string, devices ...record.NIC) answer {
 	return answer{Row: &Row{Provider: "efa", API: "libfabric", Outcome: Runs, Devices: devices, Fabric: "efa", Carrier: "efa",
 		Ops: []string{"read", "write", "send"}, Landing: map[string]string{"read": "local-completion", "write": "delivery-complete", "send": "target-ack"},
 		RMA: rma, SharedOff: true, GPUMemory: "yes", TookNs: 12_000_000}}
 }
 
 // h100 are the GPUs of the p5 tree.
-func h100() []GPU {
-	var out []GPU
+func h100() []host.GPU {
+	var out []host.GPU
 	for i, bus := range []string{"50", "60", "70", "80", "90", "a0", "b0", "c0"} {
-		out = append(out, GPU{GPU: record.GPU{Index: i, Name: "NVIDIA H100 80GB HBM3", PCI: "0000:" + bus + ":1c.0", NUMA: i / 4, MemoryBytes: 80 << 30,
+		out = append(out, host.GPU{GPU: record.GPU{Index: i, Name: "NVIDIA H100 80GB HBM3", PCI: "0000:" + bus + ":1c.0", NUMA: i / 4, MemoryBytes: 80 << 30,
 			Driver: "550.90.07"}, PCIeGen: 5, PCIeWidth: 16, NVLinks: 18})
 	}
 	return out
@@ -127,7 +127,7 @@ func h100() []GPU {
 var trees = map[string]map[string]answer{
 	"g5": {
 		"library:libfabric": libfabricAnswer("2.1"),
-		"efa":               efaRow("emulated", Device{Name: "rdmap0s6", PCI: "0000:00:06.0", NUMA: -1, LinkBits: 40e9}),
+		"efa":               efaRow("emulated", record.NIC{Name: "rdmap0s6", PCI: "0000:00:06.0", NUMA: -1, LinkBits: 40e9}),
 	},
 	"g5-noefa": {
 		"library:libfabric": libfabricAnswer("1.17"),
@@ -136,13 +136,13 @@ var trees = map[string]map[string]answer{
 	},
 	"p4d": {
 		"library:libfabric": libfabricAnswer("1.20"),
-		"efa": efaRow("read device, write emulated", Device{Name: "rdmap16s27", NUMA: 0, LinkBits: 100e9}, Device{Name: "rdmap32s27", NUMA: 0, LinkBits: 100e9},
-			Device{Name: "rdmap144s27", NUMA: 1, LinkBits: 100e9}, Device{Name: "rdmap160s27", NUMA: 1, LinkBits: 100e9}),
+		"efa": efaRow("read device, write emulated", record.NIC{Name: "rdmap16s27", NUMA: 0, LinkBits: 100e9}, record.NIC{Name: "rdmap32s27", NUMA: 0, LinkBits: 100e9},
+			record.NIC{Name: "rdmap144s27", NUMA: 1, LinkBits: 100e9}, record.NIC{Name: "rdmap160s27", NUMA: 1, LinkBits: 100e9}),
 	},
 	"p5": {
 		"library:libfabric": libfabricAnswer("2.4"),
 		"library:NVML":      {Library: &Library{Name: "NVML", Outcome: Runs, Path: "/lib64/libnvidia-ml.so.1", Version: "12.550.90.07"}, GPUs: h100()},
-		"efa":               efaRow("device", Device{Name: "rdmap80s23", NUMA: 0, LinkBits: 100e9}),
+		"efa":               efaRow("device", record.NIC{Name: "rdmap80s23", NUMA: 0, LinkBits: 100e9}),
 	},
 }
 
@@ -395,33 +395,6 @@ func versionOf(t *testing.T, r Report) fabric.Version {
 		t.Fatalf("libfabric: %+v", r.library("libfabric"))
 	}
 	return v
-}
-
-func TestNVMLList(t *testing.T) {
-	fake := &nvml.Fake{Sys: nvml.System{Driver: "550", Library: "12.550"},
-		Devices: []nvml.GPU{{Index: 0, Name: "A10G", PCI: "0000:00:1b.0", NUMA: 1, MemoryBytes: 24 << 30, PCIeMaxGen: 4, PCIeMaxWidth: 8}}}
-	version, got, err := nvmlGPUs(fake)
-	want := []GPU{{GPU: record.GPU{Name: "A10G", PCI: "0000:00:1b.0", NUMA: 1, MemoryBytes: 24 << 30, Driver: "550"}, PCIeGen: 4, PCIeWidth: 8}}
-	if d := cmp.Diff(want, got); d != "" || err != nil || version != "12.550" {
-		t.Error(d, err, version)
-	}
-	fake.Err = errors.New("lost")
-	if _, _, err := nvmlGPUs(fake); err == nil {
-		t.Error("the error was dropped")
-	}
-}
-
-// Where there is neither NVML nor libcuda, a run goes on without GPUs.
-func TestGPUs(t *testing.T) {
-	got := GPUs()
-	if _, err := nvml.New(""); err != nil && len(got) > 0 {
-		t.Logf("by libcuda: %+v", got)
-	}
-	for _, g := range got {
-		if g.Name == "" || g.PCI == "" {
-			t.Errorf("%+v", g)
-		}
-	}
 }
 
 // The same with Debian 13's libfabric 2.1 and UCX 1.18: device RDMA write, and

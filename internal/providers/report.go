@@ -4,6 +4,7 @@
 package providers
 
 import (
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/record"
 )
 
@@ -39,28 +40,17 @@ type Library struct {
 	Outcome Outcome `json:"outcome"`
 	Why     string  `json:"why,omitempty"`  // in the loader's words
 	Next    string  `json:"next,omitempty"` // step
-	GPUs    []GPU   `json:"-"`
-}
-
-// Device is a NIC of a provider.
-type Device struct {
-	Name     string `json:"name"`
-	Firmware string `json:"firmware,omitempty"`
-	Driver   string `json:"driver,omitempty"`
-	PCI      string `json:"pci,omitempty"`
-	NUMA     int    `json:"numa"` // -1: unknown
-	LinkBits uint64 `json:"link_bits_per_s,omitempty"`
 }
 
 // Row is one provider, named as --provider takes it.
 type Row struct {
-	Provider string   `json:"provider"`
-	API      string   `json:"api"` // libfabric, ucx, socket, memcpy
-	Outcome  Outcome  `json:"outcome"`
-	Devices  []Device `json:"devices,omitempty"`
-	Library  string   `json:"library_path,omitempty"`
-	Version  string   `json:"library_version,omitempty"`
-	Fabric   string   `json:"fabric,omitempty"`
+	Provider string       `json:"provider"`
+	API      string       `json:"api"` // libfabric, ucx, socket, memcpy
+	Outcome  Outcome      `json:"outcome"`
+	Devices  []record.NIC `json:"devices,omitempty"`
+	Library  string       `json:"library_path,omitempty"`
+	Version  string       `json:"library_version,omitempty"`
+	Fabric   string       `json:"fabric,omitempty"`
 	// Carrier is the library's own name for what runs: "tcp;ofi_rxm" for tcp.
 	Carrier string            `json:"carrier,omitempty"`
 	Ops     []string          `json:"ops,omitempty"`     // that can be run
@@ -81,13 +71,10 @@ type Row struct {
 	TookNs       int64    `json:"took_ns"`
 }
 
-// GPU is a device with its PCIe link and its nearest NICs.
+// GPU is a device with its nearest NICs.
 type GPU struct {
-	record.GPU
-	PCIeGen   int       `json:"pcie_gen,omitempty"` // at most
-	PCIeWidth int       `json:"pcie_width,omitempty"`
-	NVLinks   int       `json:"nvlinks,omitempty"`
-	Nearest   []NearNIC `json:"nearest_nics,omitempty"`
+	host.GPU
+	Nearest []NearNIC `json:"nearest_nics,omitempty"`
 }
 
 // NearNIC is a NIC that no other is nearer than, by PCI path.
@@ -116,29 +103,19 @@ type Check struct {
 
 // AWS is what is known of an EC2 instance.
 type AWS struct {
-	Instance      string      `json:"instance_type"`
-	Known         bool        `json:"in_table"`
-	Generation    int         `json:"efa_generation,omitempty"` // 0: not told
-	Interfaces    int         `json:"efa_interfaces"`           // that the type takes
-	LineBits      uint64      `json:"line_bits_per_s"`          // of the type, all interfaces
-	Attached      []EFADevice `json:"attached"`
-	TableRead     string      `json:"rdma_read_by_type,omitempty"`
-	TableWrite    string      `json:"rdma_write_by_type,omitempty"`
-	TableGPU      string      `json:"gpudirect_by_type,omitempty"`
-	EmulatedRMA   string      `json:"emulated_rma"` // "read, write", "write", "none", "unknown"
-	OneHostShared string      `json:"one_host_over_shm"`
-	Sources       []string    `json:"sources,omitempty"`
-	Checks        []Check     `json:"checks"`
-}
-
-// EFADevice is an attached EFA.
-type EFADevice struct {
-	Name     string `json:"name"`
-	PCI      string `json:"pci,omitempty"`
-	DeviceID string `json:"device_id,omitempty"`
-	NUMA     int    `json:"numa"`
-	LinkBits uint64 `json:"link_bits_per_s,omitempty"`
-	Emulated bool   `json:"emulated_device,omitempty"`
+	Instance      string       `json:"instance_type"`
+	Known         bool         `json:"in_table"`
+	Generation    int          `json:"efa_generation,omitempty"` // 0: not told
+	Interfaces    int          `json:"efa_interfaces"`           // that the type takes
+	LineBits      uint64       `json:"line_bits_per_s"`          // of the type, all interfaces
+	Attached      []record.NIC `json:"attached"`
+	TableRead     string       `json:"rdma_read_by_type,omitempty"`
+	TableWrite    string       `json:"rdma_write_by_type,omitempty"`
+	TableGPU      string       `json:"gpudirect_by_type,omitempty"`
+	EmulatedRMA   string       `json:"emulated_rma"` // "read, write", "write", "none", "unknown"
+	OneHostShared string       `json:"one_host_over_shm"`
+	Sources       []string     `json:"sources,omitempty"`
+	Checks        []Check      `json:"checks"`
 }
 
 // Runnable reports whether a transport runs, the two ceilings (socket and

@@ -11,8 +11,8 @@ import (
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/fault"
+	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/peer"
-	"github.com/xferbench/xferbench/internal/providers"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/spec"
@@ -68,7 +68,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	line.Host.CPUs, line.Host.GPUs = runtime.NumCPU(), providers.GPUs()
+	line.Host.CPUs, line.Host.GPUs = runtime.NumCPU(), host.GPUs()
 	client, child, err := s.connect(ctx)
 	if err != nil {
 		return errors.Join(s.Write(line), err)

@@ -89,14 +89,18 @@ type GPU struct {
 	Driver      string `json:"driver,omitempty"`
 }
 
-// NIC is one network or RDMA device.
+// NIC is one network or RDMA device. What is not known is zero.
 type NIC struct {
 	Name     string `json:"name"`
-	Kind     string `json:"kind"` // "net" or "rdma"
+	Kind     string `json:"kind,omitempty"` // of a host's: "net" or "rdma"
 	LinkBits uint64 `json:"link_bits_per_s,omitempty"`
 	MTU      int    `json:"mtu_bytes,omitempty"`
-	PCI      string `json:"pci,omitempty"`
-	NUMA     int    `json:"numa"`
+	PCI      string `json:"pci,omitempty"` // address: "0000:00:06.0"
+	NUMA     int    `json:"numa"`          // node, -1: unknown
+	Firmware string `json:"firmware,omitempty"`
+	Driver   string `json:"driver,omitempty"`
+	DeviceID string `json:"device_id,omitempty"`       // of the PCI device: "0xefa2"
+	Emulated bool   `json:"emulated_device,omitempty"` // a stand-in
 }
 
 // Transport is one open transport: what carries the bytes.

@@ -16,6 +16,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/host"
 )
 
 // Options of the libfabric providers, in Config.Options.
@@ -207,8 +208,8 @@ func (e *fabricEndpoint) chooseRails() error {
 	e.rails = e.found.Interfaces
 	nearest := 0
 	if e.cfg.Device >= 0 {
-		if info, err := mem.ProbeCUDA(); err == nil && e.cfg.Device < len(info.Devices) {
-			nearest = fabric.SortByDistance(e.rails, info.Devices[e.cfg.Device].PCI)
+		if pci := host.GPUAddress(e.cfg.Device); pci != "" {
+			nearest = nearestFirst("", e.rails, pci)
 		}
 	}
 	if e.cfg.Rails <= 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 // Why a provider cannot be had, besides the kinds of package fabric.
@@ -322,7 +322,7 @@ func fabricAllowed(list, provider string) bool {
 }
 
 // noEFA tells apart the reasons for a missing efa, which libfabric offers under names.
-func (p fabricChoice) noEFA(lib *fabric.Library, devices []host.EFADevice, names []string, e *fabric.Error) error {
+func (p fabricChoice) noEFA(lib *fabric.Library, devices []record.NIC, names []string, e *fabric.Error) error {
 	if len(devices) == 0 {
 		e.Kind = errNoEFA
 		e.Detail = "this host has no EFA device: " + e.Detail
@@ -334,7 +334,7 @@ func (p fabricChoice) noEFA(lib *fabric.Library, devices []host.EFADevice, names
 		list = append(list, d.Name)
 	}
 	device := strings.Join(list, ", ")
-	if err := openable(devices); err != nil {
+	if err := openable(); err != nil {
 		e.Kind = fabric.ErrPermission
 		e.Detail = fmt.Sprintf("EFA device %s cannot be opened: %v; %s", device, err, e.Detail)
 		e.Hint = "give this user /dev/infiniband (in a container: the vpc.amazonaws.com/efa resource, or --device)"
@@ -357,19 +357,13 @@ func (p fabricChoice) noEFA(lib *fabric.Library, devices []host.EFADevice, names
 	return e
 }
 
-// openable is the error of opening the verbs files of devices, if any: without
-// them libibverbs sees no device and says nothing.
-func openable(devices []host.EFADevice) error {
+// openable is the error of opening the verbs files, if any: without them
+// libibverbs sees no device and says nothing.
+func openable() error {
+	_, denied := host.Root("").VerbsFiles()
 	var errs []error
-	for _, d := range devices {
-		if d.Verbs == "" {
-			continue
-		}
-		f, err := os.OpenFile(filepath.Join("/dev/infiniband", d.Verbs), os.O_RDWR, 0)
-		if err == nil {
-			err = f.Close()
-		}
-		errs = append(errs, err)
+	for _, n := range slices.Sorted(maps.Keys(denied)) {
+		errs = append(errs, denied[n])
 	}
 	return errors.Join(errs...)
 }

@@ -32,13 +32,8 @@ func (e *fabricEndpoint) Info() Info {
 		Poll: e.cfg.Poll.String(), Settings: fabricEnv(), Notes: slices.Clone(e.notes),
 	}
 	for _, r := range e.rails {
-		n := r.NIC
-		name := n.Name
-		if name == "" {
-			name = r.Domain
-		}
-		info.Devices = append(info.Devices, Device{Name: name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits,
-			NUMA: n.NUMA, MTU: int(n.MTU)})
+		n := FabricNIC(r.Attributes)
+		info.Devices = append(info.Devices, Device{Name: n.Name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits, NUMA: n.NUMA, MTU: n.MTU})
 		info.Simulated = info.Simulated || standIn(r.Attributes)
 	}
 	for _, op := range e.cfg.Ops {

@@ -50,33 +50,37 @@ func refuse(format string, args ...any) error {
 
 // checkLimits holds c to the limits above. Zero values mean the provider's best.
 func checkLimits(c Config) error {
-	lanes := max(c.Streams, 1) * max(c.Rails, 1)
 	switch {
 	case len(c.Provider) > maxProvider:
 		return fmt.Errorf("a name of %d bytes; it may have %d", len(c.Provider), maxProvider)
 	case c.Role != Initiator && c.Role != Target:
 		return fmt.Errorf("role %d: want %d or %d", c.Role, Initiator, Target)
-	case c.Streams < 0 || c.Rails < 0 || c.Streams > MaxLanes || c.Rails > MaxLanes || lanes > MaxLanes:
-		return fmt.Errorf("%d streams on each of %d rails: want at most %d lanes in all", cmp.Or(c.Streams, 1), cmp.Or(c.Rails, 1), MaxLanes)
-	case c.Depth < 0 || c.Depth > MaxDepth || c.Depth*lanes > maxInFlight:
-		return fmt.Errorf("depth %d of %d lanes: want at most %d for one and %d for all", c.Depth, lanes, MaxDepth, maxInFlight)
-	case c.Chunk > maxChunk:
-		return fmt.Errorf("chunk %d: want at most %d bytes", c.Chunk, uint64(maxChunk))
 	case c.Poll != loop.Spin && c.Poll != loop.Yield:
 		return fmt.Errorf("poll %d: want %d or %d", c.Poll, loop.Spin, loop.Yield)
 	case c.Timeout != 0 && (c.Timeout < MinTimeout || c.Timeout > MaxTimeout):
 		return fmt.Errorf("timeout %v: want %v to %v", c.Timeout, MinTimeout, MaxTimeout)
 	case c.Device < -1 || c.Device > maxDevice:
 		return fmt.Errorf("device %d: want -1 to %d", c.Device, maxDevice)
-	case len(c.Bind) > maxBind:
-		return fmt.Errorf("%d local addresses: want at most %d", len(c.Bind), maxBind)
-	case slices.ContainsFunc(c.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
-		return fmt.Errorf("local addresses %.100q: want IP addresses", strings.Join(c.Bind, ","))
-	case len(c.Peers) > maxPeers:
-		return fmt.Errorf("%d addresses of the peer: want at most %d", len(c.Peers), maxPeers)
-	case slices.ContainsFunc(c.Peers, func(a string) bool { return net.ParseIP(a) == nil }):
-		return fmt.Errorf("addresses of the peer %.100q: want IP addresses", strings.Join(c.Peers, ","))
-	case len(c.Options) > maxOptions:
+	}
+	return cmp.Or(checkLanes(c), checkAddresses("local addresses", c.Bind, maxBind),
+		checkAddresses("addresses of the peer", c.Peers, maxPeers), checkOptions(c))
+}
+
+func checkLanes(c Config) error {
+	lanes := max(c.Streams, 1) * max(c.Rails, 1)
+	switch {
+	case c.Streams < 0 || c.Rails < 0 || c.Streams > MaxLanes || c.Rails > MaxLanes || lanes > MaxLanes:
+		return fmt.Errorf("%d streams on each of %d rails: want at most %d lanes in all", cmp.Or(c.Streams, 1), cmp.Or(c.Rails, 1), MaxLanes)
+	case c.Depth < 0 || c.Depth > MaxDepth || c.Depth*lanes > maxInFlight:
+		return fmt.Errorf("depth %d of %d lanes: want at most %d for one and %d for all", c.Depth, lanes, MaxDepth, maxInFlight)
+	case c.Chunk > maxChunk:
+		return fmt.Errorf("chunk %d: want at most %d bytes", c.Chunk, uint64(maxChunk))
+	}
+	return nil
+}
+
+func checkOptions(c Config) error {
+	if len(c.Options) > maxOptions {
 		return fmt.Errorf("%d options: want at most %d", len(c.Options), maxOptions)
 	}
 	for k, v := range c.Options {
@@ -88,6 +92,16 @@ func checkLimits(c Config) error {
 		if !knownOp(op) || slices.Contains(c.Ops[:i], op) {
 			return fmt.Errorf("operation %v: want read, write and send, each once at most", op)
 		}
+	}
+	return nil
+}
+
+func checkAddresses(what string, addresses []string, most int) error {
+	if len(addresses) > most {
+		return fmt.Errorf("%d %s: want at most %d", len(addresses), what, most)
+	}
+	if slices.ContainsFunc(addresses, func(a string) bool { return net.ParseIP(a) == nil }) {
+		return fmt.Errorf("%s %.100q: want IP addresses", what, strings.Join(addresses, ","))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
@@ -45,7 +46,7 @@ func TestMemcpyTransfers(t *testing.T) {
 						bytes += q.Len
 					}
 					for _, s := range ss {
-						if s.Bytes != bytes || s.Ops != uint64(len(c.pieces)) || s.BeginNs <= 0 || s.DoneNs < s.BeginNs || s.LocalNs != s.DoneNs && streams == 1 {
+						if s.Bytes != bytes || s.Ops != uint64(len(c.pieces)) || s.BeginNs <= 0 || s.PostedNs < s.BeginNs || s.LocalNs < s.PostedNs || s.DoneNs < s.LocalNs {
 							t.Errorf("sample %+v, want %d bytes in %d operations", s, bytes, len(c.pieces))
 						}
 					}
@@ -82,8 +83,35 @@ func TestMemcpyRefusesAPieceOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []loop.Piece{{Remote: 4000, Len: 97}, {Local: 4000, Len: 97}, {Local: 1, Len: 1 << 62}} {
-		if _, err := ep.Transfer(context.Background(), loop.Write, []*loop.Plan{mustPlan(t, q)}, 1); err == nil {
-			t.Errorf("a copy of %+v in a buffer of 4096 succeeded", q)
+		if _, err := ep.Transfer(context.Background(), loop.Write, []*loop.Plan{mustPlan(t, q)}, 1); !errors.Is(err, loop.ErrOutside) {
+			t.Errorf("a copy of %+v in a buffer of 4096: %v", q, err)
 		}
+	}
+}
+
+// A batch of many copies ends with its context: no copy ever waits, so the loop has
+// to look between two transfers.
+func TestMemcpyEndsWithItsContext(t *testing.T) {
+	buf, err := mem.New(mem.Host, 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer buf.Free()
+	ep, err := Open(t.Context(), Config{Provider: "memcpy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.Close()
+	if err := errors.Join(ep.Register(buf), ep.Connect(t.Context(), nil)); err != nil {
+		t.Fatal(err)
+	}
+	why := errors.New("why")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
+	const iters = 1 << 19 // half a minute at 20 GB/s
+	began := time.Now()
+	ss, err := ep.Transfer(ctx, loop.Read, []*loop.Plan{mustPlan(t, loop.Piece{Len: 1 << 20})}, iters)
+	if took := time.Since(began); !errors.Is(err, why) || len(ss) == 0 || len(ss) == iters || took > 10*time.Second {
+		t.Errorf("%d of %d copies in %v, %v", len(ss), iters, took, err)
 	}
 }

@@ -2,8 +2,10 @@ package transport
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
 	"github.com/xferbench/xferbench/internal/kv"
@@ -94,4 +96,20 @@ func pool(k mem.Kind) mem.Kind {
 		return mem.Host
 	}
 	return k
+}
+
+// spans are what a transfer of plan writes: on the pieces' Local side, as READ does,
+// or on the Remote one.
+func spans(plan *loop.Plan, toLocal bool) iter.Seq[mem.Span] {
+	return func(yield func(mem.Span) bool) {
+		for _, p := range plan.Pieces() {
+			s := mem.Span{At: p.Remote, From: p.Local, Len: p.Len}
+			if toLocal {
+				s.At, s.From = p.Local, p.Remote
+			}
+			if !yield(s) {
+				return
+			}
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/clock"
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/cuda"
 	"github.com/xferbench/xferbench/fabric"
 	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/host"
@@ -228,10 +229,12 @@ func (s *Side) Memory(ctx context.Context, r MemoryRequest) (MemoryReply, error)
 	t := clock.Now()
 	b, err := mem.NewContext(ctx, r.Kind, r.Device, int(r.Bytes))
 	switch {
-	case errors.Is(err, syscall.ENOMEM):
-		return MemoryReply{}, fmt.Errorf("%w: %w", ErrTooLarge, err)
-	case errors.Is(err, mem.ErrNoCUDA):
-		return MemoryReply{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case errors.Is(err, syscall.ENOMEM), errors.Is(err, cuda.ErrorOutOfMemory):
+		return MemoryReply{}, fmt.Errorf("%w: %w; choose a smaller --size", ErrTooLarge, err)
+	case errors.Is(err, cuda.ErrUnavailable):
+		return MemoryReply{}, fmt.Errorf("%w: %w; install the NVIDIA driver, or use --memory host", ErrUnavailable, err)
+	case errors.Is(err, cuda.ErrorInvalidDevice):
+		return MemoryReply{}, fmt.Errorf("%w: %w; xferbench providers lists the GPUs", ErrUnavailable, err)
 	case err != nil:
 		return MemoryReply{}, err
 	}
@@ -497,7 +500,7 @@ func (s *Side) Check(ctx context.Context, r PayloadRequest) (CheckReply, error) 
 		return CheckReply{}, err
 	}
 	for _, lane := range p.lanes {
-		err := ep.buf.Check(ctx, lane, p.op == loop.Read, r.Key)
+		err := ep.buf.Check(ctx, spans(lane, p.op == loop.Read), r.Key)
 		var m *mem.Mismatch
 		if errors.As(err, &m) {
 			return CheckReply{Mismatch: m}, nil

@@ -155,7 +155,7 @@ func freeAll(plans []*loop.Plan) {
 
 func checkAll(buf *mem.Buffer, plans []*loop.Plan, toLocal bool, key uint64) error {
 	for _, p := range plans {
-		if err := buf.Check(context.Background(), p, toLocal, key); err != nil {
+		if err := buf.Check(context.Background(), spans(p, toLocal), key); err != nil {
 			return err
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
-	"github.com/xferbench/xferbench/internal/host/hosttest"
 	"github.com/xferbench/xferbench/internal/testenv"
+	"github.com/xferbench/xferbench/internal/testenv/hosttest"
 	"github.com/xferbench/xferbench/ucx"
 )
 

@@ -1,7 +1,6 @@
-package nvml
+package host
 
 import (
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -31,13 +30,13 @@ func (p Path) Rank() int {
 	return 6
 }
 
-// PCIPath is the way between two PCI devices ("0000:10:1c.0"), a GPU and a NIC
-// for instance, by their places in the sysfs tree at root ("/sys").
+// PCIPath is the way between two PCI devices ("0000:10:1c.0"), a GPU and a NIC for
+// instance, by their places in sysfs: the one measure of how near devices are.
 //
 // Inside a virtual machine the tree is the one that the hypervisor shows: on
 // EC2, a GPU and its nearest NICs share a root (PHB).
-func PCIPath(root, a, b string) Path {
-	pa, pb := pciPlace(root, a), pciPlace(root, b)
+func (r Root) PCIPath(a, b string) Path {
+	pa, pb := r.pciPlace(a), r.pciPlace(b)
 	if pa == nil || pb == nil {
 		return Unknown
 	}
@@ -50,8 +49,8 @@ func PCIPath(root, a, b string) Path {
 	case left == 0:
 		return Same
 	case same == 0:
-		na, nb := numaNode(root, a), numaNode(root, b)
-		if na >= 0 && na == nb || na < 0 && nb < 0 && oneNode(root) {
+		na, nb := r.numaNode(a), r.numaNode(b)
+		if na >= 0 && na == nb || na < 0 && nb < 0 && r.oneNode() {
 			return Node
 		}
 		return Sys
@@ -65,11 +64,11 @@ func PCIPath(root, a, b string) Path {
 
 // pciPlace is the device's way down from its root: "pci0000:10",
 // "0000:10:01.0", "0000:11:00.0".
-func pciPlace(root, address string) []string {
+func (r Root) pciPlace(address string) []string {
 	if address == "" {
 		return nil
 	}
-	p, err := filepath.EvalSymlinks(filepath.Join(root, "bus/pci/devices", strings.ToLower(address)))
+	p, err := filepath.EvalSymlinks(r.path(filepath.Join(r.sysfs(), "bus/pci/devices", strings.ToLower(address))))
 	if err != nil {
 		return nil
 	}
@@ -82,21 +81,27 @@ func pciPlace(root, address string) []string {
 	return nil
 }
 
-// numaNode is the node of a PCI device, -1 where sysfs does not know it.
-func numaNode(root, address string) int {
-	b, err := os.ReadFile(filepath.Join(root, "bus/pci/devices", strings.ToLower(address), "numa_node"))
-	if err != nil {
-		return -1
+// numaNode is the node of the PCI device at an address, -1 where sysfs does not know
+// it.
+func (r Root) numaNode(address string) int {
+	if n, ok := r.number(r.sysfs(), "bus/pci/devices", strings.ToLower(address), "numa_node"); ok && address != "" {
+		return int(n)
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return -1
-	}
-	return n
+	return -1
 }
 
 // oneNode reports whether the host has a single NUMA node.
-func oneNode(root string) bool {
-	nodes, err := filepath.Glob(filepath.Join(root, "devices/system/node/node[0-9]*"))
-	return err == nil && len(nodes) <= 1
+func (r Root) oneNode() bool { return r.numaNodes() <= 1 }
+
+// numaNodes is how many NUMA nodes the host has, 0 where sysfs does not say.
+func (r Root) numaNodes() int {
+	n := 0
+	for _, name := range r.names("/sys/devices/system/node") {
+		if rest, ok := strings.CutPrefix(name, "node"); ok {
+			if _, err := strconv.Atoi(rest); err == nil {
+				n++
+			}
+		}
+	}
+	return n
 }
