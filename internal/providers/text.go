@@ -49,24 +49,13 @@ func (t *text) paragraph(lead, words string, indent int) {
 	if indent < 0 {
 		indent = utf8.RuneCountInString(lead)
 	}
-	line := lead
-	at := utf8.RuneCountInString(lead)
-	start := true
-	for _, word := range strings.Fields(words) {
-		n := utf8.RuneCountInString(word)
-		if !start && at+1+n > columns && !t.wide {
-			t.b.WriteString(strings.TrimRight(line, " ") + "\n")
-			line, at, start = strings.Repeat(" ", indent), indent, true
-		}
-		if !start {
-			line += " "
-			at++
-		}
-		line += word
-		at += n
-		start = false
+	width := columns
+	if t.wide {
+		width = 0
 	}
-	t.b.WriteString(strings.TrimRight(line, " ") + "\n")
+	for _, l := range table.Wrap(strings.Join(strings.Fields(words), " "), lead, strings.Repeat(" ", indent), width) {
+		t.b.WriteString(l + "\n")
+	}
 }
 
 func (r Report) header(t *text) {

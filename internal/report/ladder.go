@@ -205,7 +205,7 @@ func ladderHead(res *analysis.Ladder) []string {
 		}
 	}
 	if res.Requests.Simulated {
-		out = append(out, "SIMULATED: the engines are stand-ins; their TTFT is no measurement")
+		out = append(out, "SIMULATED: "+simulatedTTFT)
 	}
 	return unique(out)
 }

@@ -33,7 +33,7 @@ func filled(cols []table.Column, n int) []table.Column {
 	})
 }
 
-// naming are the columns that say which row it is.
+// ttftNaming are the columns that say which row it is.
 func ttftNaming(rows []*analysis.RequestRow, path bool) []table.Column {
 	cols := []table.Column{{Head: "arm", Left: true, Cell: func(i int) string { return rows[i].Arm }}}
 	if path {
