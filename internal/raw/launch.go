@@ -55,14 +55,12 @@ func (s *session) launch(ctx context.Context, args []string, i int) error {
 	}
 	end, rerr := s.adopt(bufio.NewReader(p.Stdout), i)
 	if rerr != nil {
-		rerr = errors.Join(rerr, p.Stdout.Close(), p.Stop())
+		return errors.Join(rerr, p.Stdout.Close(), p.Stop())
 	}
 	werr := p.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case rerr != nil:
-		return rerr
 	case werr == nil:
 		return nil
 	case end != nil && end.ExitCode == 4:

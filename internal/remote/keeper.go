@@ -1,4 +1,10 @@
-// Package remote runs the processes of this program that measure.
+// Package remote runs processes, on this host and through ssh.
+//
+// There is one policy for all of them ([Start]): a process leads a group, and
+// ends with all of it, by SIGTERM, a grace period and SIGKILL, whatever ends
+// this process or the connection; the end of its words and how it ended are
+// kept. A process of this program is a [Worker]: it gets what it is to do as a
+// value on standard input.
 //
 // A measuring command is two processes of one binary. The keeper loads no
 // library and holds no buffer, so it outlives whatever becomes of the other:

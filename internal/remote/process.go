@@ -100,7 +100,7 @@ func Start(ctx context.Context, h Host, c Command) (*Process, error) {
 	var pipe *io.PipeWriter
 	p.cmd.Stdout = c.Stdout
 	if c.Stream {
-		p.Stdout, pipe = newPipe()
+		p.Stdout, pipe = io.Pipe()
 		p.cmd.Stdout = pipe
 	}
 	p.cmd.Stderr = &p.words
@@ -125,8 +125,6 @@ func Start(ctx context.Context, h Host, c Command) (*Process, error) {
 	go func() { <-p.done; stopped() }()
 	return p, nil
 }
-
-func newPipe() (io.ReadCloser, *io.PipeWriter) { return io.Pipe() }
 
 // feed is what a guarded process gets before its standard input is kept open.
 type feed struct {
