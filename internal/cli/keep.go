@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ func keep(cmd *cobra.Command, o remote.Options, lines bool) (bool, error) {
 	if kept(cmd) != nil {
 		return false, nil
 	}
+	o.Argv = os.Args
 	e, err := remote.Keep(o)
 	switch {
 	case err != nil:

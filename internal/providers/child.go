@@ -41,10 +41,19 @@ func Child(libs Libraries, limit time.Duration) Prober {
 			return a, err
 		}
 		said := w.Answer(ctx, &a)
+		select {
+		case <-w.Done():
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			// That it had to be killed is no news of a probe that hangs.
+			if err = w.Stop(); errors.Is(err, remote.ErrKilled) {
+				err = nil
+			}
+			return a, errors.Join(context.Cause(ctx), err)
+		}
 		ended := w.Wait()
 		switch {
-		case ctx.Err() != nil:
-			return a, context.Cause(ctx)
 		case ended != nil:
 			return a, &crash{ended, lastLines(words.String(), 3)}
 		case said != nil:

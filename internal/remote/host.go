@@ -100,10 +100,10 @@ func (h Host) arguments(words []string) []string {
 	}
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = Quote(w)
+		quoted[i] = quote(w)
 	}
 	return append(args, "--", h.Target, "exec "+strings.Join(quoted, " "))
 }
 
-// Quote makes one word of s for a POSIX shell.
-func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// quote makes one word of s for a POSIX shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,4 +1,10 @@
-// Package remote runs the processes of this program that measure.
+// Package remote runs processes, on this host and through ssh.
+//
+// There is one policy for all of them ([Start]): a process leads a group, and
+// ends with all of it, by SIGTERM, a grace period and SIGKILL, whatever ends
+// this process or the connection; the end of its words and how it ended are
+// kept. A process of this program is a [Worker]: it gets what it is to do as a
+// value on standard input.
 //
 // A measuring command is two processes of one binary. The keeper loads no
 // library and holds no buffer, so it outlives whatever becomes of the other:
@@ -17,7 +23,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -51,6 +56,9 @@ type Setup struct {
 
 // Options are how a process is kept.
 type Options struct {
+	// Argv is the command that the process runs, this one's own: its name and
+	// its arguments.
+	Argv []string
 	// Namespace asks for a network and IPC namespace of its own. Where the
 	// kernel refuses one, the process runs without.
 	Namespace bool
@@ -74,8 +82,8 @@ var ErrAlone = errors.New("no second process")
 // grace is how long a process that said its exit code may take to exit.
 const grace = 10 * time.Second
 
-// Keep runs this process's command once more, in a second process with the same
-// arguments, standard streams and process group, and waits for its end.
+// Keep runs this program once more, in a second process with the same standard
+// streams and process group, and waits for its end.
 func Keep(o Options) (Ended, error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, Stops()...)
@@ -125,7 +133,7 @@ type keeper struct {
 	record  string
 	done    *int
 	refused string
-	words   strings.Builder // not JSON: a crash
+	words   Tail // not JSON: a crash
 }
 
 // start starts the process with attr. Its setup waits for it in the pipe.
@@ -141,8 +149,8 @@ func (k *keeper) start(attr *syscall.SysProcAttr, setup Setup) error {
 	}
 	k.pipe = os.NewFile(uintptr(ends[0]), "kept process")
 	theirs := os.NewFile(uintptr(ends[1]), "keeper")
-	k.cmd = exec.Command(exe, os.Args[1:]...)
-	k.cmd.Args[0] = os.Args[0]
+	k.cmd = exec.Command(exe)
+	k.cmd.Args = k.o.Argv
 	k.cmd.Stdin, k.cmd.Stdout, k.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	k.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	k.cmd.Env = append(os.Environ(), keeperVar+"=3")
@@ -208,7 +216,7 @@ func (k *keeper) attend() (e Ended) {
 		// A terminal's signal reaches both, and that process before it has a
 		// handler, or this one later.
 		e.Interrupted = e.Interrupted || stopped(werr)
-		e.Err = fmt.Errorf("the measuring process %w", Ending(werr, k.words.String()))
+		e.Err = fmt.Errorf("the measuring process %w", Ending(werr, k.words.ends(crashLen)))
 	}
 	if err := k.pipe.Close(); err != nil && e.Err == nil && k.done == nil {
 		e.Err = err
@@ -224,11 +232,7 @@ func (k *keeper) read(said chan<- struct{}) {
 		var m message
 		if jerr := json.Unmarshal([]byte(line), &m); jerr != nil {
 			m = message{}
-			k.mu.Lock()
-			if k.words.Len() < 1<<16 {
-				k.words.WriteString(line)
-			}
-			k.mu.Unlock()
+			fmt.Fprint(&k.words, line)
 		}
 		k.mu.Lock()
 		if m.Record != "" {

@@ -100,7 +100,7 @@ func Start(ctx context.Context, h Host, c Command) (*Process, error) {
 	var pipe *io.PipeWriter
 	p.cmd.Stdout = c.Stdout
 	if c.Stream {
-		p.Stdout, pipe = newPipe()
+		p.Stdout, pipe = io.Pipe()
 		p.cmd.Stdout = pipe
 	}
 	p.cmd.Stderr = &p.words
@@ -125,8 +125,6 @@ func Start(ctx context.Context, h Host, c Command) (*Process, error) {
 	go func() { <-p.done; stopped() }()
 	return p, nil
 }
-
-func newPipe() (io.ReadCloser, *io.PipeWriter) { return io.Pipe() }
 
 // feed is what a guarded process gets before its standard input is kept open.
 type feed struct {
@@ -172,7 +170,9 @@ func (p *Process) prepare(c Command) (*feed, error) {
 	}
 	if p.host.here() && !c.Guard {
 		p.cmd = exec.Command(argv[0], argv[1:]...)
-		p.cmd.Stdin = bytes.NewReader(c.Stdin)
+		if len(c.Stdin) > 0 {
+			p.cmd.Stdin = bytes.NewReader(c.Stdin)
+		}
 		p.cmd.Env = environ(c)
 		return nil, nil
 	}
@@ -364,7 +364,7 @@ func (p *Process) Words() string {
 
 // Ending says how a process of this program ended that told no exit code of its
 // own; see [Ending].
-func (p *Process) Ending() error { return Ending(p.Wait(), p.words.all()) }
+func (p *Process) Ending() error { return Ending(p.Wait(), p.words.ends(crashLen)) }
 
 // ending is err in words; a kill that was not this process's is most often the
 // kernel's, for want of memory.

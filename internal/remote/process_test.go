@@ -405,6 +405,17 @@ func TestTail(t *testing.T) {
 	if s := w.String(); len(s) > 5<<10 || !strings.HasPrefix(s, "line 0\n") || !strings.HasSuffix(s, "line 9999\n") {
 		t.Errorf("%d bytes: %.80s", len(s), s)
 	}
+	if s := w.String(); !strings.Contains(s, "line 100\n") || strings.Contains(s, "line 5000\n") {
+		t.Error("not both ends")
+	}
+	var between remote.Tail // longer than the first part, shorter than both
+	var want strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(io.MultiWriter(&between, &want), "line %d\n", i)
+	}
+	if between.String() != want.String() {
+		t.Errorf("%q, want %q", between.String(), want.String())
+	}
 	var short remote.Tail
 	fmt.Fprint(&short, "a few words")
 	if short.String() != "a few words" {

@@ -160,7 +160,12 @@ func (w *Worker) Answer(ctx context.Context, v any) error {
 		if ok {
 			return json.Unmarshal(a, v)
 		}
-		<-w.Done()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	// How it ended comes a moment later.
+	select {
+	case <-w.Done():
 		return ErrNoAnswer
 	case <-ctx.Done():
 		return context.Cause(ctx)

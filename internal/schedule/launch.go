@@ -119,14 +119,12 @@ func (l *Launches) one(ctx context.Context, one Launch, first bool) error {
 	}
 	end, rerr := l.adopt(bufio.NewReader(p.Stdout), one.Number, first)
 	if rerr != nil {
-		rerr = errors.Join(rerr, p.Stdout.Close(), p.Stop())
+		return errors.Join(rerr, p.Stdout.Close(), p.Stop())
 	}
 	werr := p.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case rerr != nil:
-		return rerr
 	case werr == nil:
 		return nil
 	case end != nil && end.ExitCode != 0:

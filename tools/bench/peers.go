@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/xferbench/xferbench/internal/remote"
 )
 
 // freePort is a port that nothing listened on a moment ago.
@@ -31,43 +31,36 @@ func freePort() (string, error) {
 func pair(ctx context.Context, env []string, ready string, server, client []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	s := exec.CommandContext(ctx, server[0], server[1:]...)
-	s.Env = append(os.Environ(), env...)
-	var words bytes.Buffer
-	s.Stderr = &words
-	out, err := s.StdoutPipe()
+	s, err := remote.Start(ctx, remote.Host{}, remote.Command{Argv: server, Env: env, Stream: true})
 	if err != nil {
-		return nil, err
-	}
-	if err := s.Start(); err != nil {
 		return nil, err
 	}
 	defer func() {
 		// A server that served ends by itself; the rest has no use for one.
 		t := time.AfterFunc(2*time.Second, cancel)
-		s.Wait()
+		<-s.Done()
 		t.Stop()
 	}()
-	r := bufio.NewReader(out)
+	r := bufio.NewReader(s.Stdout)
 	if ready != "" {
 		for line := ""; !strings.Contains(line, ready); {
 			if line, err = r.ReadString('\n'); err != nil {
-				return nil, fmt.Errorf("%s did not say %q: %w: %s", server[0], ready, err, words.String())
+				return nil, fmt.Errorf("%s did not say %q: %w: %s", server[0], ready, err, s.Words())
 			}
 		}
 	} else {
 		time.Sleep(300 * time.Millisecond) // it says nothing when it is ready
 	}
 	go io.Copy(io.Discard, r)
-	c := exec.CommandContext(ctx, client[0], client[1:]...)
-	c.Env = append(os.Environ(), env...)
-	var cwords bytes.Buffer
-	c.Stderr = &cwords
-	b, err := c.Output()
+	var out bytes.Buffer
+	c, err := remote.Start(ctx, remote.Host{}, remote.Command{Argv: client, Env: env, Stdout: &out})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s%s", strings.Join(client, " "), err, b, cwords.String())
+		return nil, err
 	}
-	return b, nil
+	if err := errors.Join(c.Wait(), context.Cause(ctx)); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s%s", strings.Join(client, " "), err, out.Bytes(), c.Said())
+	}
+	return out.Bytes(), nil
 }
 
 // iperf3 is the received rate in GB/s of streams connections that send for a

@@ -10,36 +10,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/xferbench/xferbench/internal/remote"
 )
 
-// proc is an xferbench that runs.
+// proc is an xferbench that runs. No supervisor of package remote is between: it
+// would end what this soak looks for.
 type proc struct {
 	cmd            *exec.Cmd
 	record         string
-	stdout, stderr buffer
+	stdout, stderr remote.Tail
 	done           chan struct{}
 	err            error // of starting or waiting
-}
-
-// buffer is written by one goroutine while another reads.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // hung is the exit code of a process that had to be killed.
