@@ -96,6 +96,9 @@ func (f *Found) Open(i Interface, cfg EndpointConfig) (*Endpoint, error) {
 	if cfg.QueueSize < 0 || cfg.RNRRetries < 0 || cfg.QueueSize > math.MaxInt32 {
 		return nil, fmt.Errorf("fabric: queues of %d completions, %d retries", cfg.QueueSize, cfg.RNRRetries)
 	}
+	if !slices.ContainsFunc(f.Interfaces, func(o Interface) bool { return o.info == i.info }) {
+		return nil, errors.New("fabric: the interface is not among those found, or they were freed")
+	}
 	h := f.hints
 	how := C.struct_xb_ofi_open{
 		depth: C.uint32_t(cfg.Depth), queue: C.uint32_t(cmp.Or(cfg.QueueSize, queueSize)), rnr_retries: C.uint32_t(cfg.RNRRetries),
@@ -308,8 +311,8 @@ func (e *Endpoint) Close() error {
 }
 
 // Abandon is Close for an endpoint that a thread is still inside: it stays open
-// until the process ends, and so must its buffer. Shared-memory files that its
-// provider will not remove are.
+// until the process ends, and so must its memory. Abandon removes the shared-memory
+// files that its provider would leave.
 func (e *Endpoint) Abandon() error {
 	if e.ep == nil {
 		return nil

@@ -40,6 +40,9 @@ func direct(t *testing.T, h Hints) (eps [2]*Endpoint, memory [2][]byte) {
 		if err := e.Register(loop.Pinned(pinner, memory[i])); err != nil {
 			t.Fatal(err)
 		}
+		if err := e.Read(loop.Piece{Len: 1}); !errors.Is(err, errNotConnected) {
+			t.Errorf("with a region, before Connect: %v", err)
+		}
 		if addresses[i], err = e.Address(); err != nil {
 			t.Fatal(err)
 		}

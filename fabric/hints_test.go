@@ -45,7 +45,12 @@ func TestFindIsExact(t *testing.T) {
 				t.Errorf("%+v: %s of type %s", h, i.Provider, i.Type)
 			}
 		}
+		first := f.Interfaces[0]
 		f.Free()
 		f.Free()
+		if e, err := f.Open(first, EndpointConfig{Depth: 1}); err == nil {
+			t.Error("an interface that was freed was opened")
+			e.Close()
+		}
 	}
 }

@@ -11,7 +11,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -284,7 +286,7 @@ func (c *Context) init(cfg Config) error {
 }
 
 // Settings are those that were made or came from the environment, by full name.
-func (c *Context) Settings() map[string]string { return c.plan.inForce }
+func (c *Context) Settings() map[string]string { return maps.Clone(c.plan.inForce) }
 
 // Errors is how endpoints learn of a peer that is gone: of [ErrorsAuto] the first
 // [Worker.Connect] makes one of the others, and why is UCX's reason where that is
@@ -292,7 +294,7 @@ func (c *Context) Settings() map[string]string { return c.plan.inForce }
 func (c *Context) Errors() (mode ErrorHandling, why string) { return c.plan.errors, c.plan.refused }
 
 // Notes say what was left out and what UCX warned of.
-func (c *Context) Notes() []string { return c.plan.notes }
+func (c *Context) Notes() []string { return slices.Clone(c.plan.notes) }
 
 // SupportsCUDA reports whether regions may be device memory.
 func (c *Context) SupportsCUDA() bool { return c.types&(1<<C.UCS_MEMORY_TYPE_CUDA) != 0 }
@@ -319,6 +321,8 @@ type Memory struct {
 	cuda    C.struct_xb_ucx_cuda
 	context *cuda.Context // of CUDA memory
 	key     []byte
+
+	workers int // that are open
 }
 
 // memoryType is UCX's word for where a region is.
@@ -372,13 +376,17 @@ func (c *Context) Register(r loop.Region) (*Memory, error) {
 // errClosed is returned by calls on what is closed.
 var errClosed = errors.New("ucx: it is closed")
 
-// Key is the packed remote key, for the peer's [Worker.Connect].
+// Key is the packed remote key, which [ParseReport] of the peer reads too.
 func (m *Memory) Key() []byte { return m.key }
 
-// Close ends the registration. Wraps: ucp_mem_unmap.
+// Close ends the registration; it refuses while workers of it are open. It may be
+// called twice. Wraps: ucp_mem_unmap.
 func (m *Memory) Close() error {
 	if m.h == nil {
 		return nil
+	}
+	if m.workers > 0 {
+		return fmt.Errorf("closing UCX memory with %d open workers", m.workers)
 	}
 	st := C.xb_ucx_mem_unmap(m.c.lib.u, m.c.h, m.h)
 	m.h = nil
@@ -393,6 +401,7 @@ func (m *Memory) Close() error {
 // Worker is a UCP worker and its one endpoint: a lane.
 type Worker struct {
 	c      *Context
+	m      *Memory
 	lane   *C.struct_xb_ucx_lane
 	report string
 	label  uint32
@@ -417,47 +426,53 @@ func (c *Context) NewWorker(m *Memory) (*Worker, error) {
 	c.children++
 	var label [4]byte
 	rand.Read(label[:]) // never fails
-	return &Worker{c: c, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: m.region.Len}, nil
+	m.workers++
+	return &Worker{c: c, m: m, lane: lane, label: binary.NativeEndian.Uint32(label[:]), own: m.region.Len}, nil
 }
 
-// Label is a random number that begins the tags of the messages to this worker, for
-// the peer's Connect.
-func (w *Worker) Label() uint32 { return w.label }
+// Address is what a peer needs to reach a worker and its region.
+type Address struct {
+	Worker []byte // UCX's own, opaque
+	Key    []byte // of the region: [Memory.Key]
+	Base   uint64 // what offsets are added to
+	Len    uint64 // of the region, bytes
+	// Label is a random number that begins the tags of messages to the worker.
+	Label uint32
+}
 
-// Address is the worker's address, for the peer's Connect.
+// Address is what the peer's Connect takes.
 // Wraps: ucp_worker_get_address, ucp_worker_release_address.
-func (w *Worker) Address() ([]byte, error) {
+func (w *Worker) Address() (Address, error) {
 	if w.lane == nil {
-		return nil, errClosed
+		return Address{}, errClosed
 	}
 	var a *C.ucp_address_t
 	var n C.size_t
 	if st := C.xb_ucx_lane_address(w.lane, &a, &n); st != C.UCS_OK {
-		return nil, w.c.lib.fail("ucp_worker_get_address", st, ErrUnavailable, "")
+		return Address{}, w.c.lib.fail("ucp_worker_get_address", st, ErrUnavailable, "")
 	}
 	defer C.xb_ucx_release_address(w.lane, a)
-	return C.GoBytes(unsafe.Pointer(a), C.int(n)), nil
+	return Address{Worker: C.GoBytes(unsafe.Pointer(a), C.int(n)), Key: w.m.Key(), Base: w.m.region.Address, Len: w.m.region.Len, Label: w.label}, nil
 }
 
-// Connect makes the endpoint to the peer's worker, which has label, and unpacks the
-// key of its memory, which begins at base there. The connection itself is made by the
-// first operation, while both sides progress. address and key must come from
-// a peer that is trusted: UCX does not check them.
+// Connect makes the endpoint to the peer's worker and unpacks the key of its
+// region. The connection itself is made by the first operation, while both sides
+// progress. peer must come from one that is trusted: UCX does not check it.
 // Wraps: ucp_ep_create, ucp_ep_rkey_unpack.
-func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32) error {
+func (w *Worker) Connect(peer Address) error {
 	if w.lane == nil {
 		return errClosed
 	}
-	if len(address) == 0 || len(key) == 0 {
+	if len(peer.Worker) == 0 || len(peer.Key) == 0 {
 		return errors.New("connecting a UCX endpoint: the peer's address or key is empty")
 	}
 	p := &w.c.plan
 	var what *C.char
 	connect := func() C.ucs_status_t {
-		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&address[0]), unsafe.Pointer(&key[0]),
-			C.uint64_t(base), flag(p.errors != ErrorsNone), &what)
+		return C.xb_ucx_lane_connect(w.lane, unsafe.Pointer(&peer.Worker[0]), unsafe.Pointer(&peer.Key[0]),
+			C.uint64_t(peer.Base), flag(p.errors != ErrorsNone), &what)
 	}
-	C.xb_ucx_lane_labels(w.lane, C.uint32_t(w.label), C.uint32_t(label))
+	C.xb_ucx_lane_labels(w.lane, C.uint32_t(w.label), C.uint32_t(peer.Label))
 	w.c.lib.takeLog()
 	st := connect()
 	if st == C.UCS_ERR_UNREACHABLE && p.errors == ErrorsAuto {
@@ -476,7 +491,7 @@ func (w *Worker) Connect(address, key []byte, base, length uint64, label uint32)
 	if p.errors == ErrorsAuto {
 		p.errors = ErrorsPeer
 	}
-	w.peer, w.connected = length, true
+	w.peer, w.connected = peer.Len, true
 	w.keep(C.xb_ucx_lane_print(w.lane))
 	return nil
 }
@@ -543,5 +558,6 @@ func (w *Worker) Close() error {
 		return &Error{Call: "closing a worker", Detail: fmt.Sprintf("%d %v", int64(left), ErrNotClosed), Kind: ErrNotClosed}
 	}
 	w.c.children--
+	w.m.workers--
 	return nil
 }

@@ -26,7 +26,7 @@ const (
 	ErrNoDevice       Status = C.UCS_ERR_NO_DEVICE
 	ErrBusy           Status = C.UCS_ERR_BUSY
 	ErrCanceled       Status = C.UCS_ERR_CANCELED
-	ErrShared         Status = C.UCS_ERR_SHMEM_SEGMENT
+	ErrSharedMemory   Status = C.UCS_ERR_SHMEM_SEGMENT
 	ErrTimedOut       Status = C.UCS_ERR_TIMED_OUT
 	ErrLimit          Status = C.UCS_ERR_EXCEEDS_LIMIT
 	ErrNotSupported   Status = C.UCS_ERR_UNSUPPORTED
@@ -42,7 +42,7 @@ var ownWords = map[Status]string{
 	ErrInvalid: "Invalid parameter", ErrUnreachable: "Destination is unreachable", ErrAddress: "Address not valid",
 	ErrNotImplemented: "Function not implemented", ErrTruncated: "Message truncated", ErrTooSmall: "Provided buffer is too small",
 	ErrNoElement: "No such element", ErrNoDevice: "No such device", ErrBusy: "Device is busy", ErrCanceled: "Request canceled",
-	ErrShared: "Shared memory error", ErrTimedOut: "Operation timed out", ErrLimit: "User-defined limit was reached",
+	ErrSharedMemory: "Shared memory error", ErrTimedOut: "Operation timed out", ErrLimit: "User-defined limit was reached",
 	ErrNotSupported: "Unsupported operation", ErrRejected: "Operation rejected by remote peer",
 	ErrNotConnected: "Endpoint is not connected", ErrReset: "Connection reset by remote peer",
 }

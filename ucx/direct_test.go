@@ -25,12 +25,11 @@ func direct(t *testing.T, tls string) (ws [2]*Worker, memory [2][]byte) {
 	}
 	pinner := new(runtime.Pinner)
 	t.Cleanup(pinner.Unpin)
-	var regions [2]loop.Region
 	var mems [2]*Memory
+	var addresses [2]Address
 	for i := range ws {
 		memory[i] = make([]byte, directBytes)
-		regions[i] = loop.Pinned(pinner, memory[i])
-		if mems[i], err = c.Register(regions[i]); err != nil {
+		if mems[i], err = c.Register(loop.Pinned(pinner, memory[i])); err != nil {
 			t.Fatal(err)
 		}
 		if ws[i], err = c.NewWorker(mems[i]); err != nil {
@@ -39,6 +38,9 @@ func direct(t *testing.T, tls string) (ws [2]*Worker, memory [2][]byte) {
 		if err := ws[i].Get(loop.Piece{Len: 1}); !errors.Is(err, errNotConnected) {
 			t.Errorf("before Connect: %v", err)
 		}
+		if addresses[i], err = ws[i].Address(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		if err := errors.Join(ws[0].Close(), ws[1].Close(), mems[0].Close(), mems[1].Close(), c.Close()); err != nil {
@@ -46,11 +48,7 @@ func direct(t *testing.T, tls string) (ws [2]*Worker, memory [2][]byte) {
 		}
 	})
 	for i, w := range ws {
-		address, err := ws[1-i].Address()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Connect(address, mems[1-i].Key(), regions[1-i].Address, regions[1-i].Len, ws[1-i].Label()); err != nil {
+		if err := w.Connect(addresses[1-i]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -157,7 +155,7 @@ func TestDirectRefuses(t *testing.T) {
 	}
 	_, _, err := w.Progress()
 	_, ferr := w.Flushed()
-	for _, err := range []error{err, ferr, w.Flush(), w.Get(loop.Piece{Len: 1}), w.TagSend(0, 1, 0), w.TagRecv(0, 1, 0), w.Connect([]byte{1}, []byte{1}, 0, 0, 0)} {
+	for _, err := range []error{err, ferr, w.Flush(), w.Get(loop.Piece{Len: 1}), w.TagSend(0, 1, 0), w.TagRecv(0, 1, 0), w.Connect(Address{Worker: []byte{1}, Key: []byte{1}})} {
 		if !errors.Is(err, errClosed) {
 			t.Errorf("after Close: %v", err)
 		}

@@ -5,9 +5,8 @@
 //
 // [Load] opens the library, [Library.Open] a [Context] with its settings,
 // [Context.Register] makes a region a [Memory], and [Context.NewWorker] a [Worker]
-// for it. Both sides exchange [Worker.Address], [Worker.Label], [Memory.Key] and their
-// region's address and length over a channel of their own, and [Worker.Connect]. From
-// then on a worker is driven in one of two ways:
+// for it. Both sides exchange [Worker.Address] over a channel of their own, and
+// [Worker.Connect]. From then on a worker is driven in one of two ways:
 //
 //   - operation by operation, with [Worker.Get], [Worker.Put], [Worker.Flush],
 //     [Worker.TagSend], [Worker.TagRecv] and [Worker.Progress];

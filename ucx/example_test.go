@@ -44,28 +44,25 @@ func Example() {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	memory := [2][]byte{make([]byte, 4096), make([]byte, 4096)}
-	var regions [2]loop.Region
-	var mems [2]*ucx.Memory
 	var workers [2]*ucx.Worker
+	var addresses [2]ucx.Address
 	for i := range workers {
-		regions[i] = loop.Pinned(&pinner, memory[i])
-		if mems[i], err = ctx.Register(regions[i]); err != nil {
-			log.Fatal(err)
-		}
-		defer mems[i].Close()
-		if workers[i], err = ctx.NewWorker(mems[i]); err != nil {
-			log.Fatal(err)
-		}
-		defer workers[i].Close()
-	}
-	// Between two hosts this goes over a channel of the caller's own.
-	for i, w := range workers {
-		peer := 1 - i
-		address, err := workers[peer].Address()
+		m, err := ctx.Register(loop.Pinned(&pinner, memory[i]))
 		if err != nil {
 			log.Fatal(err)
 		}
-		if err := w.Connect(address, mems[peer].Key(), regions[peer].Address, regions[peer].Len, workers[peer].Label()); err != nil {
+		defer m.Close()
+		if workers[i], err = ctx.NewWorker(m); err != nil {
+			log.Fatal(err)
+		}
+		defer workers[i].Close()
+		if addresses[i], err = workers[i].Address(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Between two hosts the addresses go over a channel of the caller's own.
+	for i, w := range workers {
+		if err := w.Connect(addresses[1-i]); err != nil {
 			log.Fatal(err)
 		}
 	}

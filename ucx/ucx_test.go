@@ -155,14 +155,18 @@ func TestContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err := w.Address(); err != nil || len(a) == 0 || len(m.Key()) == 0 {
-		t.Errorf("address of %d bytes, key of %d, %v", len(a), len(m.Key()), err)
+	if a, err := w.Address(); err != nil || len(a.Worker) == 0 || len(a.Key) == 0 || a.Base != r.Address || a.Len != r.Len {
+		t.Errorf("address %+v, %v", a, err)
 	}
-	if err := w.Connect(nil, m.Key(), 0, 0, 0); err == nil {
+	if err := w.Connect(Address{Key: m.Key()}); err == nil {
 		t.Error("an empty address was taken")
 	}
-	if err := c.Close(); err == nil {
-		t.Error("a context with open children was closed")
+	if c.Close() == nil || m.Close() == nil {
+		t.Error("a context, or a memory, with open children was closed")
+	}
+	c.Settings()["UCX_TLS"] = "rc"
+	if c.Settings()["UCX_TLS"] != "tcp" {
+		t.Error("a caller changed the settings of the context")
 	}
 	for range 2 {
 		if err := errors.Join(w.Close(), m.Close(), c.Close()); err != nil {

@@ -260,6 +260,9 @@ func NewGroup(lanes []Lane, cfg Config) (*Group, error) {
 	case cfg.Timeout < 0:
 		return nil, fmt.Errorf("a timeout of %v", cfg.Timeout)
 	}
+	if i := slices.IndexFunc(lanes, func(l Lane) bool { return l.Impl == nil || l.Ops == nil }); i >= 0 {
+		return nil, fmt.Errorf("lane %d has no endpoint: is it closed?", i)
+	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	g := C.xb_group_new(C.int(len(lanes)), C.int(cfg.Poll), C.int64_t(cfg.Timeout))
 	if g == nil {

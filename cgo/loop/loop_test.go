@@ -267,6 +267,7 @@ func TestRefusals(t *testing.T) {
 		func() error { _, err := g.Transfer(context.Background(), loop.Read, plans, 0, 1); return err },
 		func() error { _, err := g.Transfer(context.Background(), loop.Read, plans, 1, 0); return err },
 		func() error { _, err := loop.NewGroup(nil, loop.Config{}); return err },
+		func() error { _, err := loop.NewGroup([]loop.Lane{{}}, loop.Config{}); return err },
 		func() error { _, err := loop.ParseOp("pull"); return err },
 	} {
 		if err := f(); err == nil {

@@ -4,11 +4,13 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // neutral are the public packages whose texts are of use to any program.
@@ -66,5 +68,26 @@ func TestBindingsAreNeutral(t *testing.T) {
 		if got := flagWord.MatchString(s) || ownWord.MatchString(s); got != want {
 			t.Errorf("%q is of this program's command line: %v", s, got)
 		}
+	}
+}
+
+// What only tests use is not part of the program.
+func TestProductHasNoTestPackages(t *testing.T) {
+	list := exec.CommandContext(within(t, time.Minute), "go", "list", "-deps", "./cmd/...")
+	list.Dir = checkout(t)
+	const module = "github.com/xferbench/xferbench/"
+	seen := 0
+	for line := range strings.Lines(run(t, list)) {
+		name, ours := strings.CutPrefix(strings.TrimSpace(line), module)
+		if !ours {
+			continue
+		}
+		seen++
+		if strings.HasSuffix(name, "test") || strings.Contains(name+"/", "/testenv/") {
+			t.Errorf("the program imports %s", name)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d packages of the program were listed", seen)
 	}
 }

@@ -217,11 +217,11 @@ func (e *ucxEndpoint) Address() ([]byte, error) {
 	}
 	a := ucxAddress{API: "ucx", Version: e.lib.Version(), Key: e.mem.Key(), Base: e.base, Length: e.length}
 	for _, w := range e.workers {
-		b, err := w.Address()
+		wa, err := w.Address()
 		if err != nil {
 			return nil, err
 		}
-		a.Workers, a.Labels = append(a.Workers, b), append(a.Labels, w.Label())
+		a.Workers, a.Labels = append(a.Workers, wa.Worker), append(a.Labels, wa.Label)
 	}
 	return json.Marshal(a)
 }
@@ -288,7 +288,7 @@ func (e *ucxEndpoint) connectWorkers(ctx context.Context, a ucxAddress) error {
 	done := make(chan error, 1)
 	go func() {
 		for i, w := range workers {
-			if err := w.Connect(a.Workers[i], a.Key, a.Base, a.Length, a.Labels[i]); err != nil {
+			if err := w.Connect(ucx.Address{Worker: a.Workers[i], Key: a.Key, Base: a.Base, Len: a.Length, Label: a.Labels[i]}); err != nil {
 				done <- err
 				return
 			}

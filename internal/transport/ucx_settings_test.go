@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/ucx"
 )
 
@@ -89,6 +90,7 @@ func TestUCXInForce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.run(loop.Read, deal(pairCases()[2].pieces, 1), 1, 5)
 	info := p.ep.Info()
 	want := "peer"
 	if lib.Release().Less(ucx.Version{Major: 1, Minor: 19}) {
