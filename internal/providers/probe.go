@@ -307,7 +307,7 @@ func devices(all []fabric.Interface) []record.NIC {
 	var out []record.NIC
 	seen := map[string]bool{}
 	for _, i := range all {
-		n := transport.FabricNIC(i)
+		n := transport.FabricNIC(i.Attributes)
 		if seen[n.Name] {
 			continue
 		}

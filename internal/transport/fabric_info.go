@@ -31,7 +31,7 @@ func (e *fabricEndpoint) Info() Info {
 		Poll: e.cfg.Poll.String(), Settings: fabricEnv(), Notes: slices.Clone(e.notes),
 	}
 	for _, r := range e.rails {
-		n := FabricNIC(r)
+		n := FabricNIC(r.Attributes)
 		info.Devices = append(info.Devices, Device{Name: n.Name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits, NUMA: n.NUMA, MTU: n.MTU})
 		info.Simulated = info.Simulated || r.Emulated()
 	}
