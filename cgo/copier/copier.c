@@ -18,9 +18,9 @@ static int begin(void *p, int op, uint64_t n)
 	struct xb_copier *l = p;
 	int rc;
 
-	(void)op;
 	(void)n;
-	l->done = 0;
+	l->posted = 0;
+	l->op = op;
 	if (l->cuda && !l->bound) {
 		if ((rc = l->cuda->set_current(l->ctx)))
 			return fail(l, "cuCtxSetCurrent", rc);
@@ -29,43 +29,63 @@ static int begin(void *p, int op, uint64_t n)
 	return XB_OK;
 }
 
+static uint64_t destination(const struct xb_copier *l, const struct xb_piece *q)
+{
+	return l->dst + (l->op == XB_READ ? q->local : q->remote);
+}
+
+static uint64_t source(const struct xb_copier *l, const struct xb_piece *q)
+{
+	return l->src + (l->op == XB_READ ? q->remote : q->local);
+}
+
+/* A GPU begins at once; the CPU copies in poll. The pieces of one post follow those
+ * of the last in memory. */
 static int post(void *p, int op, const struct xb_piece *pieces, uint64_t index, uint32_t n)
 {
 	struct xb_copier *l = p;
-	uint64_t bytes = 0;
-	uint32_t i;
 
+	(void)op;
 	(void)index;
-	for (i = 0; i < n && bytes < XB_COPIER_MOST; i++) {
-		uint64_t dst = l->dst + (op == XB_READ ? pieces[i].local : pieces[i].remote);
-		uint64_t src = l->src + (op == XB_READ ? pieces[i].remote : pieces[i].local);
-		int rc;
+	if (!l->posted)
+		l->next = pieces;
+	for (uint32_t i = 0; i < n && l->cuda; i++) {
+		int rc = l->cuda->on_device_async(destination(l, &pieces[i]), source(l, &pieces[i]), pieces[i].len, l->stream);
 
-		if (!l->cuda) {
-			memcpy((void *)(uintptr_t)dst, (const void *)(uintptr_t)src, pieces[i].len);
-			bytes += pieces[i].len;
-		} else if ((rc = l->cuda->on_device_async(dst, src, pieces[i].len, l->stream))) {
+		if (rc)
 			return fail(l, "cuMemcpyDtoDAsync_v2", rc);
-		}
 	}
-	l->done += i;
-	return (int)i;
+	l->posted += n;
+	return (int)n;
+}
+
+/* How many pieces the CPU has copied now. */
+static uint64_t copy(struct xb_copier *l)
+{
+	uint64_t bytes = 0, i;
+
+	for (i = 0; i < l->posted && bytes < XB_COPIER_MOST; i++, l->next++) {
+		memcpy((void *)(uintptr_t)destination(l, l->next), (const void *)(uintptr_t)source(l, l->next), l->next->len);
+		bytes += l->next->len;
+	}
+	return i;
 }
 
 static int poll(void *p)
 {
 	struct xb_copier *l = p;
-	int rc, done = (int)l->done;
+	uint64_t done = l->posted;
+	int rc;
 
-	if (l->cuda && done) {
-		rc = l->cuda->stream_query(l->stream);
-		if (rc == XB_CUDA_NOT_READY)
-			return 0;
-		if (rc)
-			return fail(l, "cuStreamQuery", rc);
+	if (!done)
+		return 0;
+	if (!l->cuda) {
+		done = copy(l);
+	} else if ((rc = l->cuda->stream_query(l->stream))) {
+		return rc == XB_CUDA_NOT_READY ? 0 : fail(l, "cuStreamQuery", rc);
 	}
-	l->done = 0;
-	return done;
+	l->posted -= done;
+	return (int)done;
 }
 
 /* A copy that has ended has landed. */

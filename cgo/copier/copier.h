@@ -6,13 +6,15 @@
 #include "../../cuda/cuda.h"
 #include "../loop/loop.h"
 
-/* How many bytes of host memory one post copies before the loop may look around: a
+/* How many bytes of host memory one poll copies before the loop may look around: a
  * piece that is longer is one copy all the same. */
 #define XB_COPIER_MOST ((uint64_t)1 << 30)
 
 struct xb_copier {
 	uint64_t dst, src; /* addresses, of the device where cuda is set */
-	uint64_t done;	   /* copied, or handed to the stream, and not yet told */
+	const struct xb_piece *next; /* of those that were posted and have not ended */
+	uint64_t posted;
+	int op;
 	const struct xb_cuda *cuda;
 	void *ctx, *stream;
 	int bound; /* ctx is the thread's */

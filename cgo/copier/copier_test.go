@@ -97,7 +97,7 @@ func TestLooksAround(t *testing.T) {
 		pieces[i].Len = n
 	}
 	ss, err := group(t, l).Transfer(t.Context(), loop.Read, plan(t, pieces...), 1, len(pieces))
-	if err != nil || ss[0].EAgain != 2 || ss[0].Ops != 40 || ss[0].Bytes != 40*n {
+	if err != nil || ss[0].Polls != 3 || ss[0].EAgain != 0 || ss[0].Ops != 40 || ss[0].Bytes != 40*n {
 		t.Errorf("%+v, %v", ss, err)
 	}
 }

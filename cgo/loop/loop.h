@@ -33,7 +33,8 @@ struct xb_piece {
 struct xb_ops {
 	/* An iteration of n operations starts: forget the last one's counts. */
 	int (*begin)(void *lane, int op, uint64_t n);
-	/* Post n pieces, n > 0; index is the first one's place within the iteration.
+	/* Post n pieces, n > 0; index is the first one's place within the iteration, whose
+	 * pieces are one array that stays until its end.
 	 * Returns how many were posted, fewer than n once the queue is full or not
 	 * connected yet (poll, try again), or XB_FAIL. */
 	int (*post)(void *lane, int op, const struct xb_piece *pieces, uint64_t index, uint32_t n);

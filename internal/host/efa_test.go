@@ -137,3 +137,30 @@ func TestSysfsPath(t *testing.T) {
 		t.Errorf("%v, counters of an empty tree %v", err, u.Counters)
 	}
 }
+
+// The stand-in for an EFA is known by its firmware; another RDMA device is no EFA.
+func TestEmulatedDevice(t *testing.T) {
+	r := hosttest.Tree(t, map[string]string{
+		"sys/bus/pci/drivers/efa/bind":              "",
+		"sys/bus/pci/drivers/mlx5_core/bind":        "",
+		"sys/class/infiniband/efa_0/fw_ver":         "0.0.0.0",
+		"sys/class/infiniband/efa_0/device/device":  "0xefa1",
+		"sys/class/infiniband/efa_0/device/driver":  "-> ../../../../bus/pci/drivers/efa",
+		"sys/class/infiniband/efa_1/fw_ver":         "1.2.3",
+		"sys/class/infiniband/efa_1/device/driver":  "-> ../../../../bus/pci/drivers/efa",
+		"sys/class/infiniband/mlx5_0/fw_ver":        "0.0.0.0",
+		"sys/class/infiniband/mlx5_0/device/driver": "-> ../../../../bus/pci/drivers/mlx5_core",
+		"sys/class/infiniband/mlx5_0/ports/1/rate":  "100 Gb/sec (4X EDR)",
+	})
+	want := []record.NIC{
+		{Name: "efa_0", Kind: "rdma", Driver: "efa", DeviceID: "0xefa1", Firmware: "0.0.0.0", NUMA: -1, Emulated: true},
+		{Name: "efa_1", Kind: "rdma", Driver: "efa", Firmware: "1.2.3", NUMA: -1},
+		{Name: "mlx5_0", Kind: "rdma", Driver: "mlx5_core", Firmware: "0.0.0.0", NUMA: -1, LinkBits: 100e9},
+	}
+	if d := cmp.Diff(want, r.NICs()); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want[:2], r.EFADevices()); d != "" {
+		t.Error(d)
+	}
+}

@@ -10,10 +10,10 @@ import (
 )
 
 // FabricNIC is an interface's NIC; one without a name has its domain's.
-func FabricNIC(i fabric.Attributes) record.NIC {
-	n := i.NIC
-	return record.NIC{Name: cmp.Or(n.Name, i.Domain), Firmware: n.Firmware, Driver: n.Driver, DeviceID: n.DeviceID, PCI: n.PCI,
-		NUMA: n.NUMA, LinkBits: n.LinkBits, MTU: int(n.MTU), Emulated: standIn(i)}
+func FabricNIC(a fabric.Attributes) record.NIC {
+	n := a.NIC
+	return record.NIC{Name: cmp.Or(n.Name, a.Domain), Firmware: n.Firmware, Driver: n.Driver, DeviceID: n.DeviceID, PCI: n.PCI,
+		NUMA: n.NUMA, LinkBits: n.LinkBits, MTU: int(n.MTU), Emulated: standIn(a)}
 }
 
 // nearestFirst orders interfaces by how near their NICs are to the PCI device gpu, in
