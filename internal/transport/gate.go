@@ -219,9 +219,10 @@ func isPeer(peers []string, a netip.Addr) bool {
 }
 
 // A connection that one side has closed a moment ago, as libfabric does with one of
-// two that cross, the other still has for a moment.
+// two that cross, the other still has for a moment: on a host that is busy, until the
+// library's thread has had its turn.
 const (
-	strangerWait = time.Second
+	strangerWait = 3 * time.Second
 	strangerStep = 20 * time.Millisecond
 )
 

@@ -159,9 +159,7 @@ func TestLinkTransferFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan := planned(t, l, testMove(loop.Read))
-	for _, lane := range target.endpoints[target.opened[l.id].id].Endpoint.(*socketEndpoint).lanes {
-		lane.s.interrupt()
-	}
+	target.endpoints[target.opened[l.id].id].Endpoint.(*socketEndpoint).interrupt()
 	_, err = plan.Transfer(t.Context(), Batch{Iters: 1})
 	if err == nil {
 		t.Fatal("a transfer over closed connections")

@@ -54,7 +54,7 @@ type Config struct {
 	// Caching lets the block pool keep freed blocks as with prefix caching on. No
 	// request ever hits the cache, except by a fault.
 	Caching bool
-	// Transport is the provider of package xfer that moves the KV cache of an engine
+	// Transport is the provider of package transport that moves the KV cache of an engine
 	// made by [Listen]: "socket" (kernel TCP) by default, "tcp", "efa", "ucx:tcp", ….
 	Transport string
 	// MaxTokens is the longest prompt and output together, 131,072 by default.
