@@ -25,7 +25,7 @@ trap 'rm -rf "$work"' EXIT
 
 # fuzz TARGET LOG runs one target; LOG.result says how it ended.
 fuzz() {
-	local name=${1##*/} package=./${1%/*} result=ok execs
+	local name=${1##*/} package=./${1%/*} result=ok execs input
 	echo "fuzz: $1 for $time"
 	# A target that finds something ends at once; its input is in the output.
 	scripts/go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -parallel 1 "$package" >"$2" 2>&1 || {
@@ -36,6 +36,9 @@ fuzz() {
 			result=ok
 		else
 			cat "$2"
+			# Whole, since the machine that found it may be gone by tomorrow.
+			input=$(sed -n 's/.*Failing input written to //p' "$2")
+			[[ -z $input ]] || { echo "fuzz: ${1%/*}/$input:" && cat "${1%/*}/$input"; }
 		fi
 	}
 	execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' "$2" | tail -n 1)
