@@ -19,9 +19,11 @@ func (p *Plan) Isolable() (ok bool, why string) {
 	if p.spec.Hosts.Peer != "" {
 		return false, ""
 	}
-	for _, m := range []mem.Kind{p.memory.Kind, p.peerMemory.Kind} {
-		if m != mem.Host && m != mem.HostHuge {
-			return false, fmt.Sprintf("--memory %s: the GPU's transports may need this host's", m)
+	for _, pair := range p.memories {
+		for _, m := range []mem.Kind{pair.local.Kind, pair.peer.Kind} {
+			if m != mem.Host && m != mem.HostHuge {
+				return false, fmt.Sprintf("--memory %s: the GPU's transports may need this host's", m)
+			}
 		}
 	}
 	for _, c := range p.transports {

@@ -27,8 +27,8 @@ type Plan struct {
 	transports []transport.Config
 	labels     []string // of the transports, unique
 	cells      []cell
-	memory     transport.MemoryRequest
-	peerMemory transport.MemoryRequest
+	memories   []memories
+	over       []int // of the transports: the index of their memories
 	where      where
 }
 
@@ -55,14 +55,8 @@ func NewPlan(s *spec.Spec) (*Plan, error) {
 	}
 	var err error
 	r := s.Raw
-	if p.memory, err = memory(r.Memory[0]); err != nil {
+	if p.memories, err = combine(r); err != nil {
 		return nil, err
-	}
-	p.peerMemory = p.memory
-	if len(r.PeerMemory) > 0 {
-		if p.peerMemory, err = memory(r.PeerMemory[0]); err != nil {
-			return nil, err
-		}
 	}
 	if p.where, err = reach(s.Hosts); err != nil {
 		return nil, err
@@ -88,42 +82,20 @@ func NewPlan(s *spec.Spec) (*Plan, error) {
 // cross makes a transport of each provider and each combination of the factors
 // that need endpoints of their own, and its conditions.
 func (p *Plan) cross(ops []loop.Op, moves []transport.Move) error {
-	r, count := p.spec.Raw, map[string]int{}
+	count := map[string]int{}
 	for _, name := range p.providers() {
-		base := transport.Config{Bind: p.spec.Hosts.Bind, Ops: ops, Timeout: r.Timeout, Device: -1}
-		if p.memory.Kind.OnDevice() {
-			base.Device = p.memory.Device
-		}
-		var at string
-		if base.Provider, at, _ = strings.Cut(name, "@"); at != "" {
-			base.Bind = strings.Split(at, "+")
-		}
-		if slices.ContainsFunc(base.Bind, func(a string) bool { return net.ParseIP(a) == nil }) {
-			return fault.Usagef("--provider %q: after @ want IP addresses of this host, joined by +", name)
-		}
-		if strings.HasPrefix(base.Provider, "ucx:") {
-			// UCX_TLS is a list with commas; so is --provider.
-			base.Provider = strings.ReplaceAll(base.Provider, "+", ",")
-		}
-		if err := transport.CheckConfig(base); err != nil {
-			return fault.Usagef("--provider: %w", err)
-		}
-		added := !slices.Contains(r.Provider, name)
+		count[name]++
 		label := name
-		if count[name]++; count[name] > 1 {
+		if count[name] > 1 {
 			// The same provider twice is an A/A comparison.
 			label = fmt.Sprintf("%s#%d", name, count[name])
 		}
-		variants := []variant{{config: base, suffix: ""}}
-		if added {
-			variants[0].config.Ops = []loop.Op{loop.Read}
+		base, err := p.config(name, ops)
+		if err != nil {
+			return err
 		}
-		for _, f := range factors(r) {
-			if f.of(base.Provider) && (!added || f.always) {
-				variants = vary(variants, f, added)
-			}
-		}
-		for _, v := range variants {
+		added := !slices.Contains(p.spec.Raw.Provider, name)
+		for _, v := range p.variants(base, added) {
 			if err := transport.CheckConfig(v.config); err != nil {
 				return fault.Usagef("%w", err)
 			}
@@ -131,6 +103,7 @@ func (p *Plan) cross(ops []loop.Op, moves []transport.Move) error {
 				return err
 			}
 			p.labels = append(p.labels, label+v.suffix)
+			p.over = append(p.over, v.memories)
 			p.cells = append(p.cells, cells(len(p.transports), v.config.Ops, moves, added)...)
 			p.transports = append(p.transports, v.config)
 		}
@@ -138,10 +111,58 @@ func (p *Plan) cross(ops []loop.Op, moves []transport.Move) error {
 	return nil
 }
 
+// config is the transport of a provider without its factors.
+func (p *Plan) config(name string, ops []loop.Op) (transport.Config, error) {
+	c := transport.Config{Bind: p.spec.Hosts.Bind, Ops: ops, Timeout: p.spec.Raw.Timeout, Device: -1}
+	var at string
+	if c.Provider, at, _ = strings.Cut(name, "@"); at != "" {
+		c.Bind = strings.Split(at, "+")
+	}
+	if slices.ContainsFunc(c.Bind, func(a string) bool { return net.ParseIP(a) == nil }) {
+		return c, fault.Usagef("--provider %q: after @ want IP addresses of this host, joined by +", name)
+	}
+	if strings.HasPrefix(c.Provider, "ucx:") {
+		// UCX_TLS is a list with commas; so is --provider.
+		c.Provider = strings.ReplaceAll(c.Provider, "+", ",")
+	}
+	if err := transport.CheckConfig(c); err != nil {
+		return c, fault.Usagef("--provider: %w", err)
+	}
+	return c, nil
+}
+
+// variants cross the factors of a transport. A ceiling that nobody asked for has
+// one for each combination of memories that it can move.
+func (p *Plan) variants(base transport.Config, added bool) (out []variant) {
+	if added {
+		base.Ops = []loop.Op{loop.Read}
+	}
+	for i, m := range p.memories {
+		v := variant{config: base, memories: i}
+		if added && base.Provider == "socket" && (m.local.Kind.OnDevice() || m.peer.Kind.OnDevice()) {
+			continue // the kernel's TCP cannot read or write device memory
+		}
+		if m.local.Kind.OnDevice() {
+			v.config.Device = m.local.Device
+		}
+		if len(p.memories) > 1 {
+			v.suffix = " m=" + m.word
+		}
+		out = append(out, v)
+	}
+	for _, f := range factors(p.spec.Raw) {
+		if f.of(base.Provider) && (!added || f.always) {
+			out = vary(out, f, added)
+		}
+	}
+	return out
+}
+
 // variant is one combination of a transport's factors.
 type variant struct {
-	config transport.Config
-	suffix string // tells its label from the others'
+	config   transport.Config
+	memories int    // index of Plan.memories
+	suffix   string // tells its label from the others'
 }
 
 // factor is a setting of transports that a spec may give several values.
@@ -253,9 +274,7 @@ func (p *Plan) providers() []string {
 	}
 	var out []string
 	for _, c := range ceilings {
-		// The kernel's TCP cannot read or write device memory.
-		device := c == "socket" && (p.memory.Kind.OnDevice() || p.peerMemory.Kind.OnDevice())
-		if !device && !slices.Contains(r.Provider, c) {
+		if !slices.Contains(r.Provider, c) {
 			out = append(out, c)
 		}
 	}
@@ -393,31 +412,6 @@ func (p *Plan) Cells() []Cell {
 	return out
 }
 
-func (p *Plan) moves() []transport.Move {
-	out := make([]transport.Move, len(p.cells))
-	for i, c := range p.cells {
-		out[i] = c.move
-	}
-	return out
-}
-
-func memory(word string) (r transport.MemoryRequest, err error) {
-	kind, dev, has := strings.Cut(word, ":")
-	r.Kind = mem.Kind(kind)
-	if !slices.Contains(mem.Kinds(), r.Kind) {
-		return r, fault.Usagef("--memory %q: want one of %v, the CUDA kinds with :N for device N", word, mem.Kinds())
-	}
-	if has {
-		if r.Kind != mem.CUDA && r.Kind != mem.CUDAHost {
-			return r, fault.Usagef("--memory %q: only the CUDA kinds take a device", word)
-		}
-		if _, err := fmt.Sscanf(dev+"\n", "%d\n", &r.Device); err != nil || r.Device < 0 {
-			return r, fault.Usagef("--memory %q: %q is not a device number", word, dev)
-		}
-	}
-	return r, nil
-}
-
 func reach(h spec.Hosts) (w where, err error) {
 	if h.Peer == "" {
 		return w, nil
@@ -485,8 +479,8 @@ func check(s *spec.Spec) error {
 		return fault.Usagef("--poll: want auto, spin or yield")
 	case len(r.Libfabric) > 1 || len(r.Libucp) > 1:
 		return fault.Usagef("--libfabric, --libucp: a process loads one build of a library: give one, and compare two records (xferbench compare A B)")
-	case len(r.Memory) != 1 || len(r.PeerMemory) > 1:
-		return fault.Usagef("--memory %s: name one kind of memory for each side", strings.Join(append(r.Memory, r.PeerMemory...), ","))
+	case len(r.Memory) == 0:
+		return fault.Usagef("--memory: name at least one of %v", mem.Kinds())
 	case slices.ContainsFunc(s.Hosts.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
 		return fault.Usagef("--bind %s: want IP addresses of this host", strings.Join(s.Hosts.Bind, ","))
 	case *d.Blocks < 1 || *d.Blocks > maxBlocks:

@@ -105,11 +105,10 @@ func (s *session) run(ctx context.Context) (err error) {
 // the peer of another host looks at its own.
 func (s *session) fits() error {
 	local := s.p.where.ssh == nil && s.p.where.address == ""
-	m, _, err := transport.Requests(s.p.memory, s.p.peerMemory, s.p.moves(), s.p.transports, local)
-	if err != nil {
+	if err := s.p.size(local); err != nil {
 		return err
 	}
-	return transport.Fits("", m)
+	return transport.Fits("", s.p.memories[0].local)
 }
 
 // unbound reports whether some transport takes the control channel's address.

@@ -139,6 +139,7 @@ func search(start setting, fr free, f field, try func(setting) (bool, error)) (s
 type tuner struct {
 	s        *session
 	w        *workload
+	at       int // index of the transport
 	cfg      transport.Config
 	label    string
 	moves    []transport.Move
@@ -160,7 +161,7 @@ func (s *session) tune(ctx context.Context, w *workload) error {
 	}
 	began := clock.Now()
 	for k, i := range wanted {
-		t := &tuner{s: s, w: w, cfg: w.plan.transports[i], label: w.plan.labels[i]}
+		t := &tuner{s: s, w: w, at: i, cfg: w.plan.transports[i], label: w.plan.labels[i]}
 		for _, c := range w.plan.cells {
 			if c.transport == i {
 				t.moves = append(t.moves, c.move)
@@ -192,8 +193,8 @@ type probe struct {
 	plans map[transport.Move]*transport.Plan
 }
 
-func (w *workload) probe(ctx context.Context, cfg transport.Config) (*probe, error) {
-	l, err := w.pair.Open(ctx, cfg)
+func (w *workload) probe(ctx context.Context, at int, cfg transport.Config) (*probe, error) {
+	l, err := w.link(ctx, at, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +216,7 @@ func (p *probe) transfer(ctx context.Context, m transport.Move, iters int) ([]lo
 
 func (t *tuner) search(ctx context.Context) (setting, error) {
 	var err error
-	if t.best, err = t.w.probe(ctx, t.cfg); err != nil {
+	if t.best, err = t.w.probe(ctx, t.at, t.cfg); err != nil {
 		return setting{}, err
 	}
 	info := t.best.Info()
@@ -331,7 +332,7 @@ func (t *tuner) try(ctx context.Context, c setting) (better bool, err error) {
 // against opens cfg and runs blocks of it and of the best so far, each pair in
 // the other order than the last.
 func (t *tuner) against(ctx context.Context, cfg transport.Config) (p *probe, mine, theirs []int64, err error) {
-	if p, err = t.w.probe(ctx, cfg); err != nil {
+	if p, err = t.w.probe(ctx, t.at, cfg); err != nil {
 		return nil, nil, nil, err
 	}
 	for _, m := range t.moves {

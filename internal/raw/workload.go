@@ -35,9 +35,6 @@ type workload struct {
 	start int64  // clock.Now() at the record's start
 	write func(record.Line) error
 
-	memory, peerMemory transport.MemoryRequest
-	memNs, peerNs      int64
-
 	links      []*transport.Link // of the transports
 	cold       []bool            // of the transports: its cold transfer is to come
 	plans      []*transport.Plan // of the conditions
@@ -61,19 +58,16 @@ type moved struct {
 func newWorkload(ctx context.Context, p *Plan, local *transport.Side, peer transport.Peer, start int64, write func(record.Line) error) (*workload, error) {
 	w := &workload{plan: p, start: start, write: write, seed: *p.spec.Seed, moved: make([]moved, len(p.cells)), iters: make([]int, len(p.cells))}
 	w.pair = &transport.Pair{Local: local, Peer: peer, Note: func(note string) error { return w.event(record.Warning, "%s", note) }}
-	same := len(p.transports) > 0 && p.transports[0].SameHost
-	var err error
-	if w.memory, w.peerMemory, err = transport.Requests(p.memory, p.peerMemory, p.moves(), p.transports, same); err != nil {
+	if err := p.size(p.transports[0].SameHost); err != nil {
 		return nil, err
 	}
-	w.memNs, w.peerNs, err = w.pair.Allocate(ctx, w.memory, w.peerMemory)
-	return w, err
+	return w, p.allocate(ctx, w.pair)
 }
 
 // open brings the transports up and lays the conditions out.
 func (w *workload) open(ctx context.Context) error {
-	for _, c := range w.plan.transports {
-		l, err := w.pair.Open(ctx, c)
+	for i, c := range w.plan.transports {
+		l, err := w.link(ctx, i, c)
 		if err != nil {
 			return err
 		}
@@ -85,6 +79,12 @@ func (w *workload) open(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// link brings up endpoints of c over the buffers of transport i.
+func (w *workload) link(ctx context.Context, i int, c transport.Config) (*transport.Link, error) {
+	n := w.plan.over[i]
+	return w.pair.OpenOver(ctx, c, transport.Buffers{Local: n, Peer: n})
 }
 
 func (w *workload) layOut(ctx context.Context, id int, c cell) error {
@@ -103,10 +103,10 @@ func (w *workload) layOut(ctx context.Context, id int, c cell) error {
 	if round, _ := t.Rounding(); asked == 0 {
 		asked = uint64(round.AskedTokens * int64(t.Rank.BytesPerToken()))
 	}
-	info := link.Info()
+	info, mems := link.Info(), w.plan.memories[w.plan.over[c.transport]]
 	w.conditions = append(w.conditions, record.Condition{
 		ID: id, Provider: label, API: info.API, Op: m.Op.String(), Name: m.Name,
-		Memory: string(w.memory.Kind), PeerMem: string(w.peerMemory.Kind),
+		Memory: string(mems.local.Kind), PeerMem: string(mems.peer.Kind),
 		Shape: string(t.Shape), Layout: string(t.Layout), Model: t.Model.Name, TP: t.TensorParallel,
 		Tokens: t.Tokens, Block: t.BlockTokens, Asked: asked, Bytes: uint64(t.Bytes),
 		Descs: max(t.Count(), m.Pieces), Ops: plan.Ops, Ceiling: c.ceiling,
@@ -161,12 +161,12 @@ func (w *workload) first(ctx context.Context, c int) error {
 	}
 	if w.cold[t] {
 		w.cold[t] = false
-		s, setup := ss[0], w.links[t].Setup()
+		s, setup, m := ss[0], w.links[t].Setup(), w.plan.memories[w.plan.over[t]]
 		cold := record.Cold{
 			Provider: cond.Provider, Condition: c,
-			OpenNs: setup.OpenNs, RegisterNs: setup.RegisterNs, RegisterBytes: w.memory.Bytes, ConnectNs: setup.ConnectNs,
+			OpenNs: setup.OpenNs, RegisterNs: setup.RegisterNs, RegisterBytes: m.local.Bytes, ConnectNs: setup.ConnectNs,
 			FirstNs: s.TotalNs, FirstBytes: s.Bytes, FirstEAgain: s.EAgain, FirstVerified: s.Verified != nil && *s.Verified,
-			PeerOpenNs: setup.PeerOpenNs, PeerRegisterNs: setup.PeerRegisterNs, MemoryNs: w.memNs, PeerMemoryNs: w.peerNs,
+			PeerOpenNs: setup.PeerOpenNs, PeerRegisterNs: setup.PeerRegisterNs, MemoryNs: m.localNs, PeerMemoryNs: m.peerNs,
 			Simulated: cond.Simulated,
 		}
 		if err := w.put(cold); err != nil {

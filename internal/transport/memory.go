@@ -90,6 +90,17 @@ func Requests(local, peer MemoryRequest, moves []Move, transports []Config, same
 	return local, peer, nil
 }
 
+// Share adds to r, a request of a side, what later requests of the run take of the
+// same memory: own of the same side, other of the other side.
+func (r *MemoryRequest) Share(kind mem.Kind, own, other MemoryRequest, sameHost bool) {
+	if pool(own.Kind) == pool(kind) {
+		r.More += own.Bytes + own.More
+	}
+	if sameHost && pool(other.Kind) == pool(kind) {
+		r.Others += other.Bytes + other.More
+	}
+}
+
 // pool is the kind of memory that a kind is taken of.
 func pool(k mem.Kind) mem.Kind {
 	if k == mem.CUDAHost {
