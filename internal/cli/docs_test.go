@@ -65,6 +65,7 @@ func examples(t *testing.T, doc string) [][]string {
 			continue
 		}
 		line, _, _ = strings.Cut(line, " | ")
+		line, _, _ = strings.Cut(line, " > ")
 		words, err := exec.CommandContext(t.Context(), "sh", "-c", `words() { printf '%s\n' "$@"; }; words `+line).Output()
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
@@ -101,7 +102,7 @@ func TestExamplesParse(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			if cmd != root && cmd.Name() != "sweep" || cmd.Flags().Changed("tune") || cmd.Flags().Changed("resume") {
+			if cmd != root && cmd.Name() != "sweep" || slices.ContainsFunc([]string{"tune", "resume", "spec", "print-spec"}, cmd.Flags().Changed) {
 				continue
 			}
 			for i, a := range rest {

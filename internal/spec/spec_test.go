@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -265,4 +266,47 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%s, %v: %s", d, err, b)
 		}
 	})
+}
+
+// docs/spec.md names every key.
+func TestPageNamesEveryKey(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/spec.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	var walk func(reflect.Type)
+	walk = func(s reflect.Type) {
+		for i := range s.NumField() {
+			f := s.Field(i)
+			key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if n++; !bytes.Contains(doc, []byte("`"+key+"`")) {
+				t.Errorf("docs/spec.md does not have %s", key)
+			}
+			in := f.Type
+			if in.Kind() == reflect.Pointer {
+				in = in.Elem()
+			}
+			if in.Kind() == reflect.Struct {
+				walk(in)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Spec]())
+	if n < 60 {
+		t.Errorf("only %d keys", n)
+	}
+}
+
+// Its example is one.
+func TestPageExample(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/spec.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
+	text, _, ok := strings.Cut(rest, "```")
+	if s, err := Parse([]byte(text)); !ok || err != nil || len(s.Raw.Chunk) != 2 || len(s.Raw.UCXConfig["RNDV_THRESH"]) != 2 {
+		t.Errorf("%v: %+v", err, s)
+	}
 }
