@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "config.h"
-#include "loop.h"
+#include "engine.h"
 #include "qp.h"
 #include "random.h"
 #include "registry.h"

@@ -1,4 +1,4 @@
-#include "loop.h"
+#include "engine.h"
 
 #include <errno.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "ah.h"
-#include "loop.h"
+#include "engine.h"
 #include "qp.h"
 #include "registry.h"
 
