@@ -226,10 +226,7 @@ type Context struct {
 func (l *Library) Open(cfg Config) (*Context, error) {
 	opening.Lock()
 	defer opening.Unlock()
-	p, err := resolve(cfg, os.Environ(), l.known)
-	if err != nil {
-		return nil, err
-	}
+	p, unknown := resolve(cfg, os.Environ(), l.known)
 	for _, s := range environment {
 		if _, user := p.inForce[s.Key]; !user {
 			p.inForce[s.Key] = s.Value
@@ -238,8 +235,7 @@ func (l *Library) Open(cfg Config) (*Context, error) {
 	l.takeLog()
 	opened++
 	c := &Context{lib: l, plan: p, name: fmt.Sprintf("xferbench%d", opened)}
-	err = dl.Guarded(func() error { return c.init(cfg) })
-	if err != nil {
+	if err := dl.Guarded(func() error { return c.init(cfg, unknown) }); err != nil {
 		return nil, err
 	}
 	c.types = uint64(C.xb_ucx_memory_types(l.u, c.h))
@@ -249,11 +245,17 @@ func (l *Library) Open(cfg Config) (*Context, error) {
 	return c, nil
 }
 
-func (c *Context) init(cfg Config) error {
+// init makes the UCP context. A setting that is unknown comes after what the
+// environment has wrong, which keeps UCX from naming all that it knows.
+func (c *Context) init(cfg Config, unknown error) error {
 	l := c.lib
 	var config *C.ucp_config_t
 	if st := C.xb_ucx_config_read(l.u, &config); st != C.UCS_OK {
 		return l.fail("ucp_config_read", st, ErrSetting, "mend or unset it", environmentWords(c.plan.inForce)...)
+	}
+	if unknown != nil {
+		C.xb_ucx_config_release(l.u, config)
+		return unknown
 	}
 	for _, s := range c.plan.set {
 		k, v := C.CString(s.Key), C.CString(s.Value)

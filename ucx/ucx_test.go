@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,6 +122,29 @@ func TestOpenRefusesSettings(t *testing.T) {
 				t.Errorf("error %v, want ErrSetting that names %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// A variable that UCX cannot read is the cause that is named, whatever else is asked
+// for: UCX does not even say what it knows then.
+func TestOpenNamesTheVariable(t *testing.T) {
+	load(t)
+	if os.Getenv("UCX_RNDV_THRESH") == "abc" {
+		l, err := Load("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = l.Open(tcp)
+		var e *Error
+		if !errors.Is(err, ErrSetting) || !errors.As(err, &e) || !slices.Contains(e.Environment, "UCX_RNDV_THRESH=abc") {
+			t.Errorf("%v does not name the variable", err)
+		}
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestOpenNamesTheVariable$")
+	cmd.Env = append(os.Environ(), "UCX_RNDV_THRESH=abc")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
