@@ -137,26 +137,38 @@ func (p *Pair) peers(ctx context.Context, local, target *Config) error {
 	return nil
 }
 
-// Seal ends that anybody connects: each link has its connections by now, since
-// libraries connect with the first transfer at the latest. Both sides tell the other
-// theirs, and each looks whether it has more; an error that matches [ErrStranger]
-// says so.
-func (p *Pair) Seal(ctx context.Context) error {
-	if !p.bound {
+// Seal is [Seal] for a pair that shares its local side with no other.
+func (p *Pair) Seal(ctx context.Context) error { return Seal(ctx, p) }
+
+// Seal ends that anybody connects. pairs are all those of one local side, whose links
+// have their connections by now: libraries connect with the first transfer at the
+// latest. The sides tell each other theirs, and each looks whether it has more; an
+// error that matches [ErrStranger] says so.
+func Seal(ctx context.Context, pairs ...*Pair) error {
+	pairs = slices.DeleteFunc(slices.Clone(pairs), func(p *Pair) bool { return !p.bound })
+	if len(pairs) == 0 {
 		return nil
 	}
-	mine, err := p.Local.close(p.Local.peers(), true)
+	local := pairs[0].Local
+	mine, err := local.close(local.peers(), true)
 	if err != nil {
 		return err
 	}
-	theirs, err := p.Peer.Seal(ctx, SealRequest{mine.Connections})
-	if err != nil {
-		return fmt.Errorf("peer: %w", err)
-	}
-	if err := errors.Join(p.notes("", mine.Notes), p.notes("peer: ", theirs.Notes)); err != nil {
+	if err := pairs[0].notes("", mine.Notes); err != nil {
 		return err
 	}
-	return p.Local.strangers(ctx, theirs.Connections, nil)
+	var known []Connection
+	for _, p := range pairs {
+		theirs, err := p.Peer.Seal(ctx, SealRequest{mine.Connections})
+		if err != nil {
+			return fmt.Errorf("peer: %w", err)
+		}
+		if err := p.notes("peer: ", theirs.Notes); err != nil {
+			return err
+		}
+		known = append(known, theirs.Connections...)
+	}
+	return local.strangers(ctx, known, nil)
 }
 
 // Seal lets nobody connect any more, and ends with an error that matches

@@ -17,7 +17,7 @@ import (
 var ErrTransfer = fault.New(fault.Unavailable, "transfer failed")
 
 // Pair is a local side and a peer, between which links are brought up. Several
-// pairs may share a local side. Its methods and those of its links are for one
+// pairs may share a local side; they are sealed together ([Seal]). Its methods and those of its links are for one
 // goroutine at a time. It owns neither side: what it opened ends with them at the
 // latest.
 type Pair struct {

@@ -280,10 +280,10 @@ func TestServedLimitsAreTheSessions(t *testing.T) {
 	}
 }
 
-// Until all initiators of a side have sealed, those who have not may connect, and
-// nobody else.
-func TestSealOfSeveralInitiators(t *testing.T) {
-	s := &Side{before: map[uint64]bool{}}
+// listening is a side that listens; from connects to it from an address of loopback.
+func listening(t *testing.T) (s *Side, from func(ip string) Connection) {
+	t.Helper()
+	s = &Side{before: map[uint64]bool{}}
 	own, err := host.Root("").OwnSockets()
 	if err != nil {
 		t.Fatal(err)
@@ -295,8 +295,8 @@ func TestSealOfSeveralInitiators(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	from := func(ip string) Connection {
+	t.Cleanup(func() { l.Close() })
+	return s, func(ip string) Connection {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 		c, err := d.Dial("tcp", l.Addr().String())
 		if err != nil {
@@ -305,6 +305,36 @@ func TestSealOfSeveralInitiators(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return Connection{netip.MustParseAddrPort(c.LocalAddr().String()), netip.MustParseAddrPort(c.RemoteAddr().String())}
 	}
+}
+
+// tellingPeer has the connections that it tells.
+type tellingPeer struct {
+	Peer
+	has []Connection
+}
+
+func (p tellingPeer) Seal(context.Context, SealRequest) (SealReply, error) {
+	return SealReply{Connections: p.has}, nil
+}
+
+// Pairs that share a local side are sealed together: a connection of one peer is a
+// stranger's to another.
+func TestSealOfSeveralPairs(t *testing.T) {
+	s, from := listening(t)
+	one := &Pair{Local: s, Peer: tellingPeer{has: []Connection{from("127.0.0.2")}}, bound: true}
+	two := &Pair{Local: s, Peer: tellingPeer{has: []Connection{from("127.0.0.3")}}, bound: true}
+	if err := one.Seal(t.Context()); !errors.Is(err, ErrStranger) || !strings.Contains(err.Error(), "127.0.0.3") {
+		t.Errorf("one of two: %v", err)
+	}
+	if err := Seal(t.Context(), one, two, &Pair{Local: s}); err != nil {
+		t.Errorf("both: %v", err)
+	}
+}
+
+// Until all initiators of a side have sealed, those who have not may connect, and
+// nobody else.
+func TestSealOfSeveralInitiators(t *testing.T) {
+	s, from := listening(t)
 	one, two := &Served{Side: s}, (*Served)(nil)
 	two = one.Join()
 	one.opened = map[int]*servedEndpoint{0: {peers: []string{"127.0.0.2"}}}
