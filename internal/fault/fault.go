@@ -114,7 +114,7 @@ func KindOf(err error) Kind {
 
 // has reports whether an error of kind k is in the tree of err.
 func has(err error, k Kind) bool {
-	if e, is := err.(*Error); is && e.Kind == k {
+	if e, is := err.(*Error); is && e.Kind == k { //nolint:errorlint // the tree is walked here
 		return true
 	}
 	for _, c := range causes(err) {
@@ -127,7 +127,7 @@ func has(err error, k Kind) bool {
 
 // first is the kind nearest to the root of err's tree, from the left.
 func first(err error) Kind {
-	if e, is := err.(*Error); is && e.Kind != None {
+	if e, is := err.(*Error); is && e.Kind != None { //nolint:errorlint // the tree is walked here
 		return e.Kind
 	}
 	for _, c := range causes(err) {
@@ -139,7 +139,7 @@ func first(err error) Kind {
 }
 
 func causes(err error) []error {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // one step down the tree
 	case interface{ Unwrap() []error }:
 		return e.Unwrap()
 	case interface{ Unwrap() error }:

@@ -57,22 +57,12 @@ func usesNIC(c transport.Config) string {
 		return "--ucx-config NET_DEVICES is set"
 	}
 	api, name, _ := strings.Cut(c.Provider, ":")
-	switch {
-	case api == "socket" || api == "memcpy":
+	switch api {
+	case "socket", "memcpy":
 		return ""
-	case api == "ucx":
-		tls := strings.Split(name, ",")
-		if name != "" && !slices.ContainsFunc(tls, func(t string) bool { return !slices.Contains(loopbackTransports, strings.TrimSpace(t)) }) {
-			return ""
-		}
-		if d := host.Root("").RDMADevices(); len(d) > 0 {
-			return fmt.Sprintf("%s may use %s", c.Provider, strings.Join(d, ", "))
-		}
-		if slices.ContainsFunc(tls, func(t string) bool { return strings.HasPrefix(t, "cuda") || strings.HasPrefix(t, "gdr") }) {
-			return c.Provider + " may use a GPU"
-		}
-		return ""
-	case api == "fabric":
+	case "ucx":
+		return ucxUsesNIC(c.Provider, name)
+	case "fabric":
 	default:
 		name = c.Provider
 	}
@@ -81,4 +71,19 @@ func usesNIC(c transport.Config) string {
 		return ""
 	}
 	return c.Provider + " may use this host's NICs"
+}
+
+// ucxUsesNIC is [usesNIC] of a ucx provider with its list of transports.
+func ucxUsesNIC(provider, list string) string {
+	tls := strings.Split(list, ",")
+	if list != "" && !slices.ContainsFunc(tls, func(t string) bool { return !slices.Contains(loopbackTransports, strings.TrimSpace(t)) }) {
+		return ""
+	}
+	if d := host.Root("").RDMADevices(); len(d) > 0 {
+		return fmt.Sprintf("%s may use %s", provider, strings.Join(d, ", "))
+	}
+	if slices.ContainsFunc(tls, func(t string) bool { return strings.HasPrefix(t, "cuda") || strings.HasPrefix(t, "gdr") }) {
+		return provider + " may use a GPU"
+	}
+	return ""
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/xferbench/xferbench/internal/fault"
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/peer"
+	"github.com/xferbench/xferbench/internal/schedule"
 	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/transport"
 	"github.com/xferbench/xferbench/internal/units"
@@ -197,17 +198,17 @@ func vary(in []variant, f factor, first bool) (out []variant) {
 // factors are those of a transport, in the order of the label. One that was left
 // to the provider has no value.
 func factors(r *spec.RawWorkload) []factor {
-	any := func(string) bool { return true }
+	every := func(string) bool { return true }
 	fabric := func(p string) bool { return api(p) == "libfabric" }
 	ucx := func(p string) bool { return api(p) == "ucx" }
 	numbers := func(name string, list []int, set func(*transport.Config, int)) factor {
-		f := factor{name: name, of: any, set: func(c *transport.Config, i int) { set(c, list[i]) }}
+		f := factor{name: name, of: every, set: func(c *transport.Config, i int) { set(c, list[i]) }}
 		for _, n := range list {
 			f.values = append(f.values, fmt.Sprint(n))
 		}
 		return f
 	}
-	chunks := factor{name: "c", of: any, set: func(c *transport.Config, i int) { c.Chunk = uint64(r.Chunk[i]) }}
+	chunks := factor{name: "c", of: every, set: func(c *transport.Config, i int) { c.Chunk = uint64(r.Chunk[i]) }}
 	for _, n := range r.Chunk {
 		chunks.values = append(chunks.values, units.CompactBytes(n))
 	}
@@ -216,7 +217,7 @@ func factors(r *spec.RawWorkload) []factor {
 		numbers("d", r.Depth, func(c *transport.Config, n int) { c.Depth = n }),
 		chunks,
 		numbers("r", r.Rails, func(c *transport.Config, n int) { c.Rails = n }),
-		{name: "poll", values: r.Poll, of: any, always: true, set: func(c *transport.Config, i int) { c.Poll = polls[r.Poll[i]]() }},
+		{name: "poll", values: r.Poll, of: every, always: true, set: func(c *transport.Config, i int) { c.Poll = polls[r.Poll[i]]() }},
 		{name: "lib", values: r.Libfabric, of: fabric, set: func(c *transport.Config, i int) { c.Library = r.Libfabric[i] }},
 		{name: "lib", values: r.Libucp, of: ucx, set: func(c *transport.Config, i int) { c.Library = r.Libucp[i] }},
 	}
@@ -329,6 +330,57 @@ func moves(s *spec.Spec) (out []transport.Move, err error) {
 	if err != nil {
 		return nil, fault.Usagef("--model: %w", err)
 	}
+	cuts, err := cuts(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, size := range sizes(r) {
+		for _, move := range cuts {
+			q := &move.KV
+			q.Bytes, q.Tokens = size.Bytes, size.Tokens
+			q.Model, q.TensorParallel, q.Seed = m, r.TensorParallel, *s.Seed
+			t, err := kv.New(*q)
+			if err != nil {
+				return nil, fault.Usagef("%w", err)
+			}
+			if int64(move.Pieces) > t.Bytes {
+				return nil, fault.Usagef("--descriptors %d: more than the %d bytes", move.Pieces, t.Bytes)
+			}
+			// Two sizes that round up to the same KV blocks are one condition.
+			if !slices.ContainsFunc(out, func(o transport.Move) bool { return coincide(o, move) }) {
+				out = append(out, move)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fault.Usagef("no size: give --size or --tokens")
+	}
+	return out, nil
+}
+
+// coincide reports whether two moves of one model are the same transfer.
+func coincide(a, b transport.Move) bool {
+	t, err := kv.New(a.KV)
+	if err != nil {
+		return false
+	}
+	u, err := kv.New(b.KV)
+	return err == nil && t.Bytes == u.Bytes && t.BlockTokens == u.BlockTokens && a.KV.Shape == b.KV.Shape && a.Pieces == b.Pieces
+}
+
+// sizes are those that a spec names, in its order.
+func sizes(r *spec.RawWorkload) (out []kv.Request) {
+	for _, b := range r.Size {
+		out = append(out, kv.Request{Bytes: b})
+	}
+	for _, t := range r.Tokens {
+		out = append(out, kv.Request{Tokens: t})
+	}
+	return out
+}
+
+// cuts are the ways in which the bytes of each size are cut into descriptors.
+func cuts(r *spec.RawWorkload) (out []transport.Move, err error) {
 	layout, err := kv.ParseLayout(r.KVLayout)
 	if err != nil {
 		return nil, fault.Usagef("--kv-layout: %w", err)
@@ -337,55 +389,16 @@ func moves(s *spec.Spec) (out []transport.Move, err error) {
 	if err != nil {
 		return nil, fault.Usagef("--shape: %w", err)
 	}
-	add := func(q kv.Request, pieces int) error {
-		q.Model, q.TensorParallel, q.Seed = m, r.TensorParallel, *s.Seed
-		t, err := kv.New(q)
-		if err != nil {
-			return fault.Usagef("%w", err)
-		}
-		if int64(pieces) > t.Bytes {
-			return fault.Usagef("--descriptors %d: more than the %d bytes", pieces, t.Bytes)
-		}
-		same := func(o transport.Move) bool {
-			u, err := kv.New(o.KV)
-			return err == nil && u.Bytes == t.Bytes && o.KV.Shape == q.Shape && u.BlockTokens == t.BlockTokens && o.Pieces == pieces
-		}
-		// Two sizes that round up to the same KV blocks are one condition.
-		if !slices.ContainsFunc(out, same) {
-			out = append(out, transport.Move{KV: q, Pieces: pieces, Reuse: r.Reuse})
-		}
-		return nil
+	for _, n := range r.Descriptors {
+		out = append(out, transport.Move{KV: kv.Request{Shape: kv.Contiguous}, Pieces: n, Reuse: r.Reuse})
 	}
-	size := func(tokens, bytes int64) error {
-		for _, n := range r.Descriptors {
-			if err := add(kv.Request{Tokens: tokens, Bytes: bytes, Shape: kv.Contiguous}, n); err != nil {
-				return err
-			}
-		}
-		if len(r.Descriptors) > 0 {
-			return nil
-		}
-		for _, b := range r.BlockTokens {
-			for _, sh := range shapes {
-				if err := add(kv.Request{Tokens: tokens, Bytes: bytes, BlockTokens: b, Layout: layout, Shape: sh}, 0); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+	if len(out) > 0 {
+		return out, nil
 	}
-	for _, b := range r.Size {
-		if err := size(0, b); err != nil {
-			return nil, err
+	for _, b := range r.BlockTokens {
+		for _, sh := range shapes {
+			out = append(out, transport.Move{KV: kv.Request{BlockTokens: b, Layout: layout, Shape: sh}, Reuse: r.Reuse})
 		}
-	}
-	for _, t := range r.Tokens {
-		if err := size(t, 0); err != nil {
-			return nil, err
-		}
-	}
-	if len(out) == 0 {
-		return nil, fault.Usagef("no size: give --size or --tokens")
 	}
 	return out, nil
 }
@@ -444,9 +457,34 @@ const (
 	maxDescriptors = 1 << 22
 )
 
+// check holds a spec to what can be run.
 func check(s *spec.Spec) error {
-	r, d := s.Raw, s.Design
-	for name, ns := range map[string][]int{"streams": r.Streams, "depth": r.Depth, "rails": r.Rails, "iterations": {d.Iterations}} {
+	if err := checkNumbers(s); err != nil {
+		return err
+	}
+	if err := checkWords(s); err != nil {
+		return err
+	}
+	if err := checkDesign(s.Design); err != nil {
+		return err
+	}
+	r := s.Raw
+	switch {
+	case r.Timeout < transport.MinTimeout || r.Timeout > transport.MaxTimeout:
+		return fault.Usagef("--timeout %v: want 100ms to 1h", r.Timeout)
+	case r.Reuse && !r.NoVerify:
+		return fault.Usagef("--reuse leaves nothing to check: give --no-verify too")
+	case r.Tune && max(len(r.Streams), len(r.Depth), len(r.Chunk)) > 1:
+		return fault.Usagef("--tune chooses --streams, --depth and --chunk: give one number for what is to stay")
+	case r.Tune && s.Design.Launches > 1:
+		return fault.Usagef("--tune does not go with --launches: tune once, then give the flags that it names")
+	}
+	return nil
+}
+
+func checkNumbers(s *spec.Spec) error {
+	r := s.Raw
+	for name, ns := range map[string][]int{"streams": r.Streams, "depth": r.Depth, "rails": r.Rails, "iterations": {s.Design.Iterations}} {
 		for _, n := range ns {
 			if n < 0 || n > 1<<16 {
 				return fault.Usagef("--%s %d: want a number from 1 to 65536, or 0 for the provider's best", name, n)
@@ -456,6 +494,31 @@ func check(s *spec.Spec) error {
 	for _, n := range r.Descriptors {
 		if n < 1 || n > maxDescriptors {
 			return fault.Usagef("--descriptors %d: want 1 to %d", n, maxDescriptors)
+		}
+	}
+	return nil
+}
+
+// checkWords reports what has no value, and words that are none of those known.
+func checkWords(s *spec.Spec) error {
+	r := s.Raw
+	switch {
+	case len(r.Provider) == 0:
+		return fault.Usagef("--provider: name at least one; xferbench providers lists what this host can run")
+	case len(r.Op) == 0:
+		return fault.Usagef("--op: name at least one of read, write, send")
+	case len(r.Poll) == 0:
+		return fault.Usagef("--poll: want auto, spin or yield")
+	case len(r.Memory) == 0:
+		return fault.Usagef("--memory: name at least one of %v", mem.Kinds())
+	case len(r.Libfabric) > 1 || len(r.Libucp) > 1:
+		return fault.Usagef("--libfabric, --libucp: a process loads one build of a library: give one, and compare two records (xferbench compare A B)")
+	case slices.ContainsFunc(s.Hosts.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
+		return fault.Usagef("--bind %s: want IP addresses of this host", strings.Join(s.Hosts.Bind, ","))
+	}
+	for _, p := range r.Provider {
+		if p == "" || strings.ContainsAny(p, " \t\n#") {
+			return fault.Usagef("--provider: %q is not a provider", p)
 		}
 	}
 	for _, w := range r.Poll {
@@ -470,42 +533,15 @@ func check(s *spec.Spec) error {
 			}
 		}
 	}
+	return nil
+}
+
+func checkDesign(d spec.Design) error {
 	switch {
-	case len(r.Provider) == 0:
-		return fault.Usagef("--provider: name at least one; xferbench providers lists what this host can run")
-	case len(r.Op) == 0:
-		return fault.Usagef("--op: name at least one of read, write, send")
-	case len(r.Poll) == 0:
-		return fault.Usagef("--poll: want auto, spin or yield")
-	case len(r.Libfabric) > 1 || len(r.Libucp) > 1:
-		return fault.Usagef("--libfabric, --libucp: a process loads one build of a library: give one, and compare two records (xferbench compare A B)")
-	case len(r.Memory) == 0:
-		return fault.Usagef("--memory: name at least one of %v", mem.Kinds())
-	case slices.ContainsFunc(s.Hosts.Bind, func(a string) bool { return net.ParseIP(a) == nil }):
-		return fault.Usagef("--bind %s: want IP addresses of this host", strings.Join(s.Hosts.Bind, ","))
 	case *d.Blocks < 1 || *d.Blocks > maxBlocks:
 		return fault.Usagef("--blocks %d: want 1 to %d", *d.Blocks, maxBlocks)
-	case *d.MinBlocks < 1 || *d.MinBlocks > *d.Blocks:
-		return fault.Usagef("--min-blocks %d: want 1 to --blocks (%d)", *d.MinBlocks, *d.Blocks)
-	case r.Timeout < transport.MinTimeout || r.Timeout > transport.MaxTimeout:
-		return fault.Usagef("--timeout %v: want 100ms to 1h", r.Timeout)
 	case d.Budget < 0:
 		return fault.Usagef("--budget %v: want 0 (no limit) or more", d.Budget)
-	case d.Launches < 1 || d.Launches > 1000:
-		return fault.Usagef("--launches %d: want 1 to 1000", d.Launches)
-	case d.UntilCI < 0 || d.UntilCI >= 1:
-		return fault.Usagef("--until-ci %v%%: want a percentage from 0%% (not used) to below 100%%", d.UntilCI*100)
-	case r.Reuse && !r.NoVerify:
-		return fault.Usagef("--reuse leaves nothing to check: give --no-verify too")
-	case r.Tune && slices.ContainsFunc([]int{len(r.Streams), len(r.Depth), len(r.Chunk)}, func(n int) bool { return n > 1 }):
-		return fault.Usagef("--tune chooses --streams, --depth and --chunk: give one number for what is to stay")
-	case r.Tune && d.Launches > 1:
-		return fault.Usagef("--tune does not go with --launches: tune once, then give the flags that it names")
 	}
-	for _, p := range r.Provider {
-		if p == "" || strings.ContainsAny(p, " \t\n#") {
-			return fault.Usagef("--provider: %q is not a provider", p)
-		}
-	}
-	return nil
+	return schedule.CheckDesign(d)
 }

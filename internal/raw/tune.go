@@ -237,7 +237,7 @@ func (t *tuner) search(ctx context.Context) (setting, error) {
 		}
 		t.iters[i] = int(min(tuneMaxIters, max(1, int64(tuneBlock)/max(1, n))))
 		ns += n
-		b, err := sizes(m, &f)
+		b, err := f.note(m)
 		if err != nil {
 			return start, err
 		}
@@ -379,8 +379,8 @@ func (s *session) tuned(l record.Tune) error {
 	return s.Write(l)
 }
 
-// sizes notes what the ladders need of a condition, and returns its bytes.
-func sizes(m transport.Move, f *field) (uint64, error) {
+// note takes what the ladders need of a condition, and returns its bytes.
+func (f *field) note(m transport.Move) (uint64, error) {
 	bytes, count, longest, err := transport.Extent(m)
 	if err != nil {
 		return 0, err

@@ -7,6 +7,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/fault"
+	"github.com/xferbench/xferbench/internal/spec"
 	"github.com/xferbench/xferbench/internal/stats"
 )
 
@@ -58,6 +60,23 @@ type Schedule struct {
 	// Progress, when set, is told before each batch, never within one.
 	Progress func(Progress)
 }
+
+// CheckDesign reports, as an error of kind Usage, what no workload can run. The
+// design is completed.
+func CheckDesign(d spec.Design) error {
+	switch {
+	case *d.MinBlocks < 1 || *d.MinBlocks > *d.Blocks:
+		return fault.Usagef("--min-blocks %d: want 1 to --blocks (%d)", *d.MinBlocks, *d.Blocks)
+	case d.Launches < 1 || d.Launches > maxLaunches:
+		return fault.Usagef("--launches %d: want 1 to %d", d.Launches, maxLaunches)
+	case d.UntilCI < 0 || d.UntilCI >= 1:
+		return fault.Usagef("--until-ci %v%%: want a percentage from 0%% (not used) to below 100%%", float64(d.UntilCI)*100)
+	}
+	return nil
+}
+
+// maxLaunches is far above what anybody waits for.
+const maxLaunches = 1000
 
 // Progress is where a run stands.
 type Progress struct {

@@ -113,28 +113,8 @@ func (c *Config) Check() error {
 	if c.Timeout <= 0 || c.Settle <= 0 || c.Schedule.Budget < 0 {
 		return fmt.Errorf("timeout %s, settle time %s, budget %s: all must be positive", c.Timeout, c.Settle, c.Schedule.Budget)
 	}
-	switch c.Load {
-	case record.LoadClosed:
-		for _, n := range c.Concurrency {
-			if n < 1 || n > maxConcurrency {
-				return fmt.Errorf("concurrency %d: want 1 to %d", n, maxConcurrency)
-			}
-		}
-		if len(c.Concurrency) == 0 {
-			return errors.New("a closed loop needs a concurrency")
-		}
-	case record.LoadOpen:
-		for _, r := range c.Rates {
-			if !(r > 0 && r <= 1e5) {
-				return fmt.Errorf("rate %v: want more than 0 and at most 100,000 requests a second", r)
-			}
-		}
-		if len(c.Rates) == 0 {
-			return errors.New("an open loop needs a rate")
-		}
-	case record.LoadOffline:
-	default:
-		return fmt.Errorf("unknown load %q", c.Load)
+	if err := c.checkLoad(); err != nil {
+		return err
 	}
 	p := prompts{c.Prompts, c.Seed, c.VocabSize}
 	for _, n := range c.PromptTokens {
@@ -151,6 +131,34 @@ func (c *Config) Check() error {
 			return fmt.Errorf("two arms are named %q", a.Name)
 		}
 		names[a.Name] = true
+	}
+	return nil
+}
+
+// checkLoad is the part of [Config.Check] that holds for the kind of load.
+func (c *Config) checkLoad() error {
+	switch c.Load {
+	case record.LoadClosed:
+		for _, n := range c.Concurrency {
+			if n < 1 || n > maxConcurrency {
+				return fmt.Errorf("concurrency %d: want 1 to %d", n, maxConcurrency)
+			}
+		}
+		if len(c.Concurrency) == 0 {
+			return errors.New("a closed loop needs a concurrency")
+		}
+	case record.LoadOpen:
+		for _, r := range c.Rates {
+			if !(r > 0 && r <= 1e5) {
+				return fmt.Errorf("rate %v: want more than 0 and at most 100,000 requests per second", r)
+			}
+		}
+		if len(c.Rates) == 0 {
+			return errors.New("an open loop needs a rate")
+		}
+	case record.LoadOffline:
+	default:
+		return fmt.Errorf("unknown load %q", c.Load)
 	}
 	return nil
 }

@@ -69,48 +69,70 @@ func Run(ctx context.Context, j *Job) (*record.Record, error) {
 
 // newJob reads the spec.
 func newJob(j *Job) (*job, error) {
-	w, d := j.Spec.TTFT, j.Spec.Design
-	r := &job{Job: j, w: w}
-	switch n := r.sources(); {
-	case n == 0:
-		return nil, fault.Usagef("no engine is named; give --url, or --prefill and --decode, or --arm, or --launch FILE, or --sim for a demo without engines")
-	case n > 1:
-		return nil, fault.Usagef("--url with --prefill and --decode, --arm, --launch and --sim exclude one another, except --launch with --arm; name several deployments with --arm")
-	case !(w.MaxInvalid >= 0 && w.MaxInvalid <= 1):
-		return nil, fault.Usagef("--max-invalid %v: want a share from 0%% to 100%%", float64(w.MaxInvalid))
-	case d.Launches < 1 || d.Launches > 1000:
-		return nil, fault.Usagef("--launches %d: want 1 to 1000", d.Launches)
-	case *d.MinBlocks < 1 || *d.MinBlocks > *d.Blocks:
-		return nil, fault.Usagef("--min-blocks %d: want 1 to --blocks (%d)", *d.MinBlocks, *d.Blocks)
-	case d.UntilCI < 0 || d.UntilCI >= 1:
-		return nil, fault.Usagef("--until-ci %v%%: want a percentage from 0%% (not used) to below 100%%", float64(d.UntilCI)*100)
+	r := &job{Job: j, w: j.Spec.TTFT, start: time.Now().Add(-j.Since())}
+	if err := r.check(); err != nil {
+		return nil, err
 	}
 	var err error
 	if r.arms, err = r.named(); err != nil {
 		return nil, err
 	}
+	if err := r.geometry(); err != nil {
+		return nil, err
+	}
+	if r.sim, err = SimConfig(r.w.Engine); err != nil {
+		return nil, fault.Usagef("%w", err)
+	}
+	if err := r.configure(); err != nil {
+		return nil, err
+	}
+	// Those of a launch file and of simulated engines are known once they run.
+	c := r.run
+	if c.Arms = r.arms; len(c.Arms) == 0 {
+		c.Arms = []ttft.Arm{{Name: "started"}}
+	}
+	if err := c.Check(); err != nil {
+		return nil, fault.Usagef("%w", err)
+	}
+	return r, nil
+}
+
+func (r *job) check() error {
+	switch n := r.sources(); {
+	case n == 0:
+		return fault.Usagef("no engine is named; give --url, or --prefill and --decode, or --arm, or --launch FILE, or --sim for a demo without engines")
+	case n > 1:
+		return fault.Usagef("--url with --prefill and --decode, --arm, --launch and --sim exclude one another, except --launch with --arm; name several deployments with --arm")
+	case !(r.w.MaxInvalid >= 0 && r.w.MaxInvalid <= 1):
+		return fault.Usagef("--max-invalid %v: want a share from 0%% to 100%%", float64(r.w.MaxInvalid))
+	}
+	return schedule.CheckDesign(r.Spec.Design)
+}
+
+// geometry tells the arms what the spec says of their models.
+func (r *job) geometry() error {
 	var bytesPerToken int64
-	if w.KVModel != "" {
-		m, err := kv.Resolve(w.KVModel, w.DType)
+	if r.w.KVModel != "" {
+		m, err := kv.Resolve(r.w.KVModel, r.w.DType)
 		if err != nil {
-			return nil, fault.Usagef("--kv-model: %w", err)
+			return fault.Usagef("--kv-model: %w", err)
 		}
 		bytesPerToken = m.BytesPerToken()
 	}
 	for i := range r.arms {
-		if r.arms[i].Model == "" {
-			r.arms[i].Model = w.Model
-		}
-		if r.arms[i].BytesPerToken == 0 {
-			r.arms[i].BytesPerToken = bytesPerToken
-		}
+		a := &r.arms[i]
+		a.Model = cmp.Or(a.Model, r.w.Model)
+		a.BytesPerToken = cmp.Or(a.BytesPerToken, bytesPerToken)
 	}
-	if r.sim, err = SimConfig(w.Engine); err != nil {
-		return nil, fault.Usagef("%w", err)
-	}
+	return nil
+}
+
+// configure is what the run is asked for, without its arms.
+func (r *job) configure() (err error) {
+	w, d := r.w, r.Spec.Design
 	r.run = ttft.Config{MaxTokens: w.MaxTokens, Load: record.LoadClosed, Concurrency: w.Concurrency, Rates: w.Rate,
-		Iterations: d.Iterations, Blocks: *d.Blocks, Warmup: d.Warmup, Seed: j.Seed(), VocabSize: w.VocabSize, Timeout: w.Timeout, Settle: w.Settle,
-		Schedule: j.Schedule(0), Since: j.Since(), Record: r.Write, Progress: j.Progress}
+		Iterations: d.Iterations, Blocks: *d.Blocks, Warmup: d.Warmup, Seed: r.Seed(), VocabSize: w.VocabSize, Timeout: w.Timeout, Settle: w.Settle,
+		Schedule: r.Schedule(0), Since: r.Since(), Record: r.Write, Progress: r.Progress}
 	for _, n := range w.PromptTokens {
 		r.run.PromptTokens = append(r.run.PromptTokens, int(n))
 	}
@@ -121,19 +143,9 @@ func newJob(j *Job) (*job, error) {
 		r.run.Load = record.LoadOpen
 	}
 	if r.run.Prompts, err = ttft.ParsePromptKind(w.Prompt); err != nil {
-		return nil, fault.Usagef("--prompt: %w", err)
+		return fault.Usagef("--prompt: %w", err)
 	}
-	// Those of a launch file and of simulated engines are known once they run.
-	c := r.run
-	c.Arms = append([]ttft.Arm{}, r.arms...)
-	if len(c.Arms) == 0 {
-		c.Arms = []ttft.Arm{{Name: "started"}}
-	}
-	if err := c.Check(); err != nil {
-		return nil, fault.Usagef("%w", err)
-	}
-	r.start = time.Now().Add(-j.Since())
-	return r, nil
+	return nil
 }
 
 // SimConfig is the configuration of simulated engines, without a role.
