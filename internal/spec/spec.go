@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/kv"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 )
 
 // Version is that of the keys; a later one may change what a key means.
@@ -188,6 +187,6 @@ func Default(workload string) *Spec {
 // DefaultSimEngine is a simulated engine whose user gave nothing.
 func DefaultSimEngine() SimEngine {
 	return SimEngine{PrefillTime: 5 * time.Millisecond, PrefillPerToken: 10 * time.Microsecond, StepTime: 4 * time.Millisecond,
-		Lease: 30 * time.Second, Blocks: 200, PoolOrder: string(pool.FIFO), Transport: "socket", Model: kv.DefaultModel,
+		Lease: 30 * time.Second, Blocks: 200, PoolOrder: "fifo", Transport: "socket", Model: kv.DefaultModel,
 		BlockTokens: kv.DefaultBlockTokens, VLLM: "0.32.0"}
 }
