@@ -132,11 +132,11 @@ func (e *export) Plan(ctx context.Context, r transport.PlanRequest) (transport.P
 }
 
 // Arm readies the endpoint, or plays the engine that dies: its endpoint is gone before
-// the peer begins, since one that reads without help could be done before it notices.
+// the peer begins, which would wait for one in vain over some providers, and is told.
 func (e *export) Arm(ctx context.Context, r transport.ArmRequest) (transport.UsageReply, error) {
 	if p, has := e.pulls[r.Plan]; has && e.leases.Cut(p.request) {
 		_, err := e.Shut(ctx, transport.EndpointRequest{Endpoint: p.endpoint})
-		return transport.UsageReply{}, err
+		return transport.UsageReply{}, errors.Join(errors.New("cut by a fault"), err)
 	}
 	return e.Served.Arm(ctx, r)
 }
