@@ -5,15 +5,23 @@ import (
 	"math"
 	"strconv"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // FormatExact writes n bytes exactly: "438,566,912 B".
-func FormatExact(n int64) string { return humanize.Comma(n) + " B" }
+func FormatExact(n int64) string { return FormatCount(n) + " B" }
 
 // FormatCount writes a count with thousands separators: "7,648".
-func FormatCount(n int64) string { return humanize.Comma(n) }
+func FormatCount(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	first := 0 // of the digits
+	if n < 0 {
+		first = 1
+	}
+	for i := len(s) - 3; i > first; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
 
 // FormatMB writes n bytes in MB (10^6) with two decimals: "438.57 MB".
 func FormatMB(n int64) string { return fixed(n, MB) + " MB" }
@@ -33,7 +41,7 @@ func fixed(n, unit int64) string {
 	if hundredths == 100 {
 		whole, hundredths = whole+1, 0
 	}
-	return fmt.Sprintf("%s%s.%02d", sign, humanize.Comma(int64(whole)), hundredths)
+	return fmt.Sprintf("%s%s.%02d", sign, FormatCount(int64(whole)), hundredths)
 }
 
 // FormatBytes writes n bytes exactly and in both families of units:
@@ -90,7 +98,7 @@ func FormatSignificant(f float64) string {
 	if s := Digits(f, 3); math.Abs(f) < 999.5 || math.Abs(f) >= 1<<62 {
 		return s
 	}
-	return humanize.Comma(int64(math.Round(f)))
+	return FormatCount(int64(math.Round(f)))
 }
 
 // Digits writes f with n significant digits, never with an exponent or thousands
