@@ -112,7 +112,7 @@ memory allocated here and data moved into it, until serve ends.`,
 	f.StringVar(&secretFile, "secret-file", "", "secret that both sides share, instead of a token in the line")
 	f.BoolVar(&once, "once", false, "end after one session")
 	f.IntVar(&sessions, "max-sessions", 0, "end after this many sessions (default: never)")
-	f.Var(&maxMemory, "max-memory", "largest buffer that a session may have (default: what is free)")
+	f.Var(&maxMemory, "max-memory", "bytes that the buffers of a session may have together (default: what is free)")
 	f.BoolVar(&attached, "attached", false, "end when standard input does, and print nothing but the line")
 	return cmd
 }
