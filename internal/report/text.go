@@ -293,7 +293,7 @@ func guide(g analysis.Guide) string {
 func crossing(g analysis.Guide) string {
 	c := g.Crossover
 	span := fmt.Sprintf("%s to %s", shortBytes(c.MinBytes), shortBytes(c.MaxBytes))
-	data := fmt.Sprintf("on this hardware, %d sizes of %s, %d blocks; %s or more matters", len(g.A.Rows), span, c.Blocks, limit(g.Guideline.Threshold))
+	data := fmt.Sprintf("on this hardware, %d sizes of %s, %d blocks; %s or more matters", g.A.Sizes(), span, c.Blocks, limit(g.Guideline.Threshold))
 	switch c.Kind {
 	case stats.CrossesAt:
 		return fmt.Sprintf("  the lines cross at %s [%s, %s]; %s", shortBytes(int64(c.Bytes)), bytesEnd(c.Interval.Lo), bytesEnd(c.Interval.Hi), data)
