@@ -285,7 +285,7 @@ func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 	seen := map[batchKey]bool{}
 	for _, l := range lines {
 		k := batchKey{l.Launch, l.Batch}
-		if l.Moved == nil || seen[k] {
+		if l.Moved == nil || l.Moved.Transfers == 0 || seen[k] {
 			continue
 		}
 		seen[k] = true

@@ -11,8 +11,8 @@ package spec
 import (
 	"time"
 
+	"github.com/xferbench/xferbench/internal/analysis/pool"
 	"github.com/xferbench/xferbench/internal/kv"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 )
 
 // Version is that of the keys; a later one may change what a key means.
