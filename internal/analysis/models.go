@@ -184,10 +184,11 @@ func cells(rows []*Row) int {
 	return count(rows, func(r *Row) [2]uint64 { return [2]uint64{r.Bytes, uint64(r.Descs)} })
 }
 
-func count[K comparable](rows []*Row, of func(*Row) K) int {
+// count is how many different values xs have.
+func count[X any, K comparable](xs []X, of func(X) K) int {
 	seen := map[K]bool{}
-	for _, r := range rows {
-		seen[of(r)] = true
+	for _, x := range xs {
+		seen[of(x)] = true
 	}
 	return len(seen)
 }
