@@ -39,6 +39,8 @@ type Analysis struct {
 	Pieces   []PieceModel
 	Guides   []Guide
 	Warnings []Warning
+
+	unfitted []Warning // about models that could not be fitted
 }
 
 // Warning is what limits the figures and what to do about it.
@@ -151,9 +153,7 @@ func of(rec *record.Record, live bool) (*Analysis, error) {
 	if err := a.compare(); err != nil {
 		return nil, err
 	}
-	if err := a.models(); err != nil {
-		return nil, err
-	}
+	a.models()
 	a.warn(live)
 	return a, nil
 }

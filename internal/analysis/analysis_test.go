@@ -307,6 +307,70 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
+// plane is a record of x: 1000 ns + 1 ns a byte + 10 ns a descriptor and 1 ns more
+// each block, plus what off says of a condition.
+func plane(off map[int]int64, conds ...record.Condition) *record.Record {
+	times := make([][][]int64, len(conds))
+	for i := range conds {
+		conds[i].ID = i
+		for b := range int64(6) {
+			times[i] = append(times[i], []int64{1000 + int64(conds[i].Bytes) + 10*int64(conds[i].Descs) + b + off[i]})
+		}
+	}
+	return line(conds, times...)
+}
+
+func cut(shape string, bytes uint64, descs int) record.Condition {
+	c := cond(0, "x")
+	c.Shape, c.Bytes, c.Descs = shape, bytes, descs
+	return c
+}
+
+// Conditions that coincide in bytes and descriptors are one point of a model, their
+// mean, and rows of their own.
+func TestCoincidingConditions(t *testing.T) {
+	// One KV block: merged and fragmented are the same.
+	a := of(t, plane(map[int]int64{0: -10, 1: 10}, cut("merged", 1000, 4), cut("fragmented", 1000, 4),
+		cut("merged", 2000, 4), cut("fragmented", 2000, 8), cut("merged", 3000, 4), cut("fragmented", 3000, 12)))
+	if len(a.Rows) != 6 || a.Rows[0].MedianNs != 2032.5 || a.Rows[1].MedianNs != 2052.5 || len(a.Models) != 3 {
+		t.Fatalf("%d rows of %v and %v ns, %d models", len(a.Rows), a.Rows[0].MedianNs, a.Rows[1].MedianNs, len(a.Models))
+	}
+	if m := a.Models[2].Cost; math.Abs(m.AlphaNS-1002.5) > 1e-6 || math.Abs(m.NSPerByte-1) > 1e-9 || math.Abs(m.GammaNS-10) > 1e-6 || m.Blocks != 6 {
+		t.Errorf("over descriptors: %v ns + n × %v ns + d × %v ns, %d blocks", m.AlphaNS, m.NSPerByte, m.GammaNS, m.Blocks)
+	}
+
+	// Two sizes that round up to the same.
+	a = of(t, plane(map[int]int64{0: -10, 1: 10}, cut("merged", 1000, 4), cut("merged", 1000, 4), cut("merged", 2000, 4), cut("merged", 3000, 4)))
+	if len(a.Rows) != 4 || len(a.Models) != 1 || a.Models[0].Sizes() != 3 || len(a.Models[0].Rows) != 4 {
+		t.Fatalf("%d rows, models %+v", len(a.Rows), a.Models)
+	}
+	if m := a.Models[0].Cost; math.Abs(m.AlphaNS-1042.5) > 1e-6 || math.Abs(m.NSPerByte-1) > 1e-9 {
+		t.Errorf("over sizes: %v ns + n × %v ns", m.AlphaNS, m.NSPerByte)
+	}
+
+	// Two rows of the same number of descriptors.
+	a = of(t, plane(map[int]int64{0: -5, 1: 5}, cut("contiguous", 1000, 1), cut("contiguous", 1000, 1), cut("contiguous", 1000, 5), cut("contiguous", 1000, 9)))
+	if len(a.Pieces) != 1 || math.Abs(a.Pieces[0].BaseNs-2002.5) > 1e-6 || math.Abs(a.Pieces[0].NsPerDesc-10) > 1e-9 {
+		t.Errorf("descriptor costs %+v", a.Pieces)
+	}
+
+	// Three cells, of which three coefficients would say nothing, are no model.
+	a = of(t, plane(nil, cut("merged", 1000, 4), cut("fragmented", 1000, 4), cut("merged", 2000, 4), cut("fragmented", 2000, 8)))
+	if len(a.Models) != 0 {
+		t.Errorf("models of three cells: %+v", a.Models)
+	}
+}
+
+// What cannot be fitted is a warning: to a float these sizes are the same number.
+func TestNotFitted(t *testing.T) {
+	a := of(t, plane(nil, cut("merged", 1<<60, 4), cut("merged", 1<<60+1, 4), cut("merged", 1<<60+2, 4)))
+	if len(a.Models) != 0 || len(a.Rows) != 3 || !slices.ContainsFunc(a.Warnings, func(w analysis.Warning) bool {
+		return w.Code == "not-fitted" && strings.HasPrefix(w.Text, "no cost model of x READ merged: ")
+	}) {
+		t.Errorf("%d rows, models %+v, %v", len(a.Rows), a.Models, a.Warnings)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	codes := func(r *record.Record, f func(*record.Record) (*analysis.Analysis, error)) []string {
 		a, err := f(r)

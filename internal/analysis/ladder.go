@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -214,25 +215,6 @@ func (row *LadderRow) ladder(raw *Analysis) error {
 	if row.Bytes == 0 {
 		return nil
 	}
-	whole := stats.Values(row.Units)
-	add := func(g Rung, units []float64, paired bool) error {
-		sh, err := share(units, whole, paired && len(units) == len(whole))
-		if err != nil {
-			return err
-		}
-		g.Share = &sh
-		if inc := row.Increment; inc != nil && inc.MedianNs > 0 {
-			of, err := share(units, inc.Units, false)
-			if err != nil && !errors.Is(err, stats.ErrNotFinite) {
-				return err
-			}
-			if err == nil {
-				g.OfIncrement = &of
-			}
-		}
-		row.Rungs = append(row.Rungs, g)
-		return nil
-	}
 	for _, r := range raw.Rows {
 		if !r.HasSpeed() || math.Abs(float64(r.Bytes)/float64(row.Bytes)-1) > sameBytes {
 			continue
@@ -241,38 +223,55 @@ func (row *LadderRow) ladder(raw *Analysis) error {
 		if r.Ceiling {
 			g.Kind = RungCeiling
 		}
-		if err := add(g, stats.Values(r.Units), false); err != nil {
+		if err := row.add(g, stats.Values(r.Units), false); err != nil {
 			return err
 		}
 	}
+	if err := row.connector(); err != nil {
+		return err
+	}
+	row.Rungs = append(row.Rungs, Rung{Name: "first token", Kind: RungTTFT, MedianNs: row.TTFT.Median, CI: row.TTFT.CI, Bytes: row.Bytes})
+	slices.SortStableFunc(row.Rungs, func(x, y Rung) int { return cmp.Compare(x.MedianNs, y.MedianNs) })
+	return nil
+}
+
+// connector adds what NIXL's transfers took.
+func (row *LadderRow) connector() error {
 	_, us, err := row.units(func(l record.Request) (float64, bool) {
 		if l.Moved == nil || l.Moved.Transfers == 0 {
 			return 0, false
 		}
 		return float64(l.Moved.XferNs) / float64(l.Moved.Transfers), true
 	})
+	if err != nil || len(us) == 0 {
+		return err
+	}
+	sum, err := stats.Summarize(stats.Values(us), Level)
 	if err != nil {
 		return err
 	}
-	if len(us) > 0 {
-		sum, err := stats.Summarize(stats.Values(us), Level)
-		if err != nil {
-			return err
-		}
-		if err := add(Rung{Name: "NIXL transfer", Kind: RungNIXL, MedianNs: sum.Median, CI: sum.CI, Bytes: row.Bytes}, stats.Values(us), true); err != nil {
+	return row.add(Rung{Name: "NIXL transfer", Kind: RungNIXL, MedianNs: sum.Median, CI: sum.CI, Bytes: row.Bytes}, stats.Values(us), true)
+}
+
+// add puts a rung on the ladder, with its share of the TTFT and of the increment.
+// Units that are paired are of the same requests as the row's.
+func (row *LadderRow) add(g Rung, units []float64, paired bool) error {
+	whole := stats.Values(row.Units)
+	sh, err := share(units, whole, paired && len(units) == len(whole))
+	if err != nil {
+		return err
+	}
+	g.Share = &sh
+	if inc := row.Increment; inc != nil && inc.MedianNs > 0 {
+		of, err := share(units, inc.Units, false)
+		switch {
+		case err == nil:
+			g.OfIncrement = &of
+		case !errors.Is(err, stats.ErrNotFinite): // the increments may be zero on average
 			return err
 		}
 	}
-	row.Rungs = append(row.Rungs, Rung{Name: "first token", Kind: RungTTFT, MedianNs: row.TTFT.Median, CI: row.TTFT.CI, Bytes: row.Bytes})
-	slices.SortStableFunc(row.Rungs, func(x, y Rung) int {
-		switch {
-		case x.MedianNs < y.MedianNs:
-			return -1
-		case x.MedianNs > y.MedianNs:
-			return 1
-		}
-		return 0
-	})
+	row.Rungs = append(row.Rungs, g)
 	return nil
 }
 

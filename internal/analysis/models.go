@@ -18,7 +18,9 @@ const minSizes = 3
 type Model struct {
 	// Label is the provider with what else the rows share.
 	Label string
-	Rows  []*Row // in order of size
+	// Rows are in order of size. Rows of the same bytes, and descriptors where
+	// the model has them, are one point of the model.
+	Rows []*Row
 	// Cost has a time per descriptor where their number was varied at one size.
 	Cost stats.CostModel
 }
@@ -87,34 +89,25 @@ func (a *Analysis) grouped(key func(r *Row) series) [][]*Row {
 	return out
 }
 
-// models fits the cost models and guidelines of a sweep.
-func (a *Analysis) models() error {
+// models fits the cost models and guidelines of a sweep. What cannot be fitted is a
+// warning: the rows stand without it.
+func (a *Analysis) models() {
 	for _, rows := range a.grouped(func(r *Row) series { return a.seriesOf(r, false) }) {
-		if distinct(rows) < minSizes || distinct(rows) < len(rows) {
-			continue
-		}
-		if err := a.fit(rows, false); err != nil {
-			return err
+		if sizes(rows) >= minSizes {
+			a.fit(rows, rows[0].withoutSize(), false)
 		}
 	}
-	if err := a.guides(); err != nil {
-		return err
-	}
+	a.guides()
 	for _, rows := range a.grouped(func(r *Row) series { return a.seriesOf(r, true) }) {
-		if rows[0].Ceiling || !descsVary(rows) {
-			continue
-		}
 		// Three coefficients: fewer than four cells would always fit.
-		if distinct(rows) >= 2 && len(rows) > 3 {
-			if err := a.fit(rows, true); err != nil {
-				return err
-			}
+		if !rows[0].Ceiling && sizes(rows) >= 2 && cells(rows) > 3 && cells(rows) > sizes(rows) {
+			a.fit(rows, rows[0].Provider+" "+rows[0].opWord()+", all descriptor counts", true)
 		}
 	}
-	return a.pieces()
+	a.pieces()
 }
 
-func (a *Analysis) fit(rows []*Row, descriptors bool) error {
+func (a *Analysis) fit(rows []*Row, label string, descriptors bool) {
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(x, y *Row) int { return cmp.Compare(x.Bytes, y.Bytes) })
 	var pts []stats.CostPoint
@@ -127,19 +120,19 @@ func (a *Analysis) fit(rows []*Row, descriptors bool) error {
 			pts = append(pts, p)
 		}
 	}
-	m, err := stats.FitCost(pts, Level)
-	if errors.Is(err, stats.ErrTooFew) {
-		return nil
+	if m, err := stats.FitCost(pts, Level); err != nil {
+		a.unfit(err, "cost model of "+label)
+	} else {
+		a.Models = append(a.Models, Model{Label: label, Rows: rows, Cost: m})
 	}
-	label := rows[0].withoutSize()
-	if descriptors {
-		label = rows[0].Provider + " " + rows[0].opWord() + ", all descriptor counts"
+}
+
+// unfit warns that something could not be fitted; rows of too few blocks have a
+// warning of their own.
+func (a *Analysis) unfit(err error, what string) {
+	if !errors.Is(err, stats.ErrTooFew) {
+		a.unfitted = append(a.unfitted, Warning{"not-fitted", fmt.Sprintf("no %s: %v; the rows and verdicts hold without it: use sizes or descriptor counts further apart for one", what, err)})
 	}
-	if err != nil {
-		return fmt.Errorf("cost model of %s: %w", label, err)
-	}
-	a.Models = append(a.Models, Model{Label: label, Rows: rows, Cost: m})
-	return nil
 }
 
 // withoutSize is the row's label less its size.
@@ -147,32 +140,15 @@ func (r *Row) withoutSize() string {
 	return strings.Join(slices.DeleteFunc(strings.Fields(r.Label), func(w string) bool { return w == Size(r.Bytes) }), " ")
 }
 
-// descsVary tells whether some size was cut into different numbers of
-// descriptors.
-func descsVary(rows []*Row) bool {
-	first := map[uint64]int{}
-	for _, r := range rows {
-		if d, ok := first[r.Bytes]; ok && d != r.Descs {
-			return true
-		}
-		first[r.Bytes] = r.Descs
-	}
-	return false
-}
-
 // pieces fits the time of a descriptor where the same contiguous bytes were cut
 // into three numbers of them or more.
-func (a *Analysis) pieces() error {
+func (a *Analysis) pieces() {
 	for _, rows := range a.grouped(func(r *Row) series {
 		s := a.seriesOf(r, true)
 		s.shape, s.Bytes = r.Shape, r.Bytes
 		return s
 	}) {
-		counts := map[int]bool{}
-		for _, r := range rows {
-			counts[r.Descs] = true
-		}
-		if rows[0].Shape != "contiguous" || len(counts) < minSizes || len(counts) < len(rows) {
+		if rows[0].Shape != "contiguous" || cells(rows) < minSizes {
 			continue
 		}
 		rows = slices.Clone(rows)
@@ -184,13 +160,11 @@ func (a *Analysis) pieces() error {
 				pts = append(pts, stats.CostPoint{Block: u.Key.Block, Bytes: int64(r.Descs), TimeNS: u.Value})
 			}
 		}
-		m, err := stats.FitCost(pts, Level)
-		if errors.Is(err, stats.ErrTooFew) {
-			continue
-		}
 		label := fmt.Sprintf("%s %s of %s", rows[0].Provider, rows[0].opWord(), Size(rows[0].Bytes))
+		m, err := stats.FitCost(pts, Level)
 		if err != nil {
-			return fmt.Errorf("descriptor cost of %s: %w", label, err)
+			a.unfit(err, "descriptor cost of "+label)
+			continue
 		}
 		p := PieceModel{Label: label, Bytes: rows[0].Bytes, Rows: rows, BaseNs: m.AlphaNS, NsPerDesc: m.NSPerByte, NsPerDescCI: m.NSPerByteCI}
 		if m.WorstResidual > 0.1 {
@@ -198,40 +172,68 @@ func (a *Analysis) pieces() error {
 		}
 		a.Pieces = append(a.Pieces, p)
 	}
-	return nil
 }
 
-func distinct(rows []*Row) int {
-	seen := map[uint64]bool{}
-	for _, r := range rows {
-		seen[r.Bytes] = true
+// sizes counts the different sizes of rows.
+func sizes(rows []*Row) int {
+	return count(rows, func(r *Row) uint64 { return r.Bytes })
+}
+
+// cells counts the different pairs of size and number of descriptors.
+func cells(rows []*Row) int {
+	return count(rows, func(r *Row) [2]uint64 { return [2]uint64{r.Bytes, uint64(r.Descs)} })
+}
+
+// count is how many different values xs have.
+func count[X any, K comparable](xs []X, of func(X) K) int {
+	seen := map[K]bool{}
+	for _, x := range xs {
+		seen[of(x)] = true
 	}
 	return len(seen)
 }
 
-func (a *Analysis) guides() error {
+// Sizes is how many different sizes the model rests on.
+func (m Model) Sizes() int { return sizes(m.Rows) }
+
+func (a *Analysis) guides() {
 	for j, y := range a.Models {
 		for _, x := range a.Models[:j] {
-			p, q := x.Rows[0], y.Rows[0]
-			pp, pq := payloadOf(p), payloadOf(q)
-			pp.Bytes, pq.Bytes = 0, 0
-			if p.Ceiling || q.Ceiling || pp != pq || p.Shape != q.Shape || p.Shape == "contiguous" && p.Descs != q.Descs || p.Provider == q.Provider ||
-				(a.varied(p) || a.varied(q)) && settingOf(p) != settingOf(q) {
-				continue
+			if a.rivals(x.Rows[0], y.Rows[0]) {
+				a.guide(x, y)
 			}
-			c, err := stats.FindCrossover(x.Cost, y.Cost, 0)
-			if errors.Is(err, stats.ErrTooFew) || errors.Is(err, stats.ErrOption) {
-				continue // no blocks or no sizes in common
-			}
-			if err != nil {
-				return fmt.Errorf("crossover of %s and %s: %w", x.Label, y.Label, err)
-			}
-			g, err := c.Guide(Relevant, 0)
-			if err != nil {
-				return fmt.Errorf("guideline of %s and %s: %w", x.Label, y.Label, err)
-			}
-			a.Guides = append(a.Guides, Guide{A: x, B: y, Crossover: c, Guideline: g})
 		}
 	}
-	return nil
+}
+
+// rivals tells whether models of two providers answer which one to use: all else
+// is the same.
+func (a *Analysis) rivals(p, q *Row) bool {
+	pp, pq := payloadOf(p), payloadOf(q)
+	pp.Bytes, pq.Bytes = 0, 0
+	switch {
+	case p.Ceiling || q.Ceiling || p.Provider == q.Provider || pp != pq || p.Shape != q.Shape:
+		return false
+	case p.Shape == "contiguous" && p.Descs != q.Descs:
+		return false
+	case a.varied(p) || a.varied(q):
+		return settingOf(p) == settingOf(q)
+	}
+	return true
+}
+
+func (a *Analysis) guide(x, y Model) {
+	c, err := stats.FindCrossover(x.Cost, y.Cost, 0)
+	if errors.Is(err, stats.ErrOption) {
+		return // no sizes in common
+	}
+	g := stats.Guideline{}
+	if err == nil {
+		g, err = c.Guide(Relevant, 0)
+	}
+	if err != nil {
+		a.unfit(err, "crossover of "+x.Label+" and "+y.Label)
+		return
+	}
+	a.Guides = append(a.Guides, Guide{A: x, B: y, Crossover: c, Guideline: g})
 }

@@ -46,9 +46,10 @@ type RequestRow struct {
 	Requests []record.Request
 	Invalid  int
 	// Units are the independent observations: medians of the TTFT over blocks, or
-	// over launches when there are several. Blocks counts the blocks.
-	Units  []stats.Unit
-	Blocks int
+	// over launches when there are several. Blocks counts the blocks, Launches the
+	// sets of fresh processes.
+	Units            []stats.Unit
+	Blocks, Launches int
 	// TTFT summarises Units; nil without a valid request.
 	TTFT         *stats.Summary
 	MinNs, MaxNs float64 // of the TTFT of any request
@@ -174,6 +175,7 @@ func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, err
 	if row.Blocks, row.Units, err = row.units(func(q record.Request) (float64, bool) { return float64(q.TTFTNs), true }); err != nil {
 		return row, err
 	}
+	row.Launches = count(row.Requests, func(q record.Request) int { return q.Launch })
 	sum, err := stats.Summarize(stats.Values(row.Units), Level)
 	if err != nil {
 		return row, err
@@ -285,7 +287,7 @@ func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 	seen := map[batchKey]bool{}
 	for _, l := range lines {
 		k := batchKey{l.Launch, l.Batch}
-		if l.Moved == nil || seen[k] {
+		if l.Moved == nil || l.Moved.Transfers == 0 || seen[k] {
 			continue
 		}
 		seen[k] = true
@@ -388,15 +390,6 @@ func (r *Requests) compare(seed uint64) error {
 		r.Comparisons[i].Verdict = adjusted[i]
 	}
 	return nil
-}
-
-// Launches is how many sets of fresh processes the requests are of, at least 1.
-func (r *Requests) Launches() int {
-	last := 0
-	for _, q := range r.Record.Requests {
-		last = max(last, q.Launch)
-	}
-	return last + 1
 }
 
 // Outcome is the verdict in the words of the record: different, no-difference,

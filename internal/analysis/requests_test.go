@@ -66,6 +66,24 @@ func TestSeriesFindsTheStep(t *testing.T) {
 	}
 }
 
+// What an engine did not count leaves the rest of the figures as they are: without
+// descriptors nothing is said of the order of the free list.
+func TestWithoutDescriptors(t *testing.T) {
+	r := synth.MakeLap([]string{"tcp"}, 10, 4, record.LoadClosed, 1)
+	want := ofRequests(t, r).Rows[0].Moved.Bytes
+	for i := range r.Requests {
+		r.Requests[i].Moved.Descriptors = 0
+	}
+	r.Requests[7].Moved.Transfers = 0
+	res := ofRequests(t, r)
+	if lap := res.Series[0].Lap; lap == nil || lap.Sequence != 16 || lap.Model != "" || lap.Of != 0 {
+		t.Errorf("lap %+v", lap)
+	}
+	if m := res.Rows[0].Moved; m == nil || m.Bytes != want || m.Transfers != 39 {
+		t.Errorf("moved %+v", m)
+	}
+}
+
 // OfRequests takes whatever a record may hold without breaking down.
 func FuzzOfRequests(f *testing.F) {
 	f.Add(uint64(1), 5, 3)
@@ -82,7 +100,7 @@ func FuzzOfRequests(f *testing.F) {
 				TTFTNs: 1 + rng.Int64N(1e9), E2ENs: 1 + rng.Int64N(1e9), Valid: rng.IntN(3) > 0, PoolBlocks: rng.IntN(50), BlockTokens: rng.IntN(17), Path: record.PathTwoLeg}
 			if rng.IntN(2) == 0 {
 				l.Split = &record.Split{Prefill: rng.Int64N(100), Engine: rng.IntN(2) == 0}
-				l.Moved = &record.Moved{Scope: "sample", Transfers: 1 + rng.Int64N(2), Descriptors: 1 + rng.Int64N(50)}
+				l.Moved = &record.Moved{Scope: "sample", Transfers: rng.Int64N(3), Descriptors: rng.Int64N(50)}
 			}
 			lines = append(lines, l)
 		}

@@ -1,12 +1,11 @@
 package analysis
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/xferbench/xferbench/internal/analysis/pool"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/stats"
 )
 
@@ -151,9 +150,7 @@ func requestSeries(lines []record.Request) ([]Series, error) {
 			return nil, fmt.Errorf("arm %s: %w", k.arm, err)
 		}
 		if !mixed[k.arm] {
-			if err := s.lap(g); err != nil {
-				return nil, fmt.Errorf("arm %s: %w", k.arm, err)
-			}
+			s.lap(g)
 		}
 		out = append(out, s)
 	}
@@ -192,58 +189,70 @@ const (
 	maxWalk = 1 << 30
 )
 
-// lap predicts when the free list wraps around and which order of it explains
-// the descriptors that were counted.
-func (s *Series) lap(lines []record.Request) error {
-	l := lines[0]
-	if l.PoolBlocks < 2 || l.BlockTokens < 1 || l.Path == record.PathDirect || l.Path == record.PathUnified {
-		return nil
+// lap predicts when the free list wraps around.
+func (s *Series) lap(lines []record.Request) {
+	first, last := lines[0], lines[len(lines)-1].Sequence
+	if first.PoolBlocks < 2 || first.BlockTokens < 1 || first.Path == record.PathDirect || first.Path == record.PathUnified {
+		return
 	}
-	per := (l.PromptTokens + l.BlockTokens - 1) / l.BlockTokens
-	s.Lap = &Lap{PoolBlocks: l.PoolBlocks, PerRequest: per, Sequence: pool.LapIndex(l.PoolBlocks, per)}
-	s.Lap.DecodeSequence = pool.LapIndex(l.PoolBlocks, (l.PromptTokens+l.MaxTokens-1+l.BlockTokens-1)/l.BlockTokens)
-	s.Lap.Reached = lines[len(lines)-1].Sequence >= min(s.Lap.Sequence, s.Lap.DecodeSequence)
-	last := lines[len(lines)-1].Sequence
-	if l.PoolBlocks > maxPool || last > maxWalk/max(per, 1) {
-		return nil
+	per := (first.PromptTokens + first.BlockTokens - 1) / first.BlockTokens
+	l := &Lap{PoolBlocks: first.PoolBlocks, PerRequest: per, Sequence: pool.LapIndex(first.PoolBlocks, per)}
+	l.DecodeSequence = pool.LapIndex(first.PoolBlocks, (first.PromptTokens+first.MaxTokens-1+first.BlockTokens-1)/first.BlockTokens)
+	l.Reached = last >= min(l.Sequence, l.DecodeSequence)
+	s.Lap = l
+	if first.PoolBlocks <= maxPool && last <= maxWalk/max(per, 1) {
+		l.explain(lines)
 	}
+}
+
+// explain finds the order of the free list that predicts the descriptors which were
+// counted. It finds none without the count of the first request, which tells how
+// many regions there are, or where a request does not fit in the pool.
+func (l *Lap) explain(lines []record.Request) {
 	observed := map[int]int64{}
-	for _, l := range lines {
-		if l.Moved != nil && l.Moved.Scope == record.ProofSample && l.Moved.Transfers == 1 {
-			observed[l.Sequence] = l.Moved.Descriptors
+	for _, q := range lines {
+		if q.Moved != nil && q.Moved.Transfers == 1 {
+			if n := Descriptors(q); n > 0 {
+				observed[q.Sequence] = n
+			}
 		}
 	}
-	regions, ok := observed[0]
-	if !ok {
-		return nil // without the first request the number of regions is not known
+	if observed[0] == 0 {
+		return
 	}
 	for _, m := range []struct {
 		name    string
 		order   pool.Order
 		caching bool
 	}{{"fifo", pool.FIFO, false}, {"lifo", pool.LIFO, false}, {"lifo with prefix caching", pool.LIFO, true}} {
-		p, err := pool.NewPredictor(pool.Config{PrefillBlocks: l.PoolBlocks, DecodeBlocks: l.PoolBlocks, Order: m.order, Caching: m.caching,
-			Regions: int(regions), BlockTokens: l.BlockTokens})
+		agree, err := agreement(lines, observed, pool.Config{PrefillBlocks: l.PoolBlocks, DecodeBlocks: l.PoolBlocks, Order: m.order, Caching: m.caching,
+			Regions: int(observed[0]), BlockTokens: lines[0].BlockTokens})
 		if err != nil {
-			return err
+			l.Model, l.Agree = "", 0
+			return
 		}
-		agree := 0
-		for i := range last + 1 {
-			n, err := p.Next(l.PromptTokens, l.MaxTokens)
-			if errors.Is(err, pool.ErrFull) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if got, ok := observed[i]; ok && got == int64(n) {
-				agree++
-			}
-		}
-		if agree > s.Lap.Agree {
-			s.Lap.Model, s.Lap.Agree = m.name, agree
+		if agree > l.Agree {
+			l.Model, l.Agree = m.name, agree
 		}
 	}
-	s.Lap.Of = len(observed)
-	return nil
+	l.Of = len(observed)
+}
+
+// agreement counts the requests whose descriptors a pool of such engines predicts.
+func agreement(lines []record.Request, observed map[int]int64, c pool.Config) (int, error) {
+	p, err := pool.NewPredictor(c)
+	if err != nil {
+		return 0, err
+	}
+	agree := 0
+	for i := range lines[len(lines)-1].Sequence + 1 {
+		n, err := p.Next(lines[0].PromptTokens, lines[0].MaxTokens)
+		if err != nil {
+			return 0, err
+		}
+		if got, ok := observed[i]; ok && got == int64(n) {
+			agree++
+		}
+	}
+	return agree, nil
 }

@@ -66,6 +66,7 @@ func (a *Analysis) warn(live bool) {
 			a.warnf("unpaired-blocks", "%s and %s: %d blocks lack one of the two and are left out", p.A.Label, p.B.Label, p.Unpaired)
 		}
 	}
+	a.Warnings = append(a.Warnings, a.unfitted...)
 	for _, m := range a.Models {
 		for _, w := range m.Cost.Warnings {
 			a.warnf(w.Code, "%s: %s", m.Label, w.Text)

@@ -139,13 +139,13 @@ func against(p analysis.Pair, threshold float64) string {
 // gravest first.
 func outcome(r *analysis.Runs, o CompareOptions) error {
 	var failed, missed, few []string
-	judged := 0
+	judged, launches := 0, 1
 	for _, p := range r.Pairs {
 		switch {
 		case p.A.Failed > 0 || p.B.Failed > 0:
 			failed = append(failed, p.A.Label)
 		case p.Refused != "" || p.Verdict.Kind == stats.TooFew:
-			few = append(few, p.A.Label)
+			few, launches = append(few, p.A.Label), max(launches, p.A.Launches, p.B.Launches)
 		default:
 			judged++
 			if against(p, o.Threshold) == "missed" {
@@ -159,7 +159,7 @@ func outcome(r *analysis.Runs, o CompareOptions) error {
 	case len(missed) > 0:
 		return fmt.Errorf("%w: %s became slower by more than %s", ErrThreshold, list(missed), limit(o.Threshold))
 	case len(few) > 0 && (o.Threshold > 0 || judged == 0):
-		return fmt.Errorf("%w on %s: repeat the runs with --blocks 10", ErrTooFew, list(few))
+		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, list(few), moreUnits(launches))
 	}
 	return nil
 }
@@ -214,7 +214,7 @@ func compareColumns(r *analysis.Runs, o CompareOptions) ([]table.Column, []*anal
 		table.Column{Head: "seen", Rank: 5, Cell: cell(func(p analysis.Pair) string { return effect(p.Verdict.MDE) })},
 		table.Column{Head: "verdict", Left: true, Cell: func(i int) string { return brief(change(r.Pairs[i])) }},
 	)
-	notes := fmt.Sprintf("A, B: medians in %s; B/A: ratio of times, above 1 B is slower; n: %s of A and B; seen: the smallest difference that would have been found 8 times in 10", t.name, unitsWord(r.Pairs[0]))
+	notes := fmt.Sprintf("A, B: medians in %s; B/A: ratio of times, above 1 B is slower; n: %s of A and B; seen: the smallest difference that would have been found 8 times in 10", t.name, unitWords(r.Pairs[0].A.Launches, r.Pairs[0].B.Launches))
 	if o.Threshold > 0 {
 		cols = append(cols, table.Column{Head: "limit", Left: true, Cell: func(i int) string { return word(against(r.Pairs[i], o.Threshold)) }})
 		notes += fmt.Sprintf("; limit of %s: missed when the whole interval lies beyond it, held when none of it does", limit(o.Threshold))
@@ -223,13 +223,6 @@ func compareColumns(r *analysis.Runs, o CompareOptions) ([]table.Column, []*anal
 		notes += "; " + c
 	}
 	return cols, rows, notes
-}
-
-func unitsWord(p analysis.Pair) string {
-	if p.A.Launches > 1 || p.B.Launches > 1 {
-		return "launches"
-	}
-	return "blocks"
 }
 
 func speedOr(r *analysis.Row, t scale) string {

@@ -56,7 +56,7 @@ func TestCompareOutcomes(t *testing.T) {
 			if !errors.Is(err, tt.want) || tt.want == nil && err != nil || err != nil && !strings.Contains(err.Error(), tt.say) {
 				t.Errorf("%v, want %v with %q", err, tt.want, tt.say)
 			}
-			if tt.want != ErrRefused && !strings.Contains(out, "not interleaved") {
+			if !errors.Is(tt.want, ErrRefused) && !strings.Contains(out, "not interleaved") {
 				t.Errorf("the caveat is missing:\n%s", out)
 			}
 			for line := range strings.Lines(out) {
@@ -108,5 +108,26 @@ func TestCompareTTFTGolden(t *testing.T) {
 		if again, err := compare(t, "ttft", "two-providers", CompareOptions{Format: format}); err != nil || again != out {
 			t.Errorf("%s: the other order differs (%v)", format, err)
 		}
+	}
+}
+
+// With several launches the launch is the unit, and more of them are what is missing.
+func TestCompareTTFTOfLaunches(t *testing.T) {
+	tt := load(t, filepath.Join(recordsDir, "ttft.jsonl")).Record
+	for i := range tt.Requests {
+		q := &tt.Requests[i]
+		q.Launch, q.Block = q.Block%2, q.Block/2
+	}
+	var b bytes.Buffer
+	if err := compareTTFT(&b, load(t, filepath.Join(recordsDir, "two-providers.jsonl")).Record, tt, CompareOptions{Options: Options{Wide: true}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{" in 2 launches\n", "# parts: medians of launches in ms; ", ", paired by launch\n", ": 2 launches give no interval and no verdict: use --launches 6 or more\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "blocks") {
+		t.Errorf("blocks are no units here:\n%s", b.String())
 	}
 }

@@ -20,8 +20,6 @@ type field struct {
 // intNs is a time in whole nanoseconds.
 func intNs(f float64) string { return strconv.FormatInt(int64(math.Round(f)), 10) }
 
-func real(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
-
 // fields are a row each condition, in base units. Cells of what does not exist
 // are empty.
 func fields() []field {
@@ -107,7 +105,7 @@ func fields() []field {
 			if r.Bound == nil {
 				return ""
 			}
-			return real(r.Bound.Share)
+			return strconv.FormatFloat(r.Bound.Share, 'g', -1, 64)
 		}),
 		speed("post_median_ns", func(r *analysis.Row) string { return intNs(r.PostNs) }),
 		speed("cpu_ns", func(r *analysis.Row) string { return fmt.Sprint(r.CPUNs) }),
@@ -145,7 +143,27 @@ func tame(cells []string) []string {
 }
 
 // writeCSV writes RFC 4180: a header line, CRLF ends, quotes where needed.
-func writeCSV(b *bytes.Buffer, as []*analysis.Analysis) error {
+func writeCSV(b *bytes.Buffer, docs []Document) error {
+	var raws []*analysis.Analysis
+	var ttfts []*analysis.Requests
+	for _, d := range docs {
+		if d.Raw != nil {
+			raws = append(raws, d.Raw)
+		} else {
+			ttfts = append(ttfts, d.TTFT)
+		}
+	}
+	switch {
+	case len(ttfts) == 0:
+		return rawCSV(b, raws)
+	case len(raws) == 0:
+		return ttftCSV(b, ttfts)
+	}
+	return ErrKinds
+}
+
+// rawCSV is a row each condition of raw transfers.
+func rawCSV(b *bytes.Buffer, as []*analysis.Analysis) error {
 	w := csv.NewWriter(b)
 	w.UseCRLF = true
 	fs := fields()

@@ -189,10 +189,13 @@ func rungColumns(r analysis.LadderRow) ([]table.Column, int) {
 	}, len(r.Rungs)
 }
 
-const (
-	partNotes = "medians of blocks in ms; %ttft: mean share of the TTFT with its 95% interval, paired by block"
-	rungNotes = "the ladder: the same bytes on each rung, medians in ms; %ttft: which share of the TTFT that time is, with its 95% interval (Fieller)"
-)
+// partNotes explain the columns of parts.
+func partNotes(d *analysis.Requests) string {
+	n := launches(d)
+	return "medians of " + unitWords(n) + " in ms; %ttft: mean share of the TTFT with its 95% interval, paired by " + unitWord(n)
+}
+
+const rungNotes = "the ladder: the same bytes on each rung, medians in ms; %ttft: which share of the TTFT that time is, with its 95% interval (Fieller)"
 
 // ladderHead is what stands above, in every format for people.
 func ladderHead(res *analysis.Ladder) []string {
@@ -224,8 +227,8 @@ func ladderWarnings(res *analysis.Ladder) []string {
 		if !r.FromEngines && len(r.Parts) > 0 {
 			about.add(rowTitle(r), "several requests were in flight, so that prefill and decode queue are whole legs by this side's clock")
 		}
-		if r.TTFT.N < minBlocks {
-			about.add(rowTitle(r), fewBlocks(r.RequestRow))
+		if r.TTFT.N < stats.MinRankCI {
+			about.add(rowTitle(r), fewUnits(r.RequestRow))
 		}
 	}
 	out = append(out, about.sentences("rows")...)
@@ -248,7 +251,7 @@ func ladderText(b *bytes.Buffer, w io.Writer, res *analysis.Ladder, o CompareOpt
 		if r.TTFT.CI != nil {
 			title += fmt.Sprintf(" [%s, %s]", nanos(r.TTFT.CI.Lo), nanos(r.TTFT.CI.Hi))
 		}
-		title += fmt.Sprintf(", n = %d in %d blocks", r.N(), r.Blocks)
+		title += fmt.Sprintf(", n = %d in %d %s", r.N(), r.TTFT.N, unitWords(r.Launches))
 		p.item(title, p.bold)
 		p.item(wireSentence(r))
 		if cols, n := partColumns(r); n > 0 {
@@ -258,7 +261,7 @@ func ladderText(b *bytes.Buffer, w io.Writer, res *analysis.Ladder, o CompareOpt
 			p.plain(cols, n)
 		}
 	}
-	p.comment("parts: " + partNotes)
+	p.comment("parts: " + partNotes(res.Requests))
 	p.comment("rungs: " + rungNotes)
 	p.line("")
 	for _, l := range ladderWarnings(res) {
@@ -283,7 +286,7 @@ func ladderMarkdown(b *bytes.Buffer, res *analysis.Ladder) {
 			markdownTable(b, cols, n, nil, 0)
 		}
 	}
-	fmt.Fprintf(b, "\nParts: %s. Rungs: %s.\n", escape(partNotes), escape(rungNotes))
+	fmt.Fprintf(b, "\nParts: %s. Rungs: %s.\n", escape(partNotes(res.Requests)), escape(rungNotes))
 	for _, l := range ladderWarnings(res) {
 		fmt.Fprintf(b, "\n> **Warning:** %s\n", escape(l))
 	}

@@ -70,11 +70,11 @@ func speedColumns(rows []*analysis.Row, wide bool) ([]table.Column, string) {
 			return "-"
 		}})
 	}
-	unit := "blocks"
-	if slices.ContainsFunc(rows, func(r *analysis.Row) bool { return r.Launches > 1 }) {
-		unit = "launches"
+	launches := 1
+	for _, r := range rows {
+		launches = max(launches, r.Launches)
 	}
-	notes := fmt.Sprintf("times in %s; n: %s x transfers; ci: 95%% interval of the median", t.name, unit)
+	notes := fmt.Sprintf("times in %s; n: %s x transfers; ci: 95%% interval of the median", t.name, unitWords(launches))
 	if legend != "" {
 		notes += "; " + legend
 	}

@@ -175,11 +175,7 @@ func (p *page) verdictStyle(v analysis.Pair) []lipgloss.Style {
 
 // method says how the verdicts came about.
 func method(a *analysis.Analysis) string {
-	unit := "blocks"
-	if a.Record.Run.Launches > 1 {
-		unit = "launches"
-	}
-	s := "verdicts: paired " + unit + ", Hodges-Lehmann ratio of times with its 95% interval, sign-flip test"
+	s := "verdicts: paired " + unitWords(a.Record.Run.Launches) + ", Hodges-Lehmann ratio of times with its 95% interval, sign-flip test"
 	for _, v := range slices.Concat(a.Pairs, a.Brackets) {
 		if v.Verdict.Family > 1 {
 			return s + ", p after Holm's correction over the sizes"
@@ -202,7 +198,7 @@ func verdict(v analysis.Pair) string {
 	case "refused":
 		return fmt.Sprintf("%s: %s against %s: no verdict: %s", about(v), a, b, v.Refused)
 	case "too-few":
-		return fmt.Sprintf("%s: %s against %s: too few %s for a verdict: %d, need %d", about(v), a, b, unitWord(v), v.Verdict.NA, v.Verdict.Need)
+		return fmt.Sprintf("%s: %s against %s: too few %s for a verdict: %d, need %d", about(v), a, b, unitWords(v.A.Launches, v.B.Launches), v.Verdict.NA, v.Verdict.Need)
 	case "no-difference":
 		r, iv := ratioInterval(v.Verdict.Ratio, v.Verdict.Interval)
 		return fmt.Sprintf("%s: %s and %s: no difference, would have seen %s or more (ratio %s %s, %s, n = %d)",
@@ -227,11 +223,27 @@ func names(v analysis.Pair) (string, string) {
 	return a, b
 }
 
-func unitWord(v analysis.Pair) string {
-	if v.A.Launches > 1 {
+// unitWord is what a unit is of rows of so many launches each, unitWords several.
+func unitWord(launches ...int) string {
+	if slices.Max(launches) > 1 {
+		return "launch"
+	}
+	return "block"
+}
+
+func unitWords(launches ...int) string {
+	if slices.Max(launches) > 1 {
 		return "launches"
 	}
 	return "blocks"
+}
+
+// moreUnits are the flags that give rows of so many launches enough units.
+func moreUnits(launches ...int) string {
+	if slices.Max(launches) > 1 {
+		return fmt.Sprintf("--launches %d or more", stats.MinRankCI)
+	}
+	return "--blocks 10"
 }
 
 func effect(mde float64) string {
@@ -251,7 +263,7 @@ func bracket(v analysis.Pair) string {
 	r, iv := ratioInterval(v.Verdict.Ratio, v.Verdict.Interval)
 	switch v.Outcome() {
 	case "too-few":
-		return s + fmt.Sprintf(" (too few %s for a verdict: %d, need %d)", unitWord(v), v.Verdict.NA, v.Verdict.Need)
+		return s + fmt.Sprintf(" (too few %s for a verdict: %d, need %d)", unitWords(v.A.Launches, v.B.Launches), v.Verdict.NA, v.Verdict.Need)
 	case "no-difference":
 		return s + fmt.Sprintf(" (no difference, would have seen %s or more, %s, n = %d)", effect(v.Verdict.MDE), pvalue(v.Verdict.PAdjusted), v.Verdict.NA)
 	}
@@ -293,7 +305,7 @@ func guide(g analysis.Guide) string {
 func crossing(g analysis.Guide) string {
 	c := g.Crossover
 	span := fmt.Sprintf("%s to %s", shortBytes(c.MinBytes), shortBytes(c.MaxBytes))
-	data := fmt.Sprintf("on this hardware, %d sizes of %s, %d blocks; %s or more matters", len(g.A.Rows), span, c.Blocks, limit(g.Guideline.Threshold))
+	data := fmt.Sprintf("on this hardware, %d sizes of %s, %d blocks; %s or more matters", g.A.Sizes(), span, c.Blocks, limit(g.Guideline.Threshold))
 	switch c.Kind {
 	case stats.CrossesAt:
 		return fmt.Sprintf("  the lines cross at %s [%s, %s]; %s", shortBytes(int64(c.Bytes)), bytesEnd(c.Interval.Lo), bytesEnd(c.Interval.Hi), data)

@@ -142,6 +142,13 @@ func TestTTFTText(t *testing.T) {
 			r.Requests[0].ITLNs = nil
 			r.Requests[1].ConnReused, r.Requests[1].FirstTokenMatch = false, &no
 		}),
+		"few-launches.txt": lap([]string{"tcp", "efa"}, 6, 2, record.LoadClosed, 1, func(r *record.Record) {
+			r.Run.Launches, r.Run.Design = 2, &record.Design{Blocks: 3, Order: "random"}
+			for i := range r.Requests {
+				q := &r.Requests[i]
+				q.Launch, q.Block, q.Sequence = q.Block/3, q.Block%3, q.Sequence%6
+			}
+		}),
 		"none-valid.txt": lap([]string{"tcp"}, 2, 2, record.LoadClosed, 4, func(r *record.Record) {
 			for i := range r.Requests {
 				r.Requests[i].Valid, r.Requests[i].Reason, r.Requests[i].Simulated = false, record.ReasonNullParams, true

@@ -77,7 +77,11 @@ func ttftFacts(d *analysis.Requests) []fact {
 	}
 	out = append(out, hosts(run)...)
 	if run.Design != nil {
-		out = append(out, fact{"design", fmt.Sprintf("%s order in blocks, seed %d", run.Design.Order, run.Seed)})
+		text := run.Design.Order + " order in blocks"
+		if run.Launches > 1 {
+			text += fmt.Sprintf(", %d launches with fresh processes", run.Launches)
+		}
+		out = append(out, fact{"design", fmt.Sprintf("%s, seed %d", text, run.Seed)})
 	}
 	if d.Record.Path != "" {
 		out = append(out, fact{"record", tilde(d.Record.Path)})
@@ -100,7 +104,7 @@ func ttftVerdicts(d *analysis.Requests) []armVerdict {
 		a := armVerdict{outcome: c.Outcome(), about: fmt.Sprintf("%s against %s, %s tokens, %s", c.B.Arm, c.A.Arm, units.FormatCount(int64(c.B.Tokens)), c.B.Load)}
 		switch v.Kind {
 		case stats.TooFew:
-			a.text = fmt.Sprintf("too few blocks for a verdict: %d, need %d", v.NA, v.Need)
+			a.text = fmt.Sprintf("too few %s for a verdict: %d, need %d", unitWords(c.A.Launches, c.B.Launches), v.NA, v.Need)
 		case stats.NoDifference:
 			r, iv := ratioInterval(v.Ratio, v.Interval)
 			a.text = fmt.Sprintf("no difference, would have seen %s or more (ratio %s %s, %s, n = %d)", effect(v.MDE), r, iv, pvalue(v.PAdjusted), v.NA)
@@ -119,11 +123,7 @@ func ttftVerdicts(d *analysis.Requests) []armVerdict {
 
 // ttftMethod says how the verdicts came about.
 func ttftMethod(d *analysis.Requests) string {
-	unit := "blocks"
-	if d.Launches() > 1 {
-		unit = "launches"
-	}
-	return "verdicts: paired " + unit + ", Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+	return "verdicts: paired " + unitWords(launches(d)) + ", Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
 }
 
 // orderText is how an arm behaved over its requests.
@@ -187,12 +187,18 @@ func seriesName(s analysis.Series) string {
 // has all.
 const maxDetail = 600
 
-// minBlocks is the fewest units that an interval of a median needs.
-const minBlocks = stats.MinRankCI
+// fewUnits says that a row has too few units for an interval.
+func fewUnits(r *analysis.RequestRow) string {
+	return fmt.Sprintf("%d %s give no interval and no verdict: use %s", r.TTFT.N, unitWords(r.Launches), moreUnits(r.Launches))
+}
 
-// fewBlocks says that a row has too few units for an interval.
-func fewBlocks(r *analysis.RequestRow) string {
-	return fmt.Sprintf("%d blocks give no interval and no verdict: use --blocks 10", r.Blocks)
+// launches is the most launches that a row has.
+func launches(d *analysis.Requests) int {
+	n := 0
+	for _, r := range d.Rows {
+		n = max(n, r.Launches)
+	}
+	return n
 }
 
 // ttftWarnings are what a reader must know beside the numbers.
@@ -231,8 +237,8 @@ func ttftWarnings(d *analysis.Requests) []string {
 		if r.Path == record.PathDirect {
 			direct.add(r.Arm, "ends at the prefill engine and contains no transfer of KV cache")
 		}
-		if r.TTFT != nil && r.TTFT.N < minBlocks {
-			rows.add(r.Condition.Name, fewBlocks(r))
+		if r.TTFT != nil && r.TTFT.N < stats.MinRankCI {
+			rows.add(r.Condition.Name, fewUnits(r))
 		}
 	}
 	out = append(out, direct.sentences("arms")...)

@@ -148,73 +148,97 @@ func blockName(l record.Request) string {
 	return fmt.Sprint(l.Block + 1)
 }
 
+// sequenced are the values of requests that are drawn in the order of the run.
+var sequenced = []sequence{
+	{analysis.ComponentTTFT, "TTFT", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
+	{analysis.ComponentDescriptors, "descriptors", func(l record.Request) (float64, bool) {
+		n := analysis.Descriptors(l)
+		return float64(n), n > 0
+	}, trimmed},
+}
+
+type sequence struct {
+	component, y string
+	of           func(l record.Request) (float64, bool) // false: not known
+	label        func(float64) string
+}
+
 // requestSequences draw the requests of each series in order, and the descriptors
 // where NIXL counted them.
 func requestSequences(d *analysis.Requests, id string) ([]htmlFigure, error) {
 	var out []htmlFigure
 	for i, s := range d.Series {
-		for _, c := range []struct {
-			component, y string
-			of           func(l record.Request) (float64, bool)
-			label        func(float64) string
-		}{
-			{analysis.ComponentTTFT, "TTFT", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
-			{analysis.ComponentDescriptors, "descriptors", func(l record.Request) (float64, bool) {
-				n := analysis.Descriptors(l)
-				return float64(n), n > 0
-			}, trimmed},
-		} {
-			var ys []float64
-			var at []int
-			var blocks []plot.Span
-			last := ""
-			for _, l := range s.Requests {
-				v, ok := c.of(l)
-				if !ok {
-					continue
-				}
-				k := float64(len(ys))
-				if name := blockName(l); name != last {
-					blocks, last = append(blocks, plot.Span{From: k - 0.5, Label: name}), name
-				}
-				blocks[len(blocks)-1].To = k + 0.5
-				ys, at = append(ys, v), append(at, l.Sequence)
-			}
-			for k := range blocks {
-				if every := (len(blocks)-1)/12 + 1; k%every > 0 {
-					blocks[k].Label = ""
-				}
-			}
+		for _, q := range sequenced {
+			ys, at, blocks := q.values(s)
 			if len(ys) < 2 {
 				continue
 			}
-			index := func(sequence int) float64 {
-				k, _ := slices.BinarySearch(at, sequence)
-				return float64(k) - 0.5
-			}
-			var marks []plot.Mark
-			for _, ch := range s.Changes {
-				if ch.Component == c.component {
-					marks = append(marks, plot.Mark{At: index(ch.Sequence), Class: "change", Label: fmt.Sprintf("change at %d", ch.Sequence+1)})
-				}
-			}
-			if s.Lap != nil && s.Lap.Sequence <= at[len(at)-1] {
-				marks = append(marks, plot.Mark{At: index(s.Lap.Sequence), Class: "predicted", Label: fmt.Sprintf("pool wraps at %d", s.Lap.Sequence+1)})
-			}
-			mid, err := stats.Median(ys)
+			f, err := q.figure(s, ys, blocks, q.marks(s, at), fmt.Sprintf("%s-q%d%s", id, i, q.component), i%6)
 			if err != nil {
 				return nil, err
 			}
-			lo, hi := bounds(slices.Min(ys), slices.Max(ys), 0.06)
-			title := seriesName(s) + ": " + c.y
-			n := len(ys)
-			ys, blocks, marks = squeeze(ys, blocks, marks)
-			f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Class(c.component), n)}
-			f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-q%d%s", id, i, c.component), Title: title + " in run order",
-				Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Class(c.component), c.label(mid)), X: "block, in run order"},
-				i%6, ys, blocks, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, c.label)})
 			out = append(out, f)
 		}
 	}
 	return out, nil
+}
+
+// values are those of the requests that have one, with each request's place in the
+// arm and the blocks that they lie in.
+func (q sequence) values(s analysis.Series) (ys []float64, at []int, blocks []plot.Span) {
+	last := ""
+	for _, l := range s.Requests {
+		v, ok := q.of(l)
+		if !ok {
+			continue
+		}
+		k := float64(len(ys))
+		if name := blockName(l); name != last {
+			blocks, last = append(blocks, plot.Span{From: k - 0.5, Label: name}), name
+		}
+		blocks[len(blocks)-1].To = k + 0.5
+		ys, at = append(ys, v), append(at, l.Sequence)
+	}
+	every := (len(blocks)-1)/12 + 1
+	for k := range blocks {
+		if k%every > 0 {
+			blocks[k].Label = ""
+		}
+	}
+	return ys, at, blocks
+}
+
+// marks are the changes that were found and the wrap of the block pool that was
+// predicted, over requests at these places of the arm.
+func (q sequence) marks(s analysis.Series, at []int) []plot.Mark {
+	index := func(sequence int) float64 {
+		k, _ := slices.BinarySearch(at, sequence)
+		return float64(k) - 0.5
+	}
+	var out []plot.Mark
+	for _, ch := range s.Changes {
+		if ch.Component == q.component {
+			out = append(out, plot.Mark{At: index(ch.Sequence), Class: "change", Label: fmt.Sprintf("change at %d", ch.Sequence+1)})
+		}
+	}
+	if s.Lap != nil && s.Lap.Sequence <= at[len(at)-1] {
+		out = append(out, plot.Mark{At: index(s.Lap.Sequence), Class: "predicted", Label: fmt.Sprintf("pool wraps at %d", s.Lap.Sequence+1)})
+	}
+	return out
+}
+
+func (q sequence) figure(s analysis.Series, ys []float64, blocks []plot.Span, marks []plot.Mark, id string, class int) (htmlFigure, error) {
+	mid, err := stats.Median(ys)
+	if err != nil {
+		return htmlFigure{}, err
+	}
+	lo, hi := bounds(slices.Min(ys), slices.Max(ys), 0.06)
+	title := seriesName(s) + ": " + q.y
+	n := len(ys)
+	ys, blocks, marks = squeeze(ys, blocks, marks)
+	f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Class(q.component), n)}
+	f.SVG = plot.Sequence(plot.Text{ID: id, Title: title + " in run order",
+		Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Class(q.component), q.label(mid)), X: "block, in run order"},
+		class, ys, blocks, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, q.label)})
+	return f, nil
 }

@@ -73,10 +73,11 @@ func mainTable(d *analysis.Requests) ttftTable {
 	}
 	cols := append(ttftNaming(rows, true),
 		table.Column{Head: "n", Cell: func(i int) string {
-			if rows[i].Blocks == 0 {
+			t := rows[i].TTFT
+			if t == nil {
 				return "0x0"
 			}
-			return fmt.Sprintf("%dx%s", rows[i].Blocks, units.Digits(float64(rows[i].N())/float64(rows[i].Blocks), 2))
+			return fmt.Sprintf("%dx%s", t.N, units.Digits(float64(rows[i].N())/float64(t.N), 2))
 		}},
 		table.Column{Head: "invalid", Cell: func(i int) string { return strconv.Itoa(rows[i].Invalid) }},
 		table.Column{Head: "ttft", Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.TTFT.Median) })},
@@ -85,7 +86,8 @@ func mainTable(d *analysis.Requests) ttftTable {
 		table.Column{Head: "p95", Cell: quantile(func(r *analysis.RequestRow) *stats.QuantileResult { return r.P95 })},
 		table.Column{Head: "p99", Cell: quantile(func(r *analysis.RequestRow) *stats.QuantileResult { return r.P99 })},
 		table.Column{Head: "max", Rank: 2, Cell: cell(func(r *analysis.RequestRow) string { return ttftCell(r.MaxNs) })})
-	notes := "times in ms; n: blocks x valid requests of a block; ttft: median of block medians, ci: its 95% interval; p95 and p99 over all requests, from 100 and 500 on"
+	unit := unitWord(launches(d))
+	notes := "times in ms; n: " + unitWords(launches(d)) + " x valid requests of a " + unit + "; ttft: median of " + unit + " medians, ci: its 95% interval; p95 and p99 over all requests, from 100 and 500 on"
 	if offline {
 		// A batch's makespan says more than its requests' own ends.
 		cols = append(cols, table.Column{Head: "makespan", Cell: cell(func(r *analysis.RequestRow) string {

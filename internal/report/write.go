@@ -57,7 +57,7 @@ func NewDocument(rec *record.Record) (Document, error) {
 	return d, nil
 }
 
-// ErrKinds: a format that is one table cannot hold raw transfers and TTFT.
+// ErrKinds is the error for documents of both kinds in a format that is one table.
 var ErrKinds = errors.New("raw transfers and TTFT do not fit one table: export them apart")
 
 // Write writes documents in a format. What could not be written whole is not
@@ -66,60 +66,55 @@ func Write(w io.Writer, docs []Document, format string, o Options) error {
 	if len(docs) == 0 {
 		return errors.New("nothing to report: no record")
 	}
-	var raws []*analysis.Analysis
-	var ttfts []*analysis.Requests
-	for _, d := range docs {
-		if d.Raw != nil {
-			raws = append(raws, d.Raw)
-		} else {
-			ttfts = append(ttfts, d.TTFT)
-		}
-	}
-	if format == "csv" && len(raws) > 0 && len(ttfts) > 0 {
-		return ErrKinds
-	}
 	var b bytes.Buffer
-	var err error
-	switch format {
-	case "text", "markdown":
-		for i, d := range docs {
-			if i > 0 {
-				b.WriteString("\n")
-			}
-			switch {
-			case format == "markdown" && d.Raw != nil:
-				markdown(&b, d.Raw)
-			case format == "markdown":
-				ttftMarkdown(&b, d.TTFT)
-			case d.Raw != nil:
-				err = Text(&b, d.Raw, o)
-			default:
-				err = TTFTText(&b, d.TTFT, o)
-			}
-			if err != nil {
-				break
-			}
-		}
-	case "csv":
-		if len(ttfts) > 0 {
-			err = ttftCSV(&b, ttfts)
-		} else {
-			err = writeCSV(&b, raws)
-		}
-	case "json":
-		err = writeJSON(&b, docs)
-	case "benchfmt":
-		err = writeBenchfmt(&b, docs)
-	case "html":
-		err = writeHTML(&b, docs)
-	default:
-		err = fmt.Errorf("unknown format %q; use %s", format, strings.Join(Formats(), ", "))
-	}
-	if err != nil {
+	if err := compose(&b, docs, format, o); err != nil {
 		return err
 	}
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
+}
+
+func compose(b *bytes.Buffer, docs []Document, format string, o Options) error {
+	switch format {
+	case "text":
+		return each(b, docs, func(d Document) error {
+			if d.Raw != nil {
+				return Text(b, d.Raw, o)
+			}
+			return TTFTText(b, d.TTFT, o)
+		})
+	case "markdown":
+		return each(b, docs, func(d Document) error {
+			if d.Raw != nil {
+				markdown(b, d.Raw)
+			} else {
+				ttftMarkdown(b, d.TTFT)
+			}
+			return nil
+		})
+	case "csv":
+		return writeCSV(b, docs)
+	case "json":
+		return writeJSON(b, docs)
+	case "benchfmt":
+		return writeBenchfmt(b, docs)
+	case "html":
+		return writeHTML(b, docs)
+	}
+	return fmt.Errorf("unknown format %q; use %s", format, strings.Join(Formats(), ", "))
+}
+
+// each writes documents one after another, with an empty line between.
+func each(b *bytes.Buffer, docs []Document, one func(Document) error) error {
+	for i, d := range docs {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		if err := one(d); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -151,8 +146,8 @@ func Create(path string, force bool, write func(io.Writer) error) error {
 // not a regular file (a terminal, a pipe) is written as it is.
 func replace(path string, write func(io.Writer) error) error {
 	mode := os.FileMode(0o644)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	if is, err := os.Stat(path); err == nil {
 		if !is.Mode().IsRegular() {

@@ -3,6 +3,7 @@ package stats
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -10,7 +11,8 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// CostPoint is one unit of a sweep: the median time of one cell in one block.
+// CostPoint is one unit of a sweep: the median time of one condition in one block.
+// Conditions of the same bytes and descriptors are one cell of the model.
 type CostPoint struct {
 	Block       int
 	Bytes       int64
@@ -75,7 +77,9 @@ type cell struct{ bytes, desc int64 }
 // freedom on it. Nothing is drawn at random. γ is fitted when the descriptor
 // count varies at fixed bytes.
 //
-// Blocks in which a cell is missing are left out with a warning. At least 3
+// Several points of one cell in one block, conditions that coincide in bytes and
+// descriptors, count as one: their mean, which keeps the fit linear in the times.
+// Blocks that lack a point of any cell are left out with a warning. At least 3
 // complete blocks and 2 sizes are needed; level 0.95 for 95 %.
 func FitCost(points []CostPoint, level float64) (CostModel, error) {
 	if err := checkLevel(level); err != nil {
@@ -113,13 +117,14 @@ type blockTable struct {
 	times [][]float64 // block → cell → ns
 }
 
-// tabulate sorts points into complete blocks.
+// tabulate sorts points into complete blocks: those that have as many points of each
+// cell as any block has.
 func tabulate(points []CostPoint) (cells []cell, t blockTable, incomplete int, err error) {
 	if len(points) == 0 {
 		return nil, t, 0, fmt.Errorf("stats: cost model: %w", ErrEmpty)
 	}
-	times := map[int]map[cell]float64{}
-	seen := map[cell]bool{}
+	times := map[int]map[cell][]float64{}
+	need := map[cell]int{}
 	for i, p := range points {
 		if p.Bytes < 0 || p.Descriptors < 0 {
 			return nil, t, 0, fmt.Errorf("stats: cost point %d: %d bytes, %d descriptors: %w", i, p.Bytes, p.Descriptors, ErrNotPositive)
@@ -129,35 +134,25 @@ func tabulate(points []CostPoint) (cells []cell, t blockTable, incomplete int, e
 		}
 		c := cell{p.Bytes, p.Descriptors}
 		if times[p.Block] == nil {
-			times[p.Block] = map[cell]float64{}
+			times[p.Block] = map[cell][]float64{}
 		}
-		if _, twice := times[p.Block][c]; twice {
-			return nil, t, 0, fmt.Errorf("stats: cost point %d: block %d has %d bytes in %d descriptors twice; give block medians: %w",
-				i, p.Block, p.Bytes, p.Descriptors, ErrShape)
-		}
-		times[p.Block][c] = p.TimeNS
-		if !seen[c] {
-			seen[c] = true
-			cells = append(cells, c)
-		}
+		of := append(times[p.Block][c], p.TimeNS)
+		times[p.Block][c] = of
+		need[c] = max(need[c], len(of))
 	}
-	slices.SortFunc(cells, func(a, b cell) int {
+	cells = slices.SortedFunc(maps.Keys(need), func(a, b cell) int {
 		return cmp.Or(cmp.Compare(a.bytes, b.bytes), cmp.Compare(a.desc, b.desc))
 	})
-	for id, row := range times {
-		if len(row) == len(cells) {
-			t.ids = append(t.ids, id)
-		} else {
+	for _, id := range slices.Sorted(maps.Keys(times)) {
+		if slices.ContainsFunc(cells, func(c cell) bool { return len(times[id][c]) < need[c] }) {
 			incomplete++
+			continue
 		}
-	}
-	slices.Sort(t.ids)
-	for _, id := range t.ids {
 		row := make([]float64, len(cells))
 		for k, c := range cells {
-			row[k] = times[id][c]
+			row[k], _ = meanVar(times[id][c])
 		}
-		t.times = append(t.times, row)
+		t.ids, t.times = append(t.ids, id), append(t.times, row)
 	}
 	return cells, t, incomplete, nil
 }

@@ -153,6 +153,31 @@ func TestFitCost(t *testing.T) {
 	}
 }
 
+// TestFitCostCoinciding: two conditions of the same bytes and descriptors are one
+// point of the model, their mean in each block.
+func TestFitCostCoinciding(t *testing.T) {
+	// Through (1000, 200) (3000, 600), (1000, 300) (3000, 600) and (1000, 150)
+	// (3000, 600): 0.2, 0.15 and 0.225 ns a byte, and 0, 150 and -75 ns to start.
+	ps := []CostPoint{
+		{0, 1000, 4, 100}, {0, 3000, 4, 600}, {0, 1000, 4, 300},
+		{1, 1000, 4, 400}, {1, 1000, 4, 200}, {1, 3000, 4, 600},
+		{2, 3000, 4, 600}, {2, 1000, 4, 100}, {2, 1000, 4, 200},
+	}
+	m := mustFit(t, ps)
+	near(t, "α", m.AlphaNS, 25, 1e-9)
+	near(t, "1/β", m.NSPerByte, .575/3, 1e-9)
+	if m.Blocks != 3 || m.GammaCI != nil || len(m.Warnings) > 0 {
+		t.Errorf("%d blocks, γ in %v, %v", m.Blocks, m.GammaCI, m.Warnings)
+	}
+
+	// A block that lacks one of the two is not complete.
+	m = mustFit(t, append(ps, CostPoint{3, 1000, 4, 1}, CostPoint{3, 3000, 4, 600}))
+	near(t, "α without the broken block", m.AlphaNS, 25, 1e-9)
+	if m.Blocks != 3 || !strings.Contains(codes(m.Warnings), "incomplete-blocks") {
+		t.Errorf("%d blocks, %v", m.Blocks, m.Warnings)
+	}
+}
+
 // TestCrossoverOneSided: the slopes are not separated, but small sizes are: the
 // crossing is bounded on one side only.
 func TestCrossoverOneSided(t *testing.T) {

@@ -509,7 +509,7 @@ func TestBadInput(t *testing.T) {
 		{"fit of 2 blocks", fit(1, 2, 1, 2), ErrTooFew},
 		{"fit of NaN", fit(1, nan), ErrNotFinite},
 		{"fit of zero", fit(1, 0), ErrNotPositive},
-		{"fit twice", drop(FitCost([]CostPoint{{0, 1, 0, 1}, {0, 1, 0, 1}}, 0.95)), ErrShape},
+		{"fit of one size", drop(FitCost([]CostPoint{{0, 1, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1}, {1, 1, 0, 1}, {2, 1, 0, 1}, {2, 1, 0, 1}}, 0.95)), ErrTooFew},
 		{"crossover of nothing", drop(FindCrossover(CostModel{}, CostModel{}, 0)), ErrEmpty},
 		{"guide of nothing", drop(Crossover{}.Guide(0, 0)), ErrEmpty},
 		{"share of 2", drop(SharePaired(ok[:2], ok[:2], 0.95)), ErrTooFew},

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xferbench/xferbench/internal/analysis/pool"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/serving/twoleg"
 )
 

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/analysis/pool"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/serving/sim"
 )
 

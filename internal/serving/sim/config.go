@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xferbench/xferbench/internal/serving/pool"
+	"github.com/xferbench/xferbench/internal/analysis/pool"
 )
 
 // Role is what an engine does.

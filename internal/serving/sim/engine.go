@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/analysis/pool"
 	"github.com/xferbench/xferbench/internal/kv"
-	"github.com/xferbench/xferbench/internal/serving/pool"
 	"github.com/xferbench/xferbench/internal/transport"
 )
 

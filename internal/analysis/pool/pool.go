@@ -6,6 +6,8 @@
 // time (a pool lap) it becomes one per block. A step in TTFT at that index is
 // an effect of the block pool, not of the network.
 //
+// The analysis holds records against the model, and simulated engines behave by it.
+//
 // Sources: vLLM, vllm/v1/core/block_pool.py and kv_cache_utils.py (free list);
 // NIXL, nixlAgent::makeXferReq (merging of descriptors that follow one another
 // on both sides).
