@@ -216,7 +216,7 @@ func (e *Endpoint) Register(r loop.Region) error {
 	if C.xb_ofi_register(e.ep, C.uint64_t(r.Address), C.uint64_t(r.Len), flag(r.CUDA), C.int(r.Device), &fe) != 0 {
 		err := hinted(failure(e.provider, &fe), e.attr.Provider)
 		err.Detail = fmt.Sprintf("%d bytes of %s memory: %s", r.Len, r.Kind(), err.Detail)
-		if r.CUDA && err.Kind == ErrUnavailable {
+		if r.CUDA && errors.Is(err, ErrUnavailable) {
 			err.Kind, err.Hint, err.Environment = ErrUnsupported, HintGPUDirect, nil
 		}
 		return err

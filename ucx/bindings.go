@@ -190,7 +190,7 @@ func (l *Library) takeLog() string {
 func (l *Library) fail(call string, status C.ucs_status_t, kind error, hint Hint, environment ...string) *Error {
 	e := &Error{Call: call, Status: Status(status), Kind: kind, Detail: C.GoString(C.xb_ucx_status(l.u, status)), Log: l.takeLog(),
 		Hint: hint, Environment: environment}
-	if kind == ErrUnavailable {
+	if errors.Is(kind, ErrUnavailable) {
 		errno := syscall.Errno(0)
 		if status == C.UCS_ERR_NO_MEMORY {
 			errno = syscall.ENOMEM

@@ -73,7 +73,7 @@ func unpack(t *testing.T, archive string) (program string) {
 	top := strings.TrimSuffix(filepath.Base(archive), ".tar.gz")
 	for tr := tar.NewReader(gz); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

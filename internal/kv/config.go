@@ -2,6 +2,7 @@ package kv
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,104 +66,141 @@ var architectureTypes = map[string]string{
 // gpt_oss, whose KV cache is bf16. Every other number that is missing or
 // impossible, and a model type whose cache is not known, is an error.
 func ParseConfig(name string, data []byte) (Model, error) {
-	fail := func(format string, args ...any) (Model, error) {
-		return Model{}, fmt.Errorf("model configuration %s: %w", name, fmt.Errorf(format, args...))
+	m, err := parseConfig(data)
+	if err != nil {
+		return Model{}, fmt.Errorf("model configuration %s: %w", name, err)
 	}
-	if len(data) > maxConfigBytes {
-		return fail("%d bytes are more than a config.json ever has (limit %d)", len(data), maxConfigBytes)
-	}
-	var c hfConfig
-	if err := json.Unmarshal(data, &c); err != nil {
-		return fail("not a config.json: %w", err)
-	}
-	if c.TextConfig != nil {
-		t := *c.TextConfig
-		if t.TextConfig != nil {
-			return fail("text_config holds another text_config")
-		}
-		if t.ModelType == "" && len(t.Architectures) == 0 {
-			t.ModelType, t.Architectures = c.ModelType, c.Architectures
-		}
-		if t.TorchDType == "" && t.DType == "" {
-			t.TorchDType, t.DType = c.TorchDType, c.DType
-		}
-		c = t
-	}
-	kind := c.ModelType
-	if kind == "" && len(c.Architectures) > 0 {
-		kind = architectureTypes[c.Architectures[0]]
-		if kind == "" {
-			return fail("architecture %q is not known; known are %s", c.Architectures[0], knownTypes())
-		}
-	}
-	if kind == "" {
-		return fail("neither model_type nor architectures says what it is")
-	}
-	fam, ok := modelTypes[kind]
-	if !ok {
-		return fail("the KV cache of model_type %q is not known; known are %s", kind, knownTypes())
-	}
-
-	m := Model{Name: name}
-	need := func(field string, v *int) (int, error) {
-		if v == nil {
-			return 0, fmt.Errorf("model configuration %s: %s is missing", name, field)
-		}
-		if *v < 1 || *v > maxLatent {
-			return 0, fmt.Errorf("model configuration %s: %s is %d; it must be from 1 to %d", name, field, *v, maxLatent)
-		}
-		return *v, nil
-	}
-	var err error
-	if m.Layers, err = need("num_hidden_layers", c.NumHiddenLayers); err != nil {
-		return Model{}, err
-	}
-	if m.Heads, err = need("num_attention_heads", c.NumAttnHeads); err != nil {
-		return Model{}, err
-	}
-	if fam == latent {
-		rank, err := need("kv_lora_rank", c.KVLoraRank)
-		if err != nil {
-			return Model{}, err
-		}
-		rope, err := need("qk_rope_head_dim", c.QKRopeHeadDim)
-		if err != nil {
-			return Model{}, err
-		}
-		m.LatentDim = rank + rope
-	} else {
-		m.KVHeads = m.Heads
-		if c.NumKVHeads != nil {
-			if m.KVHeads, err = need("num_key_value_heads", c.NumKVHeads); err != nil {
-				return Model{}, err
-			}
-		}
-		if c.HeadDim != nil {
-			if m.HeadDim, err = need("head_dim", c.HeadDim); err != nil {
-				return Model{}, err
-			}
-		} else {
-			hidden, err := need("hidden_size", c.HiddenSize)
-			if err != nil {
-				return Model{}, fmt.Errorf("%w, and so is head_dim", err)
-			}
-			if hidden%m.Heads != 0 {
-				return fail("hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is missing", hidden, m.Heads)
-			}
-			m.HeadDim = hidden / m.Heads
-		}
-	}
-	if err := c.window(kind, &m); err != nil {
-		return fail("%w", err)
-	}
-	if m.DType, err = c.dtype(kind); err != nil {
-		return fail("%w", err)
-	}
+	m.Name = name
 	probe := m
 	if probe.DType == "" {
 		probe.DType = BF16 // the caller may name one; the rest is checked here
 	}
 	return m, probe.Validate()
+}
+
+func parseConfig(data []byte) (m Model, err error) {
+	c, err := decodeConfig(data)
+	if err != nil {
+		return m, err
+	}
+	kind, err := c.kind()
+	if err != nil {
+		return m, err
+	}
+	if err := c.sizes(modelTypes[kind], &m); err != nil {
+		return m, err
+	}
+	if err := c.window(kind, &m); err != nil {
+		return m, err
+	}
+	m.DType, err = c.dtype(kind)
+	return m, err
+}
+
+// decodeConfig reads the JSON. Of a multimodal model it is the text_config, with
+// what that leaves to the file around it.
+func decodeConfig(data []byte) (*hfConfig, error) {
+	if len(data) > maxConfigBytes {
+		return nil, fmt.Errorf("%d bytes are more than a config.json ever has (limit %d)", len(data), maxConfigBytes)
+	}
+	var c hfConfig
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("not a config.json: %w", err)
+	}
+	t := c.TextConfig
+	if t == nil {
+		return &c, nil
+	}
+	if t.TextConfig != nil {
+		return nil, errors.New("text_config holds another text_config")
+	}
+	if t.ModelType == "" && len(t.Architectures) == 0 {
+		t.ModelType, t.Architectures = c.ModelType, c.Architectures
+	}
+	if t.TorchDType == "" && t.DType == "" {
+		t.TorchDType, t.DType = c.TorchDType, c.DType
+	}
+	return t, nil
+}
+
+// kind is the model type, one of modelTypes.
+func (c *hfConfig) kind() (string, error) {
+	kind := c.ModelType
+	if kind == "" && len(c.Architectures) > 0 {
+		kind = architectureTypes[c.Architectures[0]]
+		if kind == "" {
+			return "", fmt.Errorf("architecture %q is not known; known are %s", c.Architectures[0], knownTypes())
+		}
+	}
+	if kind == "" {
+		return "", errors.New("neither model_type nor architectures says what it is")
+	}
+	if _, ok := modelTypes[kind]; !ok {
+		return "", fmt.Errorf("the KV cache of model_type %q is not known; known are %s", kind, knownTypes())
+	}
+	return kind, nil
+}
+
+// sizes fills in the layers, the heads and what a token takes in them.
+func (c *hfConfig) sizes(fam family, m *Model) (err error) {
+	if m.Layers, err = size("num_hidden_layers", c.NumHiddenLayers); err != nil {
+		return err
+	}
+	if m.Heads, err = size("num_attention_heads", c.NumAttnHeads); err != nil {
+		return err
+	}
+	if fam == latent {
+		return c.latentDim(m)
+	}
+	m.KVHeads = m.Heads
+	if c.NumKVHeads != nil {
+		if m.KVHeads, err = size("num_key_value_heads", c.NumKVHeads); err != nil {
+			return err
+		}
+	}
+	return c.headDim(m)
+}
+
+// latentDim fills in the width of multi-head latent attention's one vector.
+func (c *hfConfig) latentDim(m *Model) error {
+	rank, err := size("kv_lora_rank", c.KVLoraRank)
+	if err != nil {
+		return err
+	}
+	rope, err := size("qk_rope_head_dim", c.QKRopeHeadDim)
+	if err != nil {
+		return err
+	}
+	m.LatentDim = rank + rope
+	return nil
+}
+
+// headDim fills in the width of a head: as given, or the hidden state's share.
+func (c *hfConfig) headDim(m *Model) (err error) {
+	if c.HeadDim != nil {
+		m.HeadDim, err = size("head_dim", c.HeadDim)
+		return err
+	}
+	hidden, err := size("hidden_size", c.HiddenSize)
+	if err != nil {
+		return fmt.Errorf("%w, and so is head_dim", err)
+	}
+	if hidden%m.Heads != 0 {
+		return fmt.Errorf("hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is missing", hidden, m.Heads)
+	}
+	m.HeadDim = hidden / m.Heads
+	return nil
+}
+
+// size is the value of a field that must be there.
+func size(field string, v *int) (int, error) {
+	if v == nil {
+		return 0, fmt.Errorf("%s is missing", field)
+	}
+	if *v < 1 || *v > maxLatent {
+		return 0, fmt.Errorf("%s is %d; it must be from 1 to %d", field, *v, maxLatent)
+	}
+	return *v, nil
 }
 
 // window fills in the layers with a sliding window.

@@ -25,7 +25,10 @@ import (
 // or is lost.
 var ErrPeer = fault.New(fault.Unavailable, "peer unavailable")
 
-// Client is the initiator's end of a session. It implements [transport.Peer].
+// Client is the initiator's end of a session. It implements [transport.Peer]: each
+// call is made by the peer's side, whose error keeps its kind ([transport.ErrTooLarge],
+// [transport.ErrUnavailable], …) and its text. That the session is lost is an error
+// that matches [ErrPeer].
 type Client struct {
 	conn   *grpc.ClientConn
 	stream grpc.ClientStream
@@ -254,7 +257,7 @@ func (c *Client) Close() error {
 
 // invoke is one call. A lost session is its error's cause, whatever the
 // channel says.
-func invoke[A any](c *Client, ctx context.Context, name string, q any) (a A, err error) {
+func invoke[A any](ctx context.Context, c *Client, name string, q any) (a A, err error) {
 	if c.ctx.Err() != nil {
 		return a, context.Cause(c.ctx)
 	}
@@ -278,50 +281,82 @@ func invoke[A any](c *Client, ctx context.Context, name string, q any) (a A, err
 	return a, fromStatus(err)
 }
 
-// The calls of transport.Peer.
-
+// Inventory describes the peer's host.
 func (c *Client) Inventory(ctx context.Context) (record.Host, error) {
-	return invoke[record.Host](c, ctx, "Inventory", transport.Done{})
+	return invoke[record.Host](ctx, c, "Inventory", transport.Done{})
 }
+
+// Memory makes the peer allocate a buffer. An error that matches
+// [transport.ErrTooLarge] says that the peer or its host does not give as much.
 func (c *Client) Memory(ctx context.Context, r transport.MemoryRequest) (transport.MemoryReply, error) {
-	return invoke[transport.MemoryReply](c, ctx, "Memory", r)
+	return invoke[transport.MemoryReply](ctx, c, "Memory", r)
 }
+
+// Routes asks from which addresses the peer would connect.
 func (c *Client) Routes(ctx context.Context, r transport.RoutesRequest) (transport.RoutesReply, error) {
-	return invoke[transport.RoutesReply](c, ctx, "Routes", r)
+	return invoke[transport.RoutesReply](ctx, c, "Routes", r)
 }
+
+// Open opens an endpoint at the peer.
 func (c *Client) Open(ctx context.Context, r transport.OpenRequest) (transport.OpenReply, error) {
-	return invoke[transport.OpenReply](c, ctx, "Open", r)
+	return invoke[transport.OpenReply](ctx, c, "Open", r)
 }
+
+// Register registers one of the peer's buffers with one of its endpoints. The
+// address that it returns is what this side's endpoint connects to.
 func (c *Client) Register(ctx context.Context, r transport.RegisterRequest) (transport.RegisterReply, error) {
-	return invoke[transport.RegisterReply](c, ctx, "Register", r)
+	return invoke[transport.RegisterReply](ctx, c, "Register", r)
 }
+
+// Connect connects the peer's endpoint to the address of this side's.
 func (c *Client) Connect(ctx context.Context, r transport.ConnectRequest) (transport.ConnectReply, error) {
-	return invoke[transport.ConnectReply](c, ctx, "Connect", r)
+	return invoke[transport.ConnectReply](ctx, c, "Connect", r)
 }
+
+// Plan makes the peer lay out a condition.
 func (c *Client) Plan(ctx context.Context, r transport.PlanRequest) (transport.PlanReply, error) {
-	return invoke[transport.PlanReply](c, ctx, "Plan", r)
+	return invoke[transport.PlanReply](ctx, c, "Plan", r)
 }
+
+// Fill writes the payload at the peer, from which it is to come.
 func (c *Client) Fill(ctx context.Context, r transport.PayloadRequest) (transport.Done, error) {
-	return invoke[transport.Done](c, ctx, "Fill", r)
+	return invoke[transport.Done](ctx, c, "Fill", r)
 }
+
+// Poison overwrites what transfers will write at the peer, so that nothing stale
+// passes [Client.Check].
 func (c *Client) Poison(ctx context.Context, r transport.PayloadRequest) (transport.Done, error) {
-	return invoke[transport.Done](c, ctx, "Poison", r)
+	return invoke[transport.Done](ctx, c, "Poison", r)
 }
+
+// Check verifies the payload at the peer. Wrong data is a reply, not an error.
 func (c *Client) Check(ctx context.Context, r transport.PayloadRequest) (transport.CheckReply, error) {
-	return invoke[transport.CheckReply](c, ctx, "Check", r)
+	return invoke[transport.CheckReply](ctx, c, "Check", r)
 }
+
+// Arm readies the peer for the transfers of a plan and returns its usage so far.
 func (c *Client) Arm(ctx context.Context, r transport.ArmRequest) (transport.UsageReply, error) {
-	return invoke[transport.UsageReply](c, ctx, "Arm", r)
+	return invoke[transport.UsageReply](ctx, c, "Arm", r)
 }
+
+// Settle ends what Arm began: how many transfers arrived at the peer, and its
+// usage after them.
 func (c *Client) Settle(ctx context.Context, r transport.SettleRequest) (transport.UsageReply, error) {
-	return invoke[transport.UsageReply](c, ctx, "Settle", r)
+	return invoke[transport.UsageReply](ctx, c, "Settle", r)
 }
+
+// Drop frees a plan of the peer, of which no transfer may be under way.
 func (c *Client) Drop(ctx context.Context, r transport.DropRequest) (transport.Done, error) {
-	return invoke[transport.Done](c, ctx, "Drop", r)
+	return invoke[transport.Done](ctx, c, "Drop", r)
 }
+
+// Seal tells the peer this side's connections and ends that anybody connects to it.
+// An error that matches [transport.ErrStranger] says that somebody else has.
 func (c *Client) Seal(ctx context.Context, r transport.SealRequest) (transport.SealReply, error) {
-	return invoke[transport.SealReply](c, ctx, "Seal", r)
+	return invoke[transport.SealReply](ctx, c, "Seal", r)
 }
+
+// Shut closes one of the peer's endpoints and frees its plans.
 func (c *Client) Shut(ctx context.Context, r transport.EndpointRequest) (transport.Done, error) {
-	return invoke[transport.Done](c, ctx, "Shut", r)
+	return invoke[transport.Done](ctx, c, "Shut", r)
 }

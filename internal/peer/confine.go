@@ -313,8 +313,8 @@ func readable(libraries []string) []string {
 	for _, l := range libraries {
 		if strings.HasPrefix(l, "/") {
 			out = append(out, filepath.Dir(l))
-			if real, err := filepath.EvalSymlinks(l); err == nil {
-				out = append(out, filepath.Dir(real))
+			if target, err := filepath.EvalSymlinks(l); err == nil {
+				out = append(out, filepath.Dir(target))
 			}
 		}
 	}

@@ -366,12 +366,12 @@ func TestClientGoneFreesTheServer(t *testing.T) {
 func TestCallOvertakesTheEnd(t *testing.T) {
 	s := serve(t, &Server{})
 	c := dial(t, s, 5*time.Second)
-	real := c.session
+	own := c.session
 	c.session = "ended"
 	if _, err := c.Inventory(t.Context()); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "the peer has closed it") {
 		t.Errorf("a session that was closed: %v", err)
 	}
-	c.session = real
+	c.session = own
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(fmt.Errorf("%w: standard input ended", transport.ErrTooLarge)) // its kind does not matter any more

@@ -107,11 +107,13 @@ func (l Link) shape(t testing.TB, ns, dev string) {
 	}
 }
 
-// Cut takes the link down at A's end, as a pulled cable does; Mend puts it back.
+// Cut takes the link down at A's end, as a pulled cable does.
 func (l Link) Cut(t testing.TB) {
 	t.Helper()
 	must(t, "ip", "-n", l.A.Name, "link", "set", l.DevA, "down")
 }
+
+// Mend takes up again what Cut took down.
 func (l Link) Mend(t testing.TB) {
 	t.Helper()
 	must(t, "ip", "-n", l.A.Name, "link", "set", l.DevA, "up")

@@ -166,7 +166,7 @@ func findFabric(lib *fabric.Library, name string, w fabricWant) (*fabricFound, e
 }
 
 // known reports whether e has its reason: what is only unavailable may have many.
-func known(e *fabric.Error) bool { return e.Kind != fabric.ErrUnavailable }
+func known(e *fabric.Error) bool { return !errors.Is(e, fabric.ErrUnavailable) }
 
 func (c fabricCandidate) find(lib *fabric.Library, name string, w fabricWant) (*fabricFound, error) {
 	landings := w.landings

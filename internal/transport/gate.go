@@ -32,6 +32,7 @@ type (
 		// Chosen: the initiator's user chose UCX's devices, for the target too.
 		Chosen bool `json:"chosen,omitempty"`
 	}
+	// RoutesReply tells the addresses, without ports, from which the target may connect.
 	RoutesReply struct {
 		Addresses []string `json:"addresses"`
 	}
@@ -40,10 +41,12 @@ type (
 		Local  netip.AddrPort `json:"local"`
 		Remote netip.AddrPort `json:"remote"`
 	}
-	// SealRequest tells the initiator's connections, SealReply the target's.
+	// SealRequest tells the initiator's connections with the target.
 	SealRequest struct {
 		Connections []Connection `json:"connections"`
 	}
+	// SealReply tells the target's connections with the initiator, and in Notes why
+	// somebody may still connect.
 	SealReply struct {
 		Connections []Connection `json:"connections"`
 		Notes       []string     `json:"notes,omitempty"`

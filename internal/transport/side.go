@@ -56,19 +56,24 @@ type (
 		// From is the asker's process, known before either side makes a file.
 		From Process `json:"from,omitzero"`
 	}
+	// MemoryReply is how long the buffer took, and the process that has it.
 	MemoryReply struct {
 		Ns   int64   `json:"ns"`
 		From Process `json:"from,omitzero"`
 	}
+	// OpenRequest opens an endpoint under the number Endpoint.
 	OpenRequest struct {
 		Endpoint int    `json:"endpoint"`
 		Config   Config `json:"config"`
 	}
+	// OpenReply describes the open endpoint: its library and way in Info, on how many
+	// lanes it transfers, and how long opening took.
 	OpenReply struct {
 		Info  Info  `json:"info"`
 		Lanes int   `json:"lanes"`
 		Ns    int64 `json:"ns"`
 	}
+	// EndpointRequest names an open endpoint.
 	EndpointRequest struct {
 		Endpoint int `json:"endpoint"`
 	}
@@ -78,16 +83,21 @@ type (
 		Endpoint int `json:"endpoint"`
 		Buffer   int `json:"buffer,omitempty"`
 	}
-	// RegisterReply and ConnectReply carry notes on what the endpoint listens on.
+	// RegisterReply is what the other side's [ConnectRequest] takes, how long the
+	// registration took, and notes on what the endpoint listens on.
 	RegisterReply struct {
 		Address []byte   `json:"address"`
 		Ns      int64    `json:"ns"`
 		Notes   []string `json:"notes,omitempty"`
 	}
+	// ConnectRequest connects an endpoint to the Address of the other side's
+	// [RegisterReply].
 	ConnectRequest struct {
 		Endpoint int    `json:"endpoint"`
 		Address  []byte `json:"address"`
 	}
+	// ConnectReply is how long connecting took, and notes on what the endpoint
+	// listens on.
 	ConnectReply struct {
 		Ns    int64    `json:"ns"`
 		Notes []string `json:"notes,omitempty"`
@@ -106,6 +116,7 @@ type (
 		// Reuse lays a lane's pieces over one another; see [Move].
 		Reuse bool `json:"reuse,omitempty"`
 	}
+	// PlanReply is how many operations a transfer by the plan posts, over all lanes.
 	PlanReply struct {
 		Ops int `json:"operations"`
 	}
@@ -114,13 +125,16 @@ type (
 		Plan int    `json:"plan"`
 		Key  uint64 `json:"key"`
 	}
+	// CheckReply is where the payload is wrong first; nil: it is right.
 	CheckReply struct {
 		Mismatch *mem.Mismatch `json:"mismatch,omitempty"`
 	}
+	// ArmRequest readies a plan's endpoint for Iters transfers.
 	ArmRequest struct {
 		Plan  int `json:"plan"`
 		Iters int `json:"iters"`
 	}
+	// SettleRequest ends what an [ArmRequest] for the plan began.
 	SettleRequest struct {
 		Plan int `json:"plan"`
 	}
@@ -128,7 +142,8 @@ type (
 	DropRequest struct {
 		Plan int `json:"plan"`
 	}
-	// UsageReply is the side's usage at the end of the call.
+	// UsageReply is the side's usage at the end of the call, and after Settle how many
+	// transfers arrived.
 	UsageReply struct {
 		Arrived int           `json:"arrived"`
 		Usage   host.Snapshot `json:"usage"`

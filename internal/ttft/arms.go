@@ -1,6 +1,8 @@
 package ttft
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -55,42 +57,64 @@ func ParseArm(s string) (Arm, error) {
 		if k, v, ok := strings.Cut(part, "="); ok && !strings.ContainsAny(k, "/:?") {
 			key, value = k, v
 		}
-		if key == "model" {
-			if value == "" {
-				return Arm{}, fmt.Errorf("arm %s: the model has no name", name)
+		if key == "" {
+			u, err := BaseURL(value)
+			if err != nil {
+				return Arm{}, fmt.Errorf("arm %s: %w", name, err)
 			}
-			a.Model = value
+			bare = append(bare, u)
 			continue
 		}
-		u, err := BaseURL(value)
-		if err != nil {
+		if err := a.set(key, value); err != nil {
 			return Arm{}, fmt.Errorf("arm %s: %w", name, err)
 		}
-		switch key {
-		case "":
-			bare = append(bare, u)
-		case "prefill":
-			a.Prefill = append(a.Prefill, u)
-		case "decode":
-			a.Decode = append(a.Decode, u)
-		case record.PathProxy, record.PathUnified, record.PathDirect:
-			if a.Front != "" {
-				return Arm{}, fmt.Errorf("arm %s: two front ends, %s and %s", name, a.Front, u)
-			}
-			a.Front, a.Path = u, key
-		default:
-			return Arm{}, fmt.Errorf("arm %s: unknown key %q; use prefill, decode, proxy, unified, direct or model", name, key)
-		}
 	}
+	if err := a.place(bare); err != nil {
+		return Arm{}, fmt.Errorf("arm %s: %w", name, err)
+	}
+	return a.Resolve("", "")
+}
+
+// set takes one key=value.
+func (a *Arm) set(key, value string) error {
+	if key == "model" {
+		if value == "" {
+			return errors.New("the model has no name")
+		}
+		a.Model = value
+		return nil
+	}
+	u, err := BaseURL(value)
+	if err != nil {
+		return err
+	}
+	switch key {
+	case "prefill":
+		a.Prefill = append(a.Prefill, u)
+	case "decode":
+		a.Decode = append(a.Decode, u)
+	case record.PathProxy, record.PathUnified, record.PathDirect:
+		if a.Front != "" {
+			return fmt.Errorf("two front ends, %s and %s", a.Front, u)
+		}
+		a.Front, a.Path = u, key
+	default:
+		return fmt.Errorf("unknown key %q; use prefill, decode, proxy, unified, direct or model", key)
+	}
+	return nil
+}
+
+// place gives the URLs without a key their place, where their number tells it.
+func (a *Arm) place(bare []string) error {
 	switch {
 	case len(bare) == 1 && a.Front == "":
 		a.Front = bare[0]
 	case len(bare) == 2 && a.Front == "" && a.Prefill == nil && a.Decode == nil:
 		a.Prefill, a.Decode = bare[:1], bare[1:]
 	case len(bare) > 0:
-		return Arm{}, fmt.Errorf("arm %s: what is %s? Write prefill=, decode=, proxy= or unified= before each URL", name, strings.Join(bare, " and "))
+		return fmt.Errorf("what is %s? Write prefill=, decode=, proxy= or unified= before each URL", strings.Join(bare, " and "))
 	}
-	return a.Resolve("", "")
+	return nil
 }
 
 // BaseURL checks the base URL of a server and removes a slash at its end.
@@ -112,25 +136,7 @@ func BaseURL(s string) (string, error) {
 // Resolve fills in Mode and Path, from what is asked for and what URLs there
 // are, and refuses what does not fit together. Empty means: as the URLs say.
 func (a Arm) Resolve(mode, path string) (Arm, error) {
-	if a.Path != "" && path == "" {
-		path = a.Path
-	}
-	if mode == "" {
-		mode = record.ModeDisaggregated
-		if path == record.PathUnified || path == "" && len(a.Prefill) == 0 && len(a.Decode) == 0 {
-			mode = record.ModeUnified
-		}
-	}
-	if path == "" {
-		switch {
-		case mode == record.ModeUnified:
-			path = record.PathUnified
-		case a.Front != "":
-			path = record.PathProxy
-		default:
-			path = record.PathTwoLeg
-		}
-	}
+	mode, path = a.way(mode, path)
 	paths := map[string][]string{record.ModeUnified: {record.PathUnified}, record.ModeDisaggregated: {record.PathTwoLeg, record.PathProxy, record.PathDirect}}
 	if paths[mode] == nil {
 		return a, fmt.Errorf("unknown mode %q; use %s or %s", mode, record.ModeUnified, record.ModeDisaggregated)
@@ -139,34 +145,54 @@ func (a Arm) Resolve(mode, path string) (Arm, error) {
 		return a, fmt.Errorf("arm %s: the %s mode has no path %q; use %s", a.Name, mode, path, strings.Join(paths[mode], ", "))
 	}
 	a.Mode, a.Path = mode, path
-	switch path {
-	case record.PathTwoLeg:
-		if len(a.Prefill) == 0 || len(a.Decode) == 0 {
-			return a, fmt.Errorf("arm %s: the two-leg path needs --prefill URL and --decode URL", a.Name)
-		}
-	case record.PathProxy:
-		if a.Front == "" {
-			return a, fmt.Errorf("arm %s: the proxy path needs the proxy's URL", a.Name)
-		}
-		if len(a.Prefill) == 0 || len(a.Decode) == 0 {
-			return a, fmt.Errorf("arm %s: behind a proxy nothing shows whether the KV cache moved; add the engines' own URLs with prefill= and decode=, for their /metrics", a.Name)
-		}
-	case record.PathDirect:
-		if a.Front == "" && len(a.Prefill) > 0 {
-			a.Front = a.Prefill[0]
-		}
-		if a.Front == "" {
-			return a, fmt.Errorf("arm %s: the direct path needs the prefill engine's URL", a.Name)
-		}
-	case record.PathUnified:
-		if a.Front == "" {
-			return a, fmt.Errorf("arm %s: the unified mode needs one URL", a.Name)
-		}
-		if len(a.Prefill)+len(a.Decode) > 0 {
-			return a, fmt.Errorf("arm %s: a unified engine has no prefill and decode URLs", a.Name)
-		}
+	if path == record.PathDirect && a.Front == "" && len(a.Prefill) > 0 {
+		a.Front = a.Prefill[0]
+	}
+	if err := a.complete(); err != nil {
+		return a, fmt.Errorf("arm %s: %w", a.Name, err)
 	}
 	return a, nil
+}
+
+// way is the mode and the path: as asked for, or as the URLs say.
+func (a Arm) way(mode, path string) (string, string) {
+	path = cmp.Or(path, a.Path)
+	if mode == "" {
+		mode = record.ModeDisaggregated
+		if path == record.PathUnified || path == "" && len(a.Prefill) == 0 && len(a.Decode) == 0 {
+			mode = record.ModeUnified
+		}
+	}
+	switch {
+	case path != "":
+	case mode == record.ModeUnified:
+		path = record.PathUnified
+	case a.Front != "":
+		path = record.PathProxy
+	default:
+		path = record.PathTwoLeg
+	}
+	return mode, path
+}
+
+// complete tells which URLs the path lacks, or has and cannot use.
+func (a Arm) complete() error {
+	pair := len(a.Prefill) > 0 && len(a.Decode) > 0
+	switch {
+	case a.Path == record.PathTwoLeg && !pair:
+		return errors.New("the two-leg path needs --prefill URL and --decode URL")
+	case a.Path == record.PathProxy && a.Front == "":
+		return errors.New("the proxy path needs the proxy's URL")
+	case a.Path == record.PathProxy && !pair:
+		return errors.New("behind a proxy nothing shows whether the KV cache moved; add the engines' own URLs with prefill= and decode=, for their /metrics")
+	case a.Path == record.PathDirect && a.Front == "":
+		return errors.New("the direct path needs the prefill engine's URL")
+	case a.Path == record.PathUnified && a.Front == "":
+		return errors.New("the unified mode needs one URL")
+	case a.Path == record.PathUnified && len(a.Prefill)+len(a.Decode) > 0:
+		return errors.New("a unified engine has no prefill and decode URLs")
+	}
+	return nil
 }
 
 // engines are the base URLs whose metrics prove a request.

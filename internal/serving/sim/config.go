@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -138,54 +139,43 @@ func ParseInjection(s string) (Injection, error) {
 
 // filled is the configuration with defaults, or why it cannot be.
 func (c Config) filled() (Config, error) {
+	c.Model = cmp.Or(c.Model, "simulated")
+	c.Release = cmp.Or(c.Release, "0.32.0")
+	c.Geometry = cmp.Or(c.Geometry, Qwen25)
+	c.Blocks = cmp.Or(c.Blocks, 200)
+	c.Order = cmp.Or(c.Order, pool.FIFO)
+	c.MaxTokens = cmp.Or(c.MaxTokens, 131_072)
+	c.Parallel = cmp.Or(c.Parallel, 1)
+	c.Lease = cmp.Or(c.Lease, 30*time.Second)
+	return c, c.check()
+}
+
+// check tells why a configuration with defaults cannot be.
+func (c Config) check() error {
 	if !slices.Contains([]Role{Prefill, Decode, Unified}, c.Role) {
-		return c, fmt.Errorf("unknown role %q; use prefill, decode or unified", c.Role)
-	}
-	if c.Model == "" {
-		c.Model = "simulated"
-	}
-	if c.Release == "" {
-		c.Release = "0.32.0"
-	}
-	if c.Geometry == (Geometry{}) {
-		c.Geometry = Qwen25
-	}
-	if c.Blocks == 0 {
-		c.Blocks = 200
-	}
-	if c.Order == "" {
-		c.Order = pool.FIFO
-	}
-	if c.MaxTokens == 0 {
-		c.MaxTokens = 131_072
-	}
-	if c.Parallel == 0 {
-		c.Parallel = 1
+		return fmt.Errorf("unknown role %q; use prefill, decode or unified", c.Role)
 	}
 	if c.Parallel < 1 {
-		return c, fmt.Errorf("%d prompts at once", c.Parallel)
-	}
-	if c.Lease == 0 {
-		c.Lease = 30 * time.Second
+		return fmt.Errorf("%d prompts at once", c.Parallel)
 	}
 	g := c.Geometry
 	if g.BlockTokens < 1 || g.Regions < 1 || g.BytesPerToken < 8*g.Regions || g.BytesPerToken%g.Regions != 0 {
-		return c, fmt.Errorf("a KV cache of %d regions with %d bytes a token in blocks of %d tokens: the bytes must divide evenly, 8 or more a region",
+		return fmt.Errorf("a KV cache of %d regions with %d bytes a token in blocks of %d tokens: the bytes must divide evenly, 8 or more a region",
 			g.Regions, g.BytesPerToken, g.BlockTokens)
 	}
 	if c.Blocks < 2 || float64(c.Blocks)*float64(g.BlockTokens)*float64(g.BytesPerToken) > math.MaxInt32*64 {
-		return c, fmt.Errorf("a pool of %d blocks of %d bytes: from 2 blocks to 128 GiB are possible", c.Blocks, g.BlockTokens*g.BytesPerToken)
+		return fmt.Errorf("a pool of %d blocks of %d bytes: from 2 blocks to 128 GiB are possible", c.Blocks, g.BlockTokens*g.BytesPerToken)
 	}
 	for name, d := range map[string]time.Duration{"prefill time": c.PrefillTime, "prefill time per token": c.PrefillPerToken,
 		"step time": c.StepTime, "transfer delay": c.MoverDelay, "lease": c.Lease} {
 		if d < 0 {
-			return c, fmt.Errorf("%s %s is negative", name, d)
+			return fmt.Errorf("%s %s is negative", name, d)
 		}
 	}
 	for _, in := range c.Faults {
 		if in.Every < 1 {
-			return c, fmt.Errorf("fault %s on every %d-th request: the number must be at least 1", in.Fault, in.Every)
+			return fmt.Errorf("fault %s on every %d-th request: the number must be at least 1", in.Fault, in.Every)
 		}
 	}
-	return c, nil
+	return nil
 }

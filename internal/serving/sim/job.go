@@ -132,39 +132,16 @@ func (j *job) decodeLeg(ctx context.Context) error {
 		return err
 	}
 	if e.hits(SilentRecompute) {
-		if err := j.compute(ctx); err != nil {
-			return err
-		}
-		return j.generate(ctx)
+		return j.answer(ctx)
 	}
-	p := q.params
-	if len(p.BlockIDs) != 1 || p.Host == nil || p.Port == nil || p.Token == nil || p.RequestID == nil || p.EngineID == nil || p.PoolBlocks < 2 {
-		return errors.New("incomplete kv_transfer_params")
-	}
-	g := e.cfg.Geometry
-	remote := p.BlockIDs[0]
-	if len(remote) != g.Blocks(q.tokens) {
-		return fmt.Errorf("%d remote blocks for %d tokens", len(remote), q.tokens)
-	}
-	local, err := e.alloc(ctx, len(remote))
+	remote, err := q.remote(e.cfg.Geometry)
 	if err != nil {
 		return err
 	}
-	j.blocks = local
-	e.poison(local)
-	load, skipped := len(remote), 0
-	if e.hits(DecodePrefixHit) {
-		skipped = load - 1
-		e.write(q.hash, local)
+	if j.blocks, err = e.alloc(ctx, len(remote)); err != nil {
+		return err
 	}
-	if e.hits(ShortTransfer) {
-		load--
-		e.write(q.hash, local)
-	}
-	moved, err := e.load(ctx, q, local[skipped:load], remote[skipped:load])
-	if err == nil && e.hits(FailedTransfer) {
-		err = errors.New("injected fault")
-	}
+	skipped, moved, err := j.pull(ctx, remote)
 	if err != nil {
 		e.count(func(t *tally) { t.failedTransfers++ })
 		if ctx.Err() != nil {
@@ -173,15 +150,60 @@ func (j *job) decodeLeg(ctx context.Context) error {
 		if !e.cfg.Recompute {
 			return fmt.Errorf("NIXL transfer failure: %w", err)
 		}
-		if err := j.compute(ctx); err != nil {
-			return err
-		}
-		return j.generate(ctx)
+		return j.answer(ctx)
 	}
-	if err := e.check(q.hash, local); err != nil {
+	if err := j.accept(skipped, moved); err != nil {
+		return err
+	}
+	// The last prompt token is computed again, for its logits.
+	if err := wait.Until(ctx, j.scheduled.Add(e.cfg.StepTime)); err != nil {
+		return err
+	}
+	return j.generate(ctx)
+}
+
+// remote are the prefill engine's blocks with the prompt's KV cache.
+func (q *request) remote(g Geometry) ([]int, error) {
+	p := q.params
+	if len(p.BlockIDs) != 1 || p.Host == nil || p.Port == nil || p.Token == nil || p.RequestID == nil || p.EngineID == nil || p.PoolBlocks < 2 {
+		return nil, errors.New("incomplete kv_transfer_params")
+	}
+	remote := p.BlockIDs[0]
+	if len(remote) != g.Blocks(q.tokens) {
+		return nil, fmt.Errorf("%d remote blocks for %d tokens", len(remote), q.tokens)
+	}
+	return remote, nil
+}
+
+// pull loads the remote blocks into the job's, all but those that an injected fault
+// leaves out, and returns how many the engine had cached.
+func (j *job) pull(ctx context.Context, remote []int) (skipped int, moved Moved, err error) {
+	e, q := j.e, j.q
+	e.poison(j.blocks)
+	load := len(remote)
+	if e.hits(DecodePrefixHit) {
+		skipped = load - 1
+		e.write(q.hash, j.blocks)
+	}
+	if e.hits(ShortTransfer) {
+		load--
+		e.write(q.hash, j.blocks)
+	}
+	moved, err = e.load(ctx, q, j.blocks[skipped:load], remote[skipped:load])
+	if err == nil && e.hits(FailedTransfer) {
+		err = errors.New("injected fault")
+	}
+	return skipped, moved, err
+}
+
+// accept checks the KV cache that was loaded, counts it and ends the time in the
+// queue.
+func (j *job) accept(skipped int, moved Moved) error {
+	e, q := j.e, j.q
+	if err := e.check(q.hash, j.blocks); err != nil {
 		return fmt.Errorf("the KV cache that arrived is not the prompt's: %w", err)
 	}
-	j.cached = skipped * g.BlockTokens
+	j.cached = skipped * e.cfg.Geometry.BlockTokens
 	j.external = q.tokens - j.cached
 	e.count(func(t *tally) {
 		t.xfer.addTime(moved.Total)
@@ -190,8 +212,12 @@ func (j *job) decodeLeg(ctx context.Context) error {
 		t.descs.add(float64(moved.Descriptors))
 	})
 	j.scheduledNow()
-	// The last prompt token is computed again, for its logits.
-	if err := wait.Until(ctx, j.scheduled.Add(e.cfg.StepTime)); err != nil {
+	return nil
+}
+
+// answer computes the prompt and makes the output.
+func (j *job) answer(ctx context.Context) error {
+	if err := j.compute(ctx); err != nil {
 		return err
 	}
 	return j.generate(ctx)
@@ -221,10 +247,7 @@ func (j *job) alone(ctx context.Context) error {
 	if err := j.begin(); err != nil {
 		return err
 	}
-	if err := j.compute(ctx); err != nil {
-		return err
-	}
-	return j.generate(ctx)
+	return j.answer(ctx)
 }
 
 // begin sends the headers of a stream, as vLLM does long before the first token.

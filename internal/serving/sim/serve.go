@@ -104,19 +104,13 @@ type params struct {
 	Token      *string `json:"sim_token,omitempty"`
 }
 
+// parse reads a request and refuses what the engine does not do.
 func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error) {
 	q := &request{output: 16, chat: r.URL.Path == "/v1/chat/completions", id: "cmpl-" + newID() + "-0"}
 	if id := r.Header.Get(twoleg.RequestIDHeader); id != "" {
 		q.id = "cmpl-" + id + "-0"
 	}
-	out := http.NewResponseController(w)
-	if err := out.SetReadDeadline(time.Now().Add(e.bodyTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return nil, fmt.Errorf("body: %w", err)
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, e.cfg.maxBody())).Decode(q); err != nil {
-		return nil, fmt.Errorf("body: %w", err)
-	}
-	if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := e.read(w, r, q); err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}
 	if q.Model != "" && q.Model != e.cfg.Model {
@@ -128,6 +122,38 @@ func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error)
 	if q.N != nil && *q.N != 1 {
 		return nil, fmt.Errorf("n is %v; the simulation makes one sequence", *q.N)
 	}
+	if err := q.takePrompt(); err != nil {
+		return nil, err
+	}
+	if err := q.takeOutput(e.cfg.MaxTokens); err != nil {
+		return nil, err
+	}
+	if len(q.Params) > 0 && string(q.Params) != "null" {
+		q.params = &params{}
+		if err := json.Unmarshal(q.Params, q.params); err != nil {
+			return nil, fmt.Errorf("kv_transfer_params: %w", err)
+		}
+	}
+	return q, nil
+}
+
+// read decodes the body of r into q, as much and as long as a body may be.
+func (e *Engine) read(w http.ResponseWriter, r *http.Request, q *request) error {
+	out := http.NewResponseController(w)
+	if err := out.SetReadDeadline(time.Now().Add(e.bodyTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, e.cfg.maxBody())).Decode(q); err != nil {
+		return err
+	}
+	if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// takePrompt fills in the prompt's tokens, one per 4 bytes of a text, and its hash.
+func (q *request) takePrompt() error {
 	var ids []int32
 	var text string
 	var lists [][]int32
@@ -137,40 +163,34 @@ func (e *Engine) parse(w http.ResponseWriter, r *http.Request) (*request, error)
 		for _, m := range q.Messages {
 			text += m.Content
 		}
-		q.tokens = (len(text) + 3) / 4
-	case json.Unmarshal(q.Prompt, &ids) == nil:
-		q.tokens = len(ids)
-	case json.Unmarshal(q.Prompt, &text) == nil:
-		q.tokens = (len(text) + 3) / 4
+	case json.Unmarshal(q.Prompt, &ids) == nil, json.Unmarshal(q.Prompt, &text) == nil:
 	// A list of one prompt is that prompt.
 	case json.Unmarshal(q.Prompt, &lists) == nil && len(lists) == 1:
 		ids = lists[0]
-		q.tokens = len(ids)
 	case json.Unmarshal(q.Prompt, &texts) == nil && len(texts) == 1:
-		text = texts[0]
-		q.tokens = (len(text) + 3) / 4
+		ids, text = nil, texts[0] // the try to read ids left zeros
 	default:
-		return nil, errors.New("prompt is neither a text nor a list of token ids")
+		return errors.New("prompt is neither a text nor a list of token ids")
 	}
+	q.tokens = len(ids) + (len(text)+3)/4
 	q.hash = promptHash(ids, text)
+	return nil
+}
+
+// takeOutput fills in the tokens to make; they and the prompt's are at most most.
+func (q *request) takeOutput(most int) error {
 	for _, n := range []*int{q.MaxTokens, q.MaxCompletionTokens} {
 		if n != nil {
 			q.output = *n
 		}
 	}
-	if q.tokens < 1 || q.output < 1 || q.output > e.cfg.MaxTokens-q.tokens {
-		return nil, fmt.Errorf("a prompt of %d tokens and %d new ones: both at least 1 and together at most %d", q.tokens, q.output, e.cfg.MaxTokens)
+	if q.tokens < 1 || q.output < 1 || q.output > most-q.tokens {
+		return fmt.Errorf("a prompt of %d tokens and %d new ones: both at least 1 and together at most %d", q.tokens, q.output, most)
 	}
 	if q.MinTokens > q.output {
-		return nil, fmt.Errorf("min_tokens is %d, more than max_tokens %d", q.MinTokens, q.output)
+		return fmt.Errorf("min_tokens is %d, more than max_tokens %d", q.MinTokens, q.output)
 	}
-	if len(q.Params) > 0 && string(q.Params) != "null" {
-		q.params = &params{}
-		if err := json.Unmarshal(q.Params, q.params); err != nil {
-			return nil, fmt.Errorf("kv_transfer_params: %w", err)
-		}
-	}
-	return q, nil
+	return nil
 }
 
 func (e *Engine) completions(w http.ResponseWriter, r *http.Request) {

@@ -240,6 +240,20 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// A prompt is a text or token ids, or a list of one of them, which is that prompt.
+func TestPromptForms(t *testing.T) {
+	set := startSet(t, Config{MaxTokens: 100}, true)
+	for prompt, want := range map[string]float64{
+		`[7,8,9]`: 3, `[[7,8,9]]`: 3, `"nine byte"`: 3, `["nine byte"]`: 3,
+	} {
+		status, answer := ask(t, set.Unified.URL, `{"prompt":`+prompt+`}`)
+		usage, _ := answer["usage"].(map[string]any)
+		if status != 200 || usage["prompt_tokens"] != want {
+			t.Errorf("%s: %d %v, want %v prompt tokens", prompt, status, answer, want)
+		}
+	}
+}
+
 // Bodies have an end, in bytes and in time.
 func TestBodiesThatAreTooLongOrSlow(t *testing.T) {
 	set := startSet(t, Config{MaxTokens: 100}, true)

@@ -48,11 +48,11 @@ func (r *Reader) Comments() int { return r.comments }
 // event: the sender died or the connection was cut.
 func (r *Reader) Next() ([]byte, error) {
 	r.data = r.data[:0]
-	hasData, any := false, false
+	inside, hasData := false, false // an event; one with data
 	for {
 		line, err := r.line()
 		if err != nil {
-			if errors.Is(err, io.EOF) && (any || len(line) > 0) {
+			if errors.Is(err, io.EOF) && (inside || len(line) > 0) {
 				return nil, io.ErrUnexpectedEOF
 			}
 			return nil, err
@@ -61,14 +61,14 @@ func (r *Reader) Next() ([]byte, error) {
 			if hasData {
 				return r.data[:len(r.data)-1], nil
 			}
-			any = false
+			inside = false
 			continue
 		}
 		if line[0] == ':' {
 			r.comments++
 			continue
 		}
-		any = true
+		inside = true
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		if string(field) != "data" {

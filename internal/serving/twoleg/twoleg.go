@@ -29,12 +29,13 @@ const RequestIDHeader = "X-Request-Id"
 const askParams = `{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,"remote_host":null,"remote_port":null}`
 
 var (
-	// ErrNoParams: the answer of the prefill engine has no usable
+	// ErrNoParams is matched when the answer of the prefill engine has no usable
 	// kv_transfer_params. A decode engine would compute the prompt again without
 	// a word, and one that gets an incomplete object can die of it
 	// (CVE-2026-94622), so the request must fail here.
 	ErrNoParams = errors.New("no usable kv_transfer_params in the prefill engine's answer")
-	// ErrRequest: the request cannot be disaggregated; the client's fault.
+	// ErrRequest is matched when the request cannot be disaggregated: the client's
+	// fault.
 	ErrRequest = errors.New("request cannot be disaggregated")
 )
 
