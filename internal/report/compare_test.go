@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/xferbench/xferbench/internal/analysis"
 )
 
 func compare(t *testing.T, a, b string, o CompareOptions) (string, error) {
@@ -65,6 +67,19 @@ func TestCompareOutcomes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Runs of several launches lack launches, not blocks.
+func TestTooFewLaunches(t *testing.T) {
+	few := func(launches int) error {
+		row := func() *analysis.Row { return &analysis.Row{Label: "tcp", N: 9, Launches: launches} }
+		return outcome(&analysis.Runs{Pairs: []analysis.Pair{{A: row(), B: row()}}}, CompareOptions{})
+	}
+	for launches, want := range map[int]string{1: "repeat the runs with --blocks 10", 3: "repeat the runs with --launches 6 or more"} {
+		if err := few(launches); !errors.Is(err, ErrTooFew) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%d launches: %v, want %q", launches, err, want)
+		}
 	}
 }
 
