@@ -219,7 +219,7 @@ func TestBound(t *testing.T) {
 	if b == nil || b.Kind != "socket" || b.Rate != 1e9 || b.Share != 0.5 {
 		t.Errorf("half of the socket row of the same op: %+v", b)
 	}
-	devices := []record.Device{{LinkBits: 8e9}, {LinkBits: 8e9}}
+	devices := []record.NIC{{LinkBits: 8e9}, {LinkBits: 8e9}}
 	two := func(r *record.Record) {
 		r.Run.Host.Hostname, r.Run.Peer = "a", &record.Host{Hostname: "b"}
 		r.Conditions[0].Transport.Devices = devices
@@ -229,7 +229,7 @@ func TestBound(t *testing.T) {
 	}
 	if b := build(func(r *record.Record) {
 		two(r)
-		r.Conditions[0].Transport.Devices = []record.Device{{LinkBits: 8e9}, {}}
+		r.Conditions[0].Transport.Devices = []record.NIC{{LinkBits: 8e9}, {}}
 	}); b == nil || b.Kind != "socket" {
 		t.Errorf("an unknown link: %+v", b)
 	}

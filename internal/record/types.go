@@ -111,7 +111,7 @@ type Transport struct {
 	Version  string `json:"library_version"`  // its own word
 	Fabric   string `json:"fabric,omitempty"` // libfabric: fabric name
 	// Devices are the NICs of the rails: libfabric domains or UCX devices.
-	Devices []Device `json:"devices,omitempty"`
+	Devices []NIC `json:"devices,omitempty"`
 	// Landing names, by operation, what proves that data landed:
 	// "local-completion", "delivery-complete", "remote-cq-count", "flush",
 	// "target-ack", "copy".
@@ -134,16 +134,6 @@ type Transport struct {
 	Poll     string            `json:"poll"`
 	Settings map[string]string `json:"settings,omitempty"` // that were in force: UCX_*, FI_*
 	Notes    []string          `json:"notes,omitempty"`    // for the header: "same-host peers go over shm", …
-}
-
-// Device is one NIC of a transport.
-type Device struct {
-	Name     string `json:"name"`
-	Firmware string `json:"firmware,omitempty"`
-	PCI      string `json:"pci,omitempty"`
-	LinkBits uint64 `json:"link_bits_per_s,omitempty"` // 0: unknown
-	NUMA     int    `json:"numa"`                      // -1: unknown
-	MTU      int    `json:"mtu_bytes,omitempty"`
 }
 
 // Condition is one cell of the experiment: what is held the same for all of

@@ -250,7 +250,7 @@ func change(p analysis.Pair) string {
 func brief(verdict string) string { return strings.Replace(verdict, "no-difference", "no-diff", 1) }
 
 func compareText(b *bytes.Buffer, w io.Writer, r *analysis.Runs, o CompareOptions) {
-	p := &page{Options: o.Options, painter: newPainter(w, o.Color)}
+	p := &page{Options: o.Options, painter: newPainter(o.Color)}
 	p.comment("A: " + runLine(r.A))
 	p.comment("B: " + runLine(r.B))
 	for _, d := range r.Differences {

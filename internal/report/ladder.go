@@ -241,7 +241,7 @@ func ladderWarnings(res *analysis.Ladder) []string {
 }
 
 func ladderText(b *bytes.Buffer, w io.Writer, res *analysis.Ladder, o CompareOptions) {
-	p := &page{Options: o.Options, painter: newPainter(w, o.Color)}
+	p := &page{Options: o.Options, painter: newPainter(o.Color)}
 	for _, l := range ladderHead(res) {
 		p.comment(l)
 	}

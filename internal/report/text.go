@@ -10,9 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/charmbracelet/lipgloss"
-	"github.com/muesli/termenv"
-
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
@@ -37,15 +34,23 @@ func (o Options) width() int {
 }
 
 // painter styles whole lines.
-type painter struct{ faint, bold, good, bad, warn lipgloss.Style }
+type painter struct{ faint, bold, good, bad, warn sgr }
 
-func newPainter(w io.Writer, color bool) painter {
-	r := lipgloss.NewRenderer(w, termenv.WithProfile(termenv.Ascii))
-	if color {
-		r.SetColorProfile(termenv.ANSI)
+// sgr is a sequence of SGR parameters (ECMA-48); "" paints nothing.
+type sgr string
+
+func newPainter(color bool) painter {
+	if !color {
+		return painter{}
 	}
-	s := r.NewStyle
-	return painter{s().Faint(true), s().Bold(true), s().Foreground(lipgloss.Color("2")), s().Foreground(lipgloss.Color("1")).Bold(true), s().Foreground(lipgloss.Color("3"))}
+	return painter{faint: "2", bold: "1", good: "32", bad: "1;31", warn: "33"}
+}
+
+func (s sgr) render(line string) string {
+	if s == "" {
+		return line
+	}
+	return "\x1b[" + string(s) + "m" + line + "\x1b[0m"
 }
 
 // page collects lines.
@@ -55,9 +60,9 @@ type page struct {
 	b strings.Builder
 }
 
-func (p *page) line(s string, st ...lipgloss.Style) {
+func (p *page) line(s string, st ...sgr) {
 	if len(st) > 0 && s != "" {
-		s = st[0].Render(s)
+		s = st[0].render(s)
 	}
 	p.b.WriteString(s + "\n")
 }
@@ -70,7 +75,7 @@ func (p *page) comment(s string) {
 }
 
 // item writes a paragraph that hangs by two columns.
-func (p *page) item(s string, st ...lipgloss.Style) {
+func (p *page) item(s string, st ...sgr) {
 	indent := s[:len(s)-len(strings.TrimLeft(s, " "))]
 	for _, l := range table.Wrap(strings.TrimLeft(s, " "), indent, indent+"  ", p.width()) {
 		p.line(l, st...)
@@ -81,7 +86,7 @@ func (p *page) item(s string, st ...lipgloss.Style) {
 // condition, costs, verdicts, and warnings. Without Wide no line is longer than
 // 80 columns.
 func Text(w io.Writer, a *analysis.Analysis, o Options) error {
-	p := &page{Options: o, painter: newPainter(w, o.Color)}
+	p := &page{Options: o, painter: newPainter(o.Color)}
 	for _, f := range facts(a) {
 		if f.title == "" {
 			p.comment(f.text)
@@ -166,9 +171,9 @@ func (p *page) verdicts(a *analysis.Analysis) {
 	}
 }
 
-func (p *page) verdictStyle(v analysis.Pair) []lipgloss.Style {
+func (p *page) verdictStyle(v analysis.Pair) []sgr {
 	if v.Outcome() == "different" {
-		return []lipgloss.Style{p.bold}
+		return []sgr{p.bold}
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ const simulatedTTFT = "the engines are stand-ins; their TTFT is not a measuremen
 // lines, a row for each condition, where the TTFT went, what NIXL counted,
 // verdicts, the requests in run order, and warnings.
 func TTFTText(w io.Writer, d *analysis.Requests, o Options) error {
-	p := &page{Options: o, painter: newPainter(w, o.Color)}
+	p := &page{Options: o, painter: newPainter(o.Color)}
 	for _, f := range ttftFacts(d) {
 		if f.title == "" {
 			p.comment(f.text)

@@ -33,7 +33,7 @@ func (e *fabricEndpoint) Info() Info {
 	}
 	for _, r := range e.rails {
 		n := FabricNIC(r.Attributes)
-		info.Devices = append(info.Devices, Device{Name: n.Name, Firmware: n.Firmware, PCI: n.PCI, LinkBits: n.LinkBits, NUMA: n.NUMA, MTU: n.MTU})
+		info.Devices = append(info.Devices, n)
 		info.Simulated = info.Simulated || standIn(r.Attributes)
 	}
 	for _, op := range e.cfg.Ops {

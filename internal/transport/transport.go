@@ -107,6 +107,3 @@ type Endpoint interface {
 
 // Info says what an endpoint is made of; it goes into the record.
 type Info = record.Transport
-
-// Device is one NIC of an endpoint.
-type Device = record.Device

@@ -16,6 +16,7 @@ import (
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
 	"github.com/xferbench/xferbench/internal/host"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/ucx"
 )
 
@@ -173,7 +174,7 @@ func (e *ucxEndpoint) Info() Info {
 	info.Protocol = report.Protocol
 	info.Emulated = report.Emulated
 	for _, d := range report.Devices {
-		info.Devices = append(info.Devices, Device{Name: d, NUMA: -1})
+		info.Devices = append(info.Devices, record.NIC{Name: d, NUMA: -1})
 	}
 	if e.efa && len(report.Lanes) > 0 && !slices.ContainsFunc(report.Lanes, func(l string) bool { return strings.Contains(l, "srd") }) {
 		info.Notes = append(info.Notes, fmt.Sprintf("this host has EFA devices, but UCX %s does not use them (SRD needs UCX 1.19 built with EFA)", e.lib.Version()))

@@ -65,11 +65,11 @@ func host(name string) record.Host {
 
 // transports by provider, as the tool records them.
 func transport(provider string, hosts int) record.Transport {
-	nic := record.Device{Name: "lo", NUMA: -1}
+	nic := record.NIC{Name: "lo", NUMA: -1}
 	if hosts > 1 {
-		nic = record.Device{Name: "eth0", LinkBits: 25e9, MTU: 9001}
+		nic = record.NIC{Name: "eth0", LinkBits: 25e9, MTU: 9001}
 	}
-	t := record.Transport{Provider: provider, Devices: []record.Device{nic}, Streams: 1, Rails: 1, Depth: 16, Poll: "yield"}
+	t := record.Transport{Provider: provider, Devices: []record.NIC{nic}, Streams: 1, Rails: 1, Depth: 16, Poll: "yield"}
 	switch provider {
 	case "tcp":
 		t.Provider, t.API, t.Library, t.Version, t.Fabric = "tcp", "libfabric", "/usr/lib/synthetic/libfabric.so.1", "1.17.0", "192.0.2.0/24"
@@ -82,7 +82,7 @@ func transport(provider string, hosts int) record.Transport {
 		t.Depth = 64
 	case "efa":
 		t.API, t.Library, t.Version, t.Fabric = "libfabric", "/usr/lib/synthetic/libfabric.so.1", "2.1.0", "efa"
-		t.Devices = []record.Device{{Name: "synthetic_0-rdm", Firmware: "0.0.0.0", LinkBits: 100e9}}
+		t.Devices = []record.NIC{{Name: "synthetic_0-rdm", Firmware: "0.0.0.0", LinkBits: 100e9}}
 		t.Landing = map[string]string{"read": "local-completion", "write": "remote-cq-count"}
 		t.Emulated, t.Simulated = []string{"write"}, true
 	case "socket":
