@@ -14,7 +14,7 @@ import (
 )
 
 // neutral are the public packages whose texts are of use to any program.
-var neutral = []string{"fabric", "ucx", "cgo/clock", "cgo/dl", "cgo/gate", "cgo/loop"}
+var neutral = []string{"cuda", "fabric", "nvml", "ucx", "cgo/clock", "cgo/copier", "cgo/dl", "cgo/gate", "cgo/loop", "cgo/mem"}
 
 var (
 	// flagWord is a flag of a command line; one of docker's is none of this program's.
