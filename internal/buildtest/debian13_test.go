@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,7 +109,8 @@ func TestDebian13Command(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
 		}
-		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		err = cmd.Wait()
+		if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
 			t.Errorf("after a kill the process ended with %v", err)
 		}
 		if decodeErr != nil && decodeErr != io.EOF {

@@ -1,6 +1,8 @@
 package kv
 
 import (
+	"errors"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"strings"
@@ -64,10 +66,12 @@ func TestPresetAliases(t *testing.T) {
 	if _, err := Resolve("gpt-5", ""); err == nil || !strings.Contains(err.Error(), "built-in name (Qwen2.5-7B, ") {
 		t.Errorf("unknown model: %v", err)
 	}
-	if _, err := Resolve("missing.json", ""); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if _, err := Resolve("missing.json", ""); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
-	if _, err := Resolve(t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "config.json: no such file") {
+	dir := t.TempDir()
+	var missing *fs.PathError
+	if _, err := Resolve(dir, ""); !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &missing) || missing.Path != filepath.Join(dir, "config.json") {
 		t.Errorf("empty directory: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,7 +141,7 @@ func TestSessionsOneAfterAnother(t *testing.T) {
 		if _, err := c.Open(ctx, transport.OpenRequest{Config: transport.Config{Provider: "ucx:no-such-transport"}}); err == nil {
 			t.Error("an unknown transport was opened")
 		}
-		if _, err := c.Arm(ctx, transport.ArmRequest{Plan: 7}); err == nil || !strings.Contains(err.Error(), "plan 7") {
+		if _, err := c.Arm(ctx, transport.ArmRequest{Plan: 7}); !errors.Is(err, transport.ErrRefused) {
 			t.Errorf("arming a plan that is not there: %v", err)
 		}
 		if err := c.Close(); err != nil {
@@ -187,6 +188,12 @@ func connection(t *testing.T, s *served) *grpc.ClientConn {
 	return conn
 }
 
+// alerted reports whether the other side ended a TLS handshake with an alert.
+func alerted(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
 func TestRefusals(t *testing.T) {
 	s := serve(t, &Server{})
 	other, err := NewSecret()
@@ -206,7 +213,7 @@ func TestRefusals(t *testing.T) {
 			_, err = c.Read(make([]byte, 1))
 			c.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), "tls: ") {
+		if !alerted(err) {
 			t.Errorf("TLS without a key: %v", err)
 		}
 		cfg, err := other.clientTLS()
@@ -218,7 +225,7 @@ func TestRefusals(t *testing.T) {
 			_, err = c.Read(make([]byte, 1))
 			c.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), "tls: ") {
+		if !alerted(err) {
 			t.Errorf("TLS with another key: %v", err)
 		}
 	})
@@ -232,13 +239,13 @@ func TestRefusals(t *testing.T) {
 	})
 	t.Run("absurd timeouts", func(t *testing.T) {
 		for _, d := range []time.Duration{4, -1, 0, math.MaxInt64, math.MinInt64} {
-			if err := greetWith(t, s, newHello("", d)); err == nil || !strings.Contains(err.Error(), "a timeout of") {
+			if err := greetWith(t, s, newHello("", d)); status.Code(err) != codes.InvalidArgument {
 				t.Errorf("%v: %v", d, err)
 			}
 		}
 	})
 	t.Run("no hello", func(t *testing.T) {
-		if err := greetWith(t, s, nil); err == nil || !strings.Contains(err.Error(), "does not begin with a hello") {
+		if err := greetWith(t, s, nil); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("without: %v", err)
 		}
 	})
@@ -262,7 +269,7 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = Dial(context.Background(), a, s.Secret, 5*time.Second)
-		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "xferbench serve") {
+		if !errors.Is(err, ErrPeer) || !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "xferbench serve") {
 			t.Errorf("Dial: %v", err)
 		}
 	})
@@ -295,10 +302,10 @@ func TestRefusals(t *testing.T) {
 		defer l.Close()
 		start := time.Now()
 		_, err = Dial(context.Background(), l.Addr().String(), s.Secret, 300*time.Millisecond)
-		if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "no answer") {
+		if !errors.Is(err, ErrPeer) {
 			t.Errorf("Dial: %v", err)
 		}
-		if d := time.Since(start); d > 10*time.Second {
+		if d := time.Since(start); d < 300*time.Millisecond || d > 10*time.Second {
 			t.Errorf("gave up after %v", d)
 		}
 	})
@@ -368,7 +375,7 @@ func TestCallOvertakesTheEnd(t *testing.T) {
 	c := dial(t, s, 5*time.Second)
 	own := c.session
 	c.session = "ended"
-	if _, err := c.Inventory(t.Context()); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "the peer has closed it") {
+	if _, err := c.Inventory(t.Context()); !errors.Is(err, ErrPeer) {
 		t.Errorf("a session that was closed: %v", err)
 	}
 	c.session = own
@@ -380,7 +387,7 @@ func TestCallOvertakesTheEnd(t *testing.T) {
 	ending := &Server{session: ses}
 	err := ending.call(metadata.NewIncomingContext(t.Context(), metadata.Pairs(sessionKey, "ending")),
 		func(context.Context, transport.Peer) error { t.Error("the call was made"); return nil })
-	if err = fromStatus(toStatus(err)); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "standard input ended") {
+	if err = fromStatus(toStatus(err)); !errors.Is(err, ErrPeer) || errors.Is(err, transport.ErrTooLarge) {
 		t.Errorf("a session that is being closed: %v", err)
 	}
 }

@@ -177,15 +177,15 @@ func (q *request) takePrompt() error {
 	return nil
 }
 
-// takeOutput fills in the tokens to make; they and the prompt's are at most most.
-func (q *request) takeOutput(most int) error {
+// takeOutput fills in the tokens to make; limit is for them and the prompt's.
+func (q *request) takeOutput(limit int) error {
 	for _, n := range []*int{q.MaxTokens, q.MaxCompletionTokens} {
 		if n != nil {
 			q.output = *n
 		}
 	}
-	if q.tokens < 1 || q.output < 1 || q.output > most-q.tokens {
-		return fmt.Errorf("a prompt of %d tokens and %d new ones: both at least 1 and together at most %d", q.tokens, q.output, most)
+	if q.tokens < 1 || q.output < 1 || q.output > limit-q.tokens {
+		return fmt.Errorf("a prompt of %d tokens and %d new ones: both at least 1 and together at most %d", q.tokens, q.output, limit)
 	}
 	if q.MinTokens > q.output {
 		return fmt.Errorf("min_tokens is %d, more than max_tokens %d", q.MinTokens, q.output)
