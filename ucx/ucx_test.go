@@ -141,7 +141,7 @@ func TestOpenNamesTheVariable(t *testing.T) {
 		}
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestOpenNamesTheVariable$")
+	cmd := exec.Command(testenv.Self(t), "-test.run=^TestOpenNamesTheVariable$")
 	cmd.Env = append(os.Environ(), "UCX_RNDV_THRESH=abc")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -219,7 +219,7 @@ func TestStandardOutputStaysClean(t *testing.T) {
 		return
 	}
 	for _, level := range []string{"", "debug"} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestStandardOutputStaysClean$")
+		cmd := exec.Command(testenv.Self(t), "-test.run=^TestStandardOutputStaysClean$")
 		cmd.Env = append(os.Environ(), "XFERBENCH_TEST_CHATTER=1", "UCX_PROTO_INFO=y", "UCX_BOGUS=1")
 		if level != "" {
 			cmd.Env = append(cmd.Env, "UCX_LOG_LEVEL="+level)

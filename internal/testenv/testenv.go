@@ -71,3 +71,13 @@ func Declare(t testing.TB, reason string) {
 	t.Helper()
 	t.Skipf("declared: %s", reason)
 }
+
+// Self is the path of the test's own binary, for tests that start it again.
+func Self(t testing.TB) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}

@@ -53,11 +53,7 @@ func TestFabricInner(t *testing.T) {
 // another one), and returns the lines that it printed of its endpoints.
 func inner(t *testing.T, wrap, env []string, cases ...string) []string {
 	t.Helper()
-	exe, err := filepath.Abs(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	args := append(slices.Clone(wrap), exe, "-test.run=^TestFabricInner$", "-test.v", "-test.timeout=100s")
+	args := append(slices.Clone(wrap), testenv.Self(t), "-test.run=^TestFabricInner$", "-test.v", "-test.timeout=100s")
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), env...), innerVar+"="+strings.Join(cases, "|"))
 	cmd.WaitDelay = 10 * time.Second

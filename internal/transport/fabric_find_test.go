@@ -11,6 +11,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/fabric"
+	"github.com/xferbench/xferbench/internal/testenv"
 )
 
 func TestParseFabric(t *testing.T) {
@@ -121,7 +122,7 @@ func TestFabricHidden(t *testing.T) {
 	needFabric(t)
 	if os.Getenv("FI_PROVIDER") == "" {
 		// libfabric reads the variable once, so a process of its own is needed.
-		cmd := exec.Command(os.Args[0], "-test.run=^TestFabricHidden$")
+		cmd := exec.Command(testenv.Self(t), "-test.run=^TestFabricHidden$")
 		cmd.Env = append(os.Environ(), "FI_PROVIDER=shm")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)

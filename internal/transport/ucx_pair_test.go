@@ -15,6 +15,7 @@ import (
 
 	"github.com/xferbench/xferbench/cgo/loop"
 	"github.com/xferbench/xferbench/cgo/mem"
+	"github.com/xferbench/xferbench/internal/testenv"
 )
 
 // A pair is a transfer between this process and a second one: the test binary
@@ -212,7 +213,7 @@ func (p *pair) spawn() {
 	p.must(err)
 	outR, outW, err := os.Pipe()
 	p.must(err)
-	p.cmd = exec.Command(os.Args[0], "-test.run=^TestTargetProcess$", "-test.v=false")
+	p.cmd = exec.Command(testenv.Self(p.t), "-test.run=^TestTargetProcess$", "-test.v=false")
 	p.cmd.Env = append(os.Environ(), pairVar+"=1")
 	p.cmd.ExtraFiles = []*os.File{inR, outW}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, os.Stderr
