@@ -95,6 +95,12 @@ func TestKilledPeer(t *testing.T) {
 			args := []string{"-f", f.fabric, "-s", "1000000", "-c", "8000", "send"}
 			target, initiator := &side{args: append([]string{"-k"}, args...)}, &side{args: args}
 			run(t, f.lib, client(t), env, target, initiator)
+			if initiator.exit == -1 {
+				// efa sends to peers of one host through shm. A process that is killed
+				// inside a lock of that leaves it locked, and the other side waits for ever.
+				target, initiator = &side{args: append([]string{"-k"}, args...)}, &side{args: args}
+				run(t, f.lib, client(t), env, target, initiator)
+			}
 			if target.exit != -1 {
 				t.Fatalf("the target exited with %d, want a signal\n%s", target.exit, target.stderr)
 			}

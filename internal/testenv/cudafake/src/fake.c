@@ -55,8 +55,9 @@ static int started;
 static struct context contexts[2] = { { 0, 0, 0 }, { 1, 0, 0 } };
 static struct allocation all[64];
 static double ticks;
-static __thread struct context *stack[4];
-static __thread int depth;
+/* Static TLS: LeakSanitizer crashes at exit over that of a loaded library. */
+static __thread __attribute__((tls_model("initial-exec"))) struct context *stack[4];
+static __thread __attribute__((tls_model("initial-exec"))) int depth;
 
 static struct context *current(void) { return depth ? stack[depth - 1] : NULL; }
 
