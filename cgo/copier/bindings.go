@@ -18,30 +18,30 @@ import (
 	"github.com/xferbench/xferbench/cuda"
 )
 
-// Lane copies from a source region to a destination region of the same length:
-// [loop.Read] from a piece's Remote to its Local offset, [loop.Write] and [loop.Send]
-// from Local to Remote. It cannot be armed. Its regions stay its maker's, and outlive it.
+// Lane copies between a local and a remote region of the same length: [loop.Read]
+// from the remote one at a piece's Remote offset to the local one at its Local offset,
+// [loop.Write] and [loop.Send] the other way. It cannot be armed. Its regions stay its maker's, and outlive it.
 type Lane struct {
 	c      *C.struct_xb_copier
 	stream *cuda.Stream
 	n      uint64
 }
 
-// New makes a lane between the n bytes at the addresses dst and src, of host memory
+// New makes a lane between the n bytes at the addresses local and remote, of host memory
 // that is not the Go heap's. Close frees it, once its group is closed.
-func New(dst, src, n uint64) (*Lane, error) {
+func New(local, remote, n uint64) (*Lane, error) {
 	l := &Lane{c: (*C.struct_xb_copier)(C.calloc(1, C.sizeof_struct_xb_copier)), n: n}
 	if l.c == nil {
 		return nil, fmt.Errorf("a copying lane: %w", syscall.ENOMEM)
 	}
-	l.c.dst, l.c.src = C.uint64_t(dst), C.uint64_t(src)
+	l.c.local, l.c.remote = C.uint64_t(local), C.uint64_t(remote)
 	return l, nil
 }
 
 // NewCUDA is [New] for memory of ctx's device; the copies are queued on a stream of
 // the lane's own. Wraps: cuMemcpyDtoDAsync_v2, cuStreamQuery.
-func NewCUDA(ctx *cuda.Context, dst, src cuda.Pointer, n uint64) (*Lane, error) {
-	l, err := New(uint64(dst), uint64(src), n)
+func NewCUDA(ctx *cuda.Context, local, remote cuda.Pointer, n uint64) (*Lane, error) {
+	l, err := New(uint64(local), uint64(remote), n)
 	if err != nil {
 		return nil, err
 	}

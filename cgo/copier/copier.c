@@ -31,12 +31,12 @@ static int begin(void *p, int op, uint64_t n)
 
 static uint64_t destination(const struct xb_copier *l, const struct xb_piece *q)
 {
-	return l->dst + (l->op == XB_READ ? q->local : q->remote);
+	return l->op == XB_READ ? l->local + q->local : l->remote + q->remote;
 }
 
 static uint64_t source(const struct xb_copier *l, const struct xb_piece *q)
 {
-	return l->src + (l->op == XB_READ ? q->remote : q->local);
+	return l->op == XB_READ ? l->remote + q->remote : l->local + q->local;
 }
 
 /* A GPU begins at once; the CPU copies in poll. The pieces of one post follow those

@@ -11,7 +11,7 @@
 #define XB_COPIER_MOST ((uint64_t)1 << 30)
 
 struct xb_copier {
-	uint64_t dst, src; /* addresses, of the device where cuda is set */
+	uint64_t local, remote; /* addresses of the regions, of the device where cuda is set */
 	const struct xb_piece *next; /* of those that were posted and have not ended */
 	uint64_t posted;
 	int op;

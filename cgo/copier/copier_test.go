@@ -69,13 +69,13 @@ func TestHost(t *testing.T) {
 	if got := string(dst.Bytes()[10:13]) + string(dst.Bytes()[20:23]); got != "abcdef" {
 		t.Errorf("READ: %q", got)
 	}
-	copy(src.Bytes()[10:], "ghi")
+	copy(dst.Bytes()[10:], "ghi")
 	for _, op := range []loop.Op{loop.Write, loop.Send} {
-		clear(dst.Bytes())
+		clear(src.Bytes())
 		if _, err := g.Transfer(t.Context(), op, ps, 1, 64); err != nil {
 			t.Fatal(err)
 		}
-		if got := string(dst.Bytes()[100:103]); got != "ghi" {
+		if got := string(src.Bytes()[100:103]); got != "ghi" {
 			t.Errorf("%v: %q", op, got)
 		}
 	}

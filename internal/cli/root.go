@@ -142,6 +142,9 @@ func (f *rawCommand) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if old != nil && s.Raw.Tune {
+		return usagef("--resume does not go with --tune: what it finds may differ; give the flags that it named, and another --record")
+	}
 	p, err := raw.NewPlan(s)
 	if err != nil {
 		return err

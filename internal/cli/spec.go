@@ -78,7 +78,11 @@ func (f *specFlags) spec(cmd *cobra.Command) (*spec.Spec, error) {
 		return nil, err
 	}
 	if s.Workload != f.workload {
-		return nil, fault.Usagef("--spec %s: its workload is %s: run it with xferbench %s", f.file, s.Workload, strings.TrimPrefix(s.Workload, spec.Raw))
+		command := "xferbench"
+		if s.Workload != spec.Raw {
+			command += " " + s.Workload
+		}
+		return nil, fault.Usagef("--spec %s: its workload is %s: run it with %s", f.file, s.Workload, command)
 	}
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	f.bind(fs, s)

@@ -49,18 +49,34 @@ func (p *Pair) Allocate(ctx context.Context, local, peer MemoryRequest) (localNs
 }
 
 // Link is two endpoints brought up with each other: this side's, which posts
-// transfers and holds the clock, and the peer's. That of memcpy has no peer.
+// transfers and holds the clock, and the peer's.
 type Link struct {
 	pair  *Pair
 	id    int // of the endpoint, on both sides
 	over  Buffers
 	cfg   Config
-	alone bool
+	peers Peer    // whose endpoint is the other one
 	up    [2]bool // this side's endpoint is open, and the peer's
 
 	local, peer  OpenReply
 	reg, peerReg RegisterReply
 	conn         ConnectReply
+}
+
+// inProcess is a peer in this process. What it uses is this process's, which the
+// initiator counts.
+type inProcess struct{ *Side }
+
+// Arm is [Side.Arm] without the usage.
+func (p inProcess) Arm(ctx context.Context, r ArmRequest) (UsageReply, error) {
+	_, err := p.Side.Arm(ctx, r)
+	return UsageReply{}, err
+}
+
+// Settle is [Side.Settle] without the usage.
+func (p inProcess) Settle(ctx context.Context, r SettleRequest) (UsageReply, error) {
+	rep, err := p.Side.Settle(ctx, r)
+	return UsageReply{Arrived: rep.Arrived}, err
 }
 
 // Setup is how long the steps of bringing a link up took, in ns; the peer's are
@@ -82,7 +98,14 @@ func (p *Pair) Open(ctx context.Context, cfg Config) (*Link, error) {
 // brings the two up with each other; the roles are set here. On an error it closes
 // what it has opened.
 func (p *Pair) OpenOver(ctx context.Context, cfg Config, over Buffers) (*Link, error) {
-	l := &Link{pair: p, id: p.Local.number(), over: over, cfg: cfg, alone: cfg.Provider == "memcpy"}
+	l := &Link{pair: p, id: p.Local.number(), over: over, cfg: cfg, peers: p.Peer}
+	if cfg.Provider == "memcpy" {
+		other, err := p.Local.opposite(ctx, over.Local)
+		if err != nil {
+			return nil, err
+		}
+		l.peers, l.over.Peer, l.cfg.Bind = inProcess{other}, over.Local, nil
+	}
 	if err := l.open(ctx); err != nil {
 		return nil, errors.Join(err, l.abandon(ctx))
 	}
@@ -94,11 +117,9 @@ func (l *Link) open(ctx context.Context) error {
 	l.cfg.Role = Initiator
 	target := l.cfg
 	target.Role = Target
-	var err error
-	if !l.alone {
-		if err = p.peers(ctx, &l.cfg, &target); err != nil {
-			return err
-		}
+	err := p.peers(ctx, &l.cfg, &target)
+	if err != nil {
+		return err
 	}
 	if l.local, err = p.Local.Open(ctx, OpenRequest{l.id, l.cfg}); err != nil {
 		return err
@@ -107,11 +128,7 @@ func (l *Link) open(ctx context.Context) error {
 	if l.reg, err = p.Local.Register(ctx, RegisterRequest{l.id, l.over.Local}); err != nil {
 		return err
 	}
-	if l.alone {
-		l.conn, err = p.Local.Connect(ctx, ConnectRequest{Endpoint: l.id})
-		return err
-	}
-	if l.peer, err = p.Peer.Open(ctx, OpenRequest{l.id, target}); err != nil {
+	if l.peer, err = l.peers.Open(ctx, OpenRequest{l.id, target}); err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
 	l.up[1] = true
@@ -124,12 +141,12 @@ func (l *Link) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.peerReg, err = p.Peer.Register(ctx, RegisterRequest{l.id, l.over.Peer}); err != nil {
+	if l.peerReg, err = l.peers.Register(ctx, RegisterRequest{l.id, l.over.Peer}); err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
 	// The target connects first: from then on it progresses its queues, and
 	// the initiator's first operation is answered.
-	peerConn, err := p.Peer.Connect(ctx, ConnectRequest{l.id, l.reg.Address})
+	peerConn, err := l.peers.Connect(ctx, ConnectRequest{l.id, l.reg.Address})
 	if err != nil {
 		return fmt.Errorf("peer: %w", err)
 	}
@@ -148,7 +165,7 @@ func (l *Link) abandon(ctx context.Context) error {
 	}
 	if l.up[1] {
 		// The error of open counts; what stays here closes with the peer's side.
-		_, _ = l.pair.Peer.Shut(ctx, EndpointRequest{l.id})
+		_, _ = l.peers.Shut(ctx, EndpointRequest{l.id})
 	}
 	return err
 }
@@ -156,10 +173,7 @@ func (l *Link) abandon(ctx context.Context) error {
 // Close closes both endpoints and frees the link's plans.
 func (l *Link) Close(ctx context.Context) error {
 	_, err := l.pair.Local.Shut(ctx, EndpointRequest{l.id})
-	if l.alone {
-		return err
-	}
-	if _, perr := l.pair.Peer.Shut(ctx, EndpointRequest{l.id}); perr != nil {
+	if _, perr := l.peers.Shut(ctx, EndpointRequest{l.id}); perr != nil {
 		err = errors.Join(err, fmt.Errorf("peer: %w", perr))
 	}
 	return err
@@ -252,11 +266,9 @@ func (l *Link) Plan(ctx context.Context, m Move) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !l.alone {
-		if _, err := l.pair.Peer.Plan(ctx, req); err != nil {
-			_, derr := l.pair.Local.Drop(ctx, DropRequest{req.Plan})
-			return nil, errors.Join(fmt.Errorf("peer: %w", err), derr)
-		}
+	if _, err := l.peers.Plan(ctx, req); err != nil {
+		_, derr := l.pair.Local.Drop(ctx, DropRequest{req.Plan})
+		return nil, errors.Join(fmt.Errorf("peer: %w", err), derr)
 	}
 	return &Plan{link: l, id: req.Plan, move: m, Ops: rep.Ops}, nil
 }
@@ -264,10 +276,7 @@ func (l *Link) Plan(ctx context.Context, m Move) (*Plan, error) {
 // Drop frees the plan on both sides.
 func (p *Plan) Drop(ctx context.Context) error {
 	_, err := p.link.pair.Local.Drop(ctx, DropRequest{p.id})
-	if p.link.alone {
-		return err
-	}
-	if _, perr := p.link.pair.Peer.Drop(ctx, DropRequest{p.id}); perr != nil {
+	if _, perr := p.link.peers.Drop(ctx, DropRequest{p.id}); perr != nil {
 		err = errors.Join(err, fmt.Errorf("peer: %w", perr))
 	}
 	return err
@@ -313,20 +322,18 @@ type Outcome struct {
 // and check. The error of a transfer that did not complete matches [ErrTransfer];
 // wrong data is an outcome.
 func (p *Plan) Transfer(ctx context.Context, b Batch) (out Outcome, err error) {
-	l, local, peer := p.link, p.link.pair.Local, p.link.pair.Peer
+	local, peer := p.link.pair.Local, p.link.peers
 	pay := PayloadRequest{Plan: p.id, Key: b.Key}
 	if !b.Unchecked {
 		if err := p.prepare(ctx, pay); err != nil {
 			return out, err
 		}
 	}
-	if !l.alone {
-		rep, err := peer.Arm(ctx, ArmRequest{p.id, b.Iters})
-		if err != nil {
-			return out, fmt.Errorf("peer: %w", err)
-		}
-		out.PeerBefore = rep.Usage
+	rep, err := peer.Arm(ctx, ArmRequest{p.id, b.Iters})
+	if err != nil {
+		return out, fmt.Errorf("peer: %w", err)
 	}
+	out.PeerBefore = rep.Usage
 	if out.Before, err = local.Root.Usage(); err != nil {
 		return out, err
 	}
@@ -338,13 +345,10 @@ func (p *Plan) Transfer(ctx context.Context, b Batch) (out Outcome, err error) {
 		return out, p.failed(errors.Join(terr, p.peerFault(ctx)))
 	}
 	out.Samples = samples
-	if !l.alone {
-		rep, err := peer.Settle(ctx, SettleRequest{p.id})
-		if err != nil {
-			return out, fmt.Errorf("peer: %w", err)
-		}
-		out.PeerAfter = rep.Usage
+	if rep, err = peer.Settle(ctx, SettleRequest{p.id}); err != nil {
+		return out, fmt.Errorf("peer: %w", err)
 	}
+	out.PeerAfter = rep.Usage
 	if !b.Unchecked {
 		out.Verified, out.Fault, err = p.check(ctx, pay)
 	}
@@ -361,12 +365,12 @@ func (p *Plan) failed(err error) error {
 // peerFault is what went wrong on the peer, when a transfer failed here: often
 // the reason for it. It does not wait for long.
 func (p *Plan) peerFault(ctx context.Context) error {
-	if p.link.alone || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_, err := p.link.pair.Peer.Settle(ctx, SettleRequest{p.id})
+	_, err := p.link.peers.Settle(ctx, SettleRequest{p.id})
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
@@ -377,16 +381,9 @@ func (p *Plan) peerFault(ctx context.Context) error {
 // both sides at once.
 func (p *Plan) prepare(ctx context.Context, pay PayloadRequest) error {
 	mine := p.link.pair.Local
-	if p.link.alone {
-		if _, err := mine.Fill(ctx, pay); err != nil {
-			return err
-		}
-		_, err := mine.Poison(ctx, pay)
-		return err
-	}
-	local, peer := mine.Fill, p.link.pair.Peer.Poison
+	local, peer := mine.Fill, p.link.peers.Poison
 	if p.move.Op == loop.Read {
-		local, peer = mine.Poison, p.link.pair.Peer.Fill
+		local, peer = mine.Poison, p.link.peers.Fill
 	}
 	theirs := make(chan error, 1)
 	go func() {
@@ -402,8 +399,8 @@ func (p *Plan) prepare(ctx context.Context, pay PayloadRequest) error {
 
 func (p *Plan) check(ctx context.Context, pay PayloadRequest) (verified *bool, fault string, err error) {
 	check, side := p.link.pair.Local.Check, "initiator"
-	if p.move.Op != loop.Read && !p.link.alone {
-		check, side = p.link.pair.Peer.Check, "target"
+	if p.move.Op != loop.Read {
+		check, side = p.link.peers.Check, "target"
 	}
 	rep, err := check(ctx, pay)
 	if err != nil {

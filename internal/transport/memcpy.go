@@ -3,6 +3,7 @@ package transport
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -20,18 +21,18 @@ const (
 	copyDepth = 4096
 )
 
-// memcpyEndpoint is the memory ceiling: one copy from a buffer of its own.
+// memcpyEndpoint is the memory ceiling: a copy between two regions of this process.
+// The initiator's copies; the target's only says where its region is.
 type memcpyEndpoint struct {
-	cfg      Config
-	dst, src *mem.Buffer
-	lanes    []*copier.Lane
-	group    *loop.Group
+	cfg   Config
+	buf   *mem.Buffer
+	lanes []*copier.Lane
+	group *loop.Group
 }
 
-// OpenMemcpy opens provider "memcpy": a transfer is one copy in this process's
-// memory, or on its GPU, piece by piece, from a second buffer of the same kind
-// that Connect allocates. Streams is the number of copying threads. There is no
-// peer: Address is empty.
+// OpenMemcpy opens provider "memcpy": a transfer is one copy per piece, in this
+// process's memory or on its GPU. Streams is the number of copying threads. Its two
+// endpoints are of one process: see [Side.opposite].
 func OpenMemcpy(_ context.Context, cfg Config) (Endpoint, error) {
 	if cfg.Provider != "memcpy" {
 		return nil, fmt.Errorf("provider %q: memcpy takes no options", cfg.Provider)
@@ -54,30 +55,32 @@ func (e *memcpyEndpoint) Info() Info {
 
 func (e *memcpyEndpoint) Lanes() int { return e.cfg.Streams }
 
-// Source is the buffer that transfers copy from.
-func (e *memcpyEndpoint) Source() *mem.Buffer { return e.src }
-
 func (e *memcpyEndpoint) Register(buf *mem.Buffer) error {
-	if e.dst != nil {
+	if e.buf != nil {
 		return errors.New("the endpoint has its region already")
 	}
-	e.dst = buf
+	e.buf = buf
 	return nil
 }
 
-func (e *memcpyEndpoint) Address() ([]byte, error) { return nil, nil }
+// Address is where the region begins and its length, in bytes.
+func (e *memcpyEndpoint) Address() ([]byte, error) {
+	b := binary.BigEndian.AppendUint64(nil, e.buf.Address())
+	return binary.BigEndian.AppendUint64(b, uint64(e.buf.Len())), nil
+}
 
-func (e *memcpyEndpoint) Connect(ctx context.Context, _ []byte) error {
-	if e.dst == nil || e.src != nil {
+func (e *memcpyEndpoint) Connect(_ context.Context, to []byte) error {
+	switch {
+	case e.cfg.Role == Target:
+		return nil
+	case e.buf == nil || e.group != nil:
 		return errors.New("a copy needs one region, once")
-	}
-	var err error
-	if e.src, err = mem.NewContext(ctx, e.dst.Kind(), e.dst.Device(), e.dst.Len()); err != nil {
-		return fmt.Errorf("memcpy's source: %w", err)
+	case len(to) != 16 || binary.BigEndian.Uint64(to[8:]) != uint64(e.buf.Len()):
+		return errors.New("the other region is not of the same length")
 	}
 	var lanes []loop.Lane
 	for range e.cfg.Streams {
-		l, err := e.lane()
+		l, err := e.lane(binary.BigEndian.Uint64(to))
 		if err != nil {
 			return err
 		}
@@ -91,12 +94,12 @@ func (e *memcpyEndpoint) Connect(ctx context.Context, _ []byte) error {
 	return g.Start()
 }
 
-func (e *memcpyEndpoint) lane() (*copier.Lane, error) {
-	dst, src, n := e.dst.Address(), e.src.Address(), uint64(e.dst.Len())
-	if e.dst.Kind().OnDevice() {
-		return copier.NewCUDA(e.dst.Context(), cuda.Pointer(dst), cuda.Pointer(src), n)
+func (e *memcpyEndpoint) lane(remote uint64) (*copier.Lane, error) {
+	local, n := e.buf.Address(), uint64(e.buf.Len())
+	if e.buf.Kind().OnDevice() {
+		return copier.NewCUDA(e.buf.Context(), cuda.Pointer(local), cuda.Pointer(remote), n)
 	}
-	return copier.New(dst, src, n)
+	return copier.New(local, remote, n)
 }
 
 func (e *memcpyEndpoint) Arm(context.Context, loop.Op, []*loop.Plan, int) error { return nil }
@@ -123,7 +126,7 @@ func (e *memcpyEndpoint) Close() error {
 		err := e.group.Close()
 		e.group = nil
 		if err != nil { // a thread still copies
-			e.lanes, e.src = nil, nil
+			e.lanes = nil
 			return fmt.Errorf("memcpy: %w: %w", ErrNotClosed, err)
 		}
 	}
@@ -132,9 +135,5 @@ func (e *memcpyEndpoint) Close() error {
 		errs = append(errs, l.Close())
 	}
 	e.lanes = nil
-	if e.src != nil {
-		errs = append(errs, e.src.Free())
-		e.src = nil
-	}
 	return errors.Join(errs...)
 }

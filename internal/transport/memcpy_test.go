@@ -11,30 +11,59 @@ import (
 	"github.com/xferbench/xferbench/cgo/mem"
 )
 
+// copies is an initiator's endpoint over local, connected to a target's over remote;
+// end closes both and frees the buffers.
+func copies(t *testing.T, n, streams int) (ep Endpoint, local, remote *mem.Buffer, end func()) {
+	t.Helper()
+	var eps [2]Endpoint
+	var bufs [2]*mem.Buffer
+	for i := range eps {
+		var err error
+		if bufs[i], err = mem.New(mem.Host, 0, n); err != nil {
+			t.Fatal(err)
+		}
+		if eps[i], err = Open(t.Context(), Config{Provider: "memcpy", Streams: streams, Role: []Role{Initiator, Target}[i]}); err != nil {
+			t.Fatal(err)
+		}
+		if err := eps[i].Register(bufs[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range eps {
+		to, err := eps[1-i].Address()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := eps[i].Connect(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return eps[0], bufs[0], bufs[1], func() {
+		t.Helper()
+		if err := errors.Join(eps[0].Close(), eps[0].Close(), eps[1].Close(), bufs[0].Free(), bufs[1].Free()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestMemcpyTransfers(t *testing.T) {
 	for _, streams := range []int{1, 2} {
 		for _, op := range []loop.Op{loop.Read, loop.Write, loop.Send} {
 			for _, c := range pairCases() {
 				t.Run(fmt.Sprintf("%d/%s/%s", streams, op, c.name), func(t *testing.T) {
 					held := mem.Allocated()
-					buf, err := mem.New(mem.Host, 0, pairBytes)
-					if err != nil {
-						t.Fatal(err)
-					}
 					ctx := context.Background()
-					ep, err := Open(ctx, Config{Provider: "memcpy", Streams: streams})
-					if err != nil {
-						t.Fatal(err)
-					}
-					if err := errors.Join(ep.Register(buf), ep.Connect(ctx, nil)); err != nil {
-						t.Fatal(err)
-					}
+					ep, buf, other, end := copies(t, pairBytes, streams)
 					plans, err := newPlans(deal(c.pieces, ep.Lanes()))
 					if err != nil {
 						t.Fatal(err)
 					}
 					defer freeAll(plans)
-					if err := errors.Join(ep.(localSource).Source().Fill(t.Context(), pairBytes, 99), buf.Poison(t.Context(), pairBytes)); err != nil {
+					from, to := other, buf
+					if op != loop.Read {
+						from, to = buf, other
+					}
+					if err := errors.Join(from.Fill(t.Context(), pairBytes, 99), to.Poison(t.Context(), pairBytes)); err != nil {
 						t.Fatal(err)
 					}
 					ss, err := ep.Transfer(ctx, op, plans, 2)
@@ -50,15 +79,13 @@ func TestMemcpyTransfers(t *testing.T) {
 							t.Errorf("sample %+v, want %d bytes in %d operations", s, bytes, len(c.pieces))
 						}
 					}
-					if err := checkAll(buf, plans, op == loop.Read, 99); err != nil {
+					if err := checkAll(to, plans, op == loop.Read, 99); err != nil {
 						t.Error(err)
 					}
-					if err := checkAll(buf, plans, op == loop.Read, 98); err == nil {
+					if err := checkAll(to, plans, op == loop.Read, 98); err == nil {
 						t.Error("the payload of another key passed")
 					}
-					if err := errors.Join(ep.Close(), ep.Close(), buf.Free()); err != nil {
-						t.Error(err)
-					}
+					end()
 					if n := mem.Allocated(); n != held {
 						t.Errorf("%d bytes of buffers left", n-held)
 					}
@@ -69,19 +96,8 @@ func TestMemcpyTransfers(t *testing.T) {
 }
 
 func TestMemcpyRefusesAPieceOutside(t *testing.T) {
-	buf, err := mem.New(mem.Host, 0, 4096)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer buf.Free()
-	ep, err := Open(context.Background(), Config{Provider: "memcpy"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ep.Close()
-	if err := errors.Join(ep.Register(buf), ep.Connect(t.Context(), nil)); err != nil {
-		t.Fatal(err)
-	}
+	ep, _, _, end := copies(t, 4096, 1)
+	defer end()
 	for _, q := range []loop.Piece{{Remote: 4000, Len: 97}, {Local: 4000, Len: 97}, {Local: 1, Len: 1 << 62}} {
 		if _, err := ep.Transfer(context.Background(), loop.Write, []*loop.Plan{mustPlan(t, q)}, 1); !errors.Is(err, loop.ErrOutside) {
 			t.Errorf("a copy of %+v in a buffer of 4096: %v", q, err)
@@ -92,19 +108,8 @@ func TestMemcpyRefusesAPieceOutside(t *testing.T) {
 // A batch of many copies ends with its context: no copy ever waits, so the loop has
 // to look between two transfers.
 func TestMemcpyEndsWithItsContext(t *testing.T) {
-	buf, err := mem.New(mem.Host, 0, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer buf.Free()
-	ep, err := Open(t.Context(), Config{Provider: "memcpy"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ep.Close()
-	if err := errors.Join(ep.Register(buf), ep.Connect(t.Context(), nil)); err != nil {
-		t.Fatal(err)
-	}
+	ep, _, _, end := copies(t, 1<<20, 1)
+	defer end()
 	why := errors.New("why")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(500*time.Millisecond, func() { cancel(why) })

@@ -179,6 +179,7 @@ type Side struct {
 	before    map[uint64]bool // the sockets before the first endpoint
 	plans     map[int]*sidePlan
 	open      func(context.Context, Config) (Endpoint, error) // of tests; nil: Open
+	other     *Side                                           // see opposite; nil: none
 	numbers   int                                             // that were given for buffers, endpoints and plans
 	held      bool                                            // a library did not let go of an endpoint, its plans and the buffers
 }
@@ -199,15 +200,6 @@ type sideEndpoint struct {
 	buf     *mem.Buffer // its region
 }
 
-// payload is where an endpoint's payload is laid: its region, or the buffer that
-// one without a peer copies from.
-func (e *sideEndpoint) payload() *mem.Buffer {
-	if l, ok := e.Endpoint.(localSource); ok {
-		return l.Source()
-	}
-	return e.buf
-}
-
 type sidePlan struct {
 	endpoint int
 	op       loop.Op
@@ -215,9 +207,26 @@ type sidePlan struct {
 	lanes    []*loop.Plan
 }
 
-// localSource is implemented by endpoints without a peer: their transfers read
-// a buffer of their own.
-type localSource interface{ Source() *mem.Buffer }
+// opposite is a side in this process whose buffer of that number is like this side's:
+// memcpy's endpoints have no other. It closes with this side.
+func (s *Side) opposite(ctx context.Context, number int) (*Side, error) {
+	b := s.buffers[number].Buffer
+	if b == nil {
+		return nil, fmt.Errorf("no buffer %d to copy with", number)
+	}
+	if s.other == nil {
+		s.other = &Side{Root: s.Root}
+	}
+	if s.other.buffers[number].Buffer == nil {
+		c, err := mem.NewContext(ctx, b.Kind(), b.Device(), b.Len())
+		if err != nil {
+			return nil, fmt.Errorf("memcpy's source: %w", err)
+		}
+		s.other.keep(number, sideBuffer{Buffer: c})
+		s.other.taken += uint64(c.Len())
+	}
+	return s.other, nil
+}
 
 // Inventory describes the side's host.
 func (s *Side) Inventory(context.Context) (record.Host, error) { return s.Root.Inventory(), nil }
@@ -495,7 +504,7 @@ func (s *Side) Fill(ctx context.Context, r PayloadRequest) (Done, error) {
 	if err != nil {
 		return Done{}, err
 	}
-	return Done{}, ep.payload().Fill(ctx, p.payload, r.Key)
+	return Done{}, ep.buf.Fill(ctx, p.payload, r.Key)
 }
 
 // Poison overwrites what a transfer will write, so that nothing stale passes.
@@ -626,6 +635,11 @@ func (s *Side) Close() error {
 	}
 	for number := range s.buffers {
 		errs = append(errs, s.release(number))
+	}
+	if s.other != nil {
+		s.other.held = s.other.held || s.held
+		errs = append(errs, s.other.Close())
+		s.other = nil
 	}
 	if s.target {
 		errs = append(errs, s.Sweep())
