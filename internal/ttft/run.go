@@ -243,6 +243,12 @@ func Run(ctx context.Context, cfg Config) error {
 		r.of += cfg.Warmup + r.cfg.perBlock(c)*cfg.Blocks
 		r.goOn(c, cfg.Schedule.Earlier[c.id])
 	}
+	if n := r.index.Load(); n > 0 {
+		// Engines may have been started anew meanwhile.
+		if err := r.event(record.Warning, fmt.Sprintf("the run goes on after %d requests: what follows an engine's block pool from request to request may begin anew here", n)); err != nil {
+			return err
+		}
+	}
 	sch := cfg.Schedule
 	sch.Conditions, sch.Seed, sch.Blocks = len(r.conds), cfg.Seed, cfg.Blocks
 	sch.PerBlock = func(c int) int { return r.cfg.perBlock(r.conds[c]) }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -289,6 +290,9 @@ func TestResume(t *testing.T) {
 					break
 				}
 			}
+		}
+		if told := slices.ContainsFunc(got.Events, func(e record.Event) bool { return strings.Contains(e.Message, "goes on after") }); told != (keep > 0) {
+			t.Errorf("cut after %d: events %+v", keep, got.Events)
 		}
 		if got.Run.ID != want.Run.ID || len(got.Conditions) != 2 || got.End == nil || got.End.Status != record.StatusOK {
 			t.Errorf("cut after %d: run %s with %d conditions, end %+v", keep, got.Run.ID, len(got.Conditions), got.End)
