@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 )
+
+// Threads enter network namespaces and end with their goroutine, which the first
+// thread of a process cannot: it would stay there, and /proc/self is its view. The
+// main goroutine keeps it.
+func init() { runtime.LockOSThread() }
 
 // NetNS is a network namespace that a test made: a host of its own on the
 // network, with the file system of this one.

@@ -4,9 +4,13 @@ import (
 	"context"
 	"net"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The helper of the test below: it is run in a namespace and measures a round
@@ -107,4 +111,28 @@ func TestHostsAreSeparateAndShaped(t *testing.T) {
 		t.Errorf("after Cut: %v\n%s", err, out)
 	}
 	links[0].Mend(t)
+}
+
+// No goroutine of a test gets the process's first thread, which would stay in the
+// namespace that it enters.
+func TestFirstThread(t *testing.T) {
+	const n = 64
+	var all sync.WaitGroup
+	hold := make(chan struct{})
+	ids := make(chan int, n)
+	for range n {
+		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ids <- unix.Gettid()
+			<-hold
+		})
+	}
+	for range n {
+		if id := <-ids; id == os.Getpid() {
+			t.Error("a goroutine has the first thread")
+		}
+	}
+	close(hold)
+	all.Wait()
 }
