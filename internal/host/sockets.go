@@ -34,8 +34,6 @@ type Socket struct {
 	State         SocketState
 	Inode         uint64 // 0: nobody's yet
 	FD            int
-	// Left: the other end of a TCP connection has closed it, this one not yet.
-	Left bool
 }
 
 func (s Socket) String() string {
@@ -145,7 +143,7 @@ func parseSocket(network, line string) (*Socket, error) {
 	case network == "tcp" && state == tcpListen, network == "udp" && state == udpUnconnected:
 		s.State = Listening
 	case state == tcpEstablished, network == "tcp" && state == tcpCloseWait:
-		s.State, s.Left = Connected, network == "tcp" && state == tcpCloseWait
+		s.State = Connected
 	}
 	return s, nil
 }

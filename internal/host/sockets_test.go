@@ -32,13 +32,13 @@ func TestSocketsOfRecordedTree(t *testing.T) {
 	}
 	at := netip.MustParseAddrPort
 	want := []host.Socket{
-		{"tcp", at("127.0.0.1:8080"), at("0.0.0.0:0"), host.Listening, 101, 7, false},
-		{"tcp", at("127.0.0.1:8080"), at("10.66.0.2:54321"), host.Connected, 0, -1, false},
-		{"tcp", at("127.0.0.1:8081"), at("10.66.0.2:54322"), host.Connected, 102, 8, true},
-		{"tcp", at("127.0.0.1:8082"), at("10.66.0.2:54323"), host.Other, 0, -1, false},
-		{"tcp", at("[::1]:22"), at("[::]:0"), host.Listening, 103, -1, false},
-		{"tcp", at("127.0.0.1:80"), at("127.0.0.1:81"), host.Connected, 104, -1, false},
-		{"udp", at("0.0.0.0:68"), at("0.0.0.0:0"), host.Listening, 105, 9, false},
+		{"tcp", at("127.0.0.1:8080"), at("0.0.0.0:0"), host.Listening, 101, 7},
+		{"tcp", at("127.0.0.1:8080"), at("10.66.0.2:54321"), host.Connected, 0, -1},
+		{"tcp", at("127.0.0.1:8081"), at("10.66.0.2:54322"), host.Connected, 102, 8},
+		{"tcp", at("127.0.0.1:8082"), at("10.66.0.2:54323"), host.Other, 0, -1},
+		{"tcp", at("[::1]:22"), at("[::]:0"), host.Listening, 103, -1},
+		{"tcp", at("127.0.0.1:80"), at("127.0.0.1:81"), host.Connected, 104, -1},
+		{"udp", at("0.0.0.0:68"), at("0.0.0.0:0"), host.Listening, 105, 9},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d sockets: %v", len(got), got)

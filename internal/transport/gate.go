@@ -237,9 +237,6 @@ func isPeer(peers []string, a netip.Addr) bool {
 // library's thread has had its turn.
 const (
 	strangerWait = 3 * time.Second
-	// leftWait is for those that the other end has left: only the library's thread
-	// is still to close them.
-	leftWait     = 15 * time.Second
 	strangerStep = 20 * time.Millisecond
 )
 
@@ -250,16 +247,12 @@ func (s *Side) strangers(ctx context.Context, theirs []Connection, later []strin
 	for _, c := range theirs {
 		known[Connection{unmapped(c.Remote), unmapped(c.Local)}] = true
 	}
-	for began := time.Now(); ; {
-		found, left, err := s.unknown(known, later)
+	for late := time.Now().Add(strangerWait); ; {
+		found, err := s.unknown(known, later)
 		if err != nil || len(found) == 0 {
 			return err
 		}
-		wait := strangerWait
-		if left {
-			wait = leftWait
-		}
-		if time.Since(began) > wait {
+		if time.Now().After(late) {
 			return fmt.Errorf("%w: %s; only the two sides of a run may reach these ports: see who is at that address, or use another network (--bind)",
 				ErrStranger, strings.Join(found, ", "))
 		}
@@ -276,20 +269,19 @@ func unmapped(a netip.AddrPort) netip.AddrPort {
 }
 
 // unknown are the connections that came in and are not known, nor from an address of
-// later: accepted ones and those that wait for it. left says that the other end has
-// left all of them.
-func (s *Side) unknown(known map[Connection]bool, later []string) (out []string, left bool, err error) {
+// later: accepted ones and those that wait for it.
+func (s *Side) unknown(known map[Connection]bool, later []string) ([]string, error) {
 	all, err := s.data(host.Root("").Sockets())
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	left = true
 	var doors []netip.AddrPort
 	for _, o := range all {
 		if o.State == host.Listening && o.FD >= 0 {
 			doors = append(doors, o.Local)
 		}
 	}
+	var out []string
 	for _, o := range all {
 		if o.State != host.Connected || known[Connection{o.Local, o.Remote}] || isPeer(later, o.Remote.Addr()) {
 			continue
@@ -297,12 +289,8 @@ func (s *Side) unknown(known map[Connection]bool, later []string) (out []string,
 		if slices.ContainsFunc(doors, func(d netip.AddrPort) bool {
 			return d.Port() == o.Local.Port() && (d.Addr() == o.Local.Addr() || d.Addr().IsUnspecified())
 		}) {
-			text := fmt.Sprintf("%s at port %s", o.Remote, o.Local)
-			if o.Left {
-				text += ", which it has left"
-			}
-			out, left = append(out, text), left && o.Left
+			out = append(out, fmt.Sprintf("%s at port %s", o.Remote, o.Local))
 		}
 	}
-	return out, left, nil
+	return out, nil
 }
