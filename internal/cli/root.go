@@ -171,6 +171,9 @@ func (f *rawCommand) run(cmd *cobra.Command, args []string) error {
 func (f *rawCommand) keep(cmd *cobra.Command, p *raw.Plan, s *spec.Spec) (ended bool, isolation string, err error) {
 	able, why := p.Isolable()
 	o := remote.Options{Namespace: able && !s.Hosts.NoNamespace, Linger: s.Raw.Timeout}
+	if o.Stdin, err = f.stdin(s); err != nil {
+		return false, "", err
+	}
 	if ended, err := keep(cmd, o, f.lines()); ended {
 		return true, "", err
 	}

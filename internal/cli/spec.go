@@ -73,7 +73,11 @@ func (f *specFlags) spec(cmd *cobra.Command) (*spec.Spec, error) {
 	if f.file == "" {
 		return f.s, nil
 	}
-	s, err := spec.Load(f.file, cmd.InOrStdin())
+	file := f.file
+	if kept(cmd) != nil {
+		file = "-" // the first process has read it, which a pipe allows once
+	}
+	s, err := spec.Load(file, cmd.InOrStdin())
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +108,15 @@ func (f *specFlags) printed(cmd *cobra.Command, s *spec.Spec) (bool, error) {
 		_, err = cmd.OutOrStdout().Write(text)
 	}
 	return true, err
+}
+
+// stdin is what a second process that does the same command reads: the experiment,
+// where this one has read it from a file; else nil.
+func (f *specFlags) stdin(s *spec.Spec) ([]byte, error) {
+	if f.file == "" {
+		return nil, nil
+	}
+	return s.YAML()
 }
 
 // optional is a flag that is a number where it was given, else left to the tool.

@@ -106,7 +106,11 @@ func (f *ttftCommand) run(cmd *cobra.Command) error {
 		return err
 	}
 	if s.TTFT.Sim && loads(s.TTFT.Engine) {
-		if ended, err := keep(cmd, remote.Options{}, f.lines()); ended {
+		var o remote.Options
+		if o.Stdin, err = f.stdin(s); err != nil {
+			return err
+		}
+		if ended, err := keep(cmd, o, f.lines()); ended {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ package remote
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,6 +60,8 @@ type Options struct {
 	// Argv is the command that the process runs, this one's own: its name and
 	// its arguments.
 	Argv []string
+	// Stdin is what it reads; nil: this process's standard input.
+	Stdin []byte
 	// Namespace asks for a network and IPC namespace of its own. Where the
 	// kernel refuses one, the process runs without.
 	Namespace bool
@@ -152,6 +155,9 @@ func (k *keeper) start(attr *syscall.SysProcAttr, setup Setup) error {
 	k.cmd = exec.Command(exe)
 	k.cmd.Args = k.o.Argv
 	k.cmd.Stdin, k.cmd.Stdout, k.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if k.o.Stdin != nil {
+		k.cmd.Stdin = bytes.NewReader(k.o.Stdin)
+	}
 	k.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	k.cmd.Env = append(os.Environ(), keeperVar+"=3")
 	k.cmd.SysProcAttr = attr

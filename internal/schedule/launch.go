@@ -30,7 +30,7 @@ type Launch struct {
 	Earlier map[int]Past `json:"earlier,omitempty"`
 }
 
-// ReadLaunch reads what [Launches.Run] writes.
+// ReadLaunch reads what [Launches.Do] writes.
 func ReadLaunch(r io.Reader) (l Launch, s *spec.Spec, err error) {
 	if err := json.NewDecoder(r).Decode(&l); err != nil {
 		return l, nil, fault.Usagef("launch on standard input: %w", err)
