@@ -19,7 +19,6 @@ var ErrOther = fault.New(fault.Usage, "another experiment")
 // payloads are those that it would have had. It is an error when s is another
 // experiment, with the key that differs.
 func Resume(r *record.Record, s *spec.Spec) error {
-	const next = "its samples would be pooled; resume with the command that made the record, or give another --record"
 	if len(r.Run.Spec) == 0 {
 		return fault.Usagef("%s was made by xferbench %s, which kept no spec: nothing tells what it measured; give another --record", r.Path, r.Run.ToolVersion)
 	}
@@ -36,7 +35,8 @@ func Resume(r *record.Record, s *spec.Spec) error {
 	if d, err := spec.Difference(there, s); err != nil {
 		return err
 	} else if d != "" {
-		return fault.Usagef("%s: %s: %s", r.Path, d, next)
+		return &fault.Error{Kind: fault.Usage, Err: fmt.Errorf("%s: %s: its samples would be pooled", r.Path, d),
+			Hint: "resume with the command that made the record, or give another --record"}
 	}
 	if s.Design.Launches > 1 && there.Design.Blocks != nil && *there.Design.Blocks != *s.Design.Blocks {
 		return fault.Usagef("%s: its launches have %d blocks and this command's %d: a launch's blocks are of one process; give --blocks %d, or another --record",

@@ -107,13 +107,6 @@ func (v Verdict) counts() string {
 	return fmt.Sprintf("n %d and %d", v.NA, v.NB)
 }
 
-// SlowerBeyond reports whether B is different from A and slower by more than the
-// fraction threshold: significance and magnitude, both. It is the rule of
-// compare --threshold.
-func (v Verdict) SlowerBeyond(threshold float64) bool {
-	return v.Kind == Different && v.Ratio > 1+threshold
-}
-
 // ComparePaired compares units measured in the same randomised blocks: a[i] and
 // b[i] are the medians of block i, positive times. Fewer than 6 pairs give
 // TooFew, not an error, and none at all does too.

@@ -255,17 +255,3 @@ func outliers(xs []float64) []bool {
 	}
 	return out
 }
-
-// Consistent returns the class that all launches share, or ok false when they
-// differ ("inconsistent" in Barrett's terms) or there is none.
-func Consistent(classes []Class) (c Class, ok bool) {
-	if len(classes) == 0 {
-		return Unclassified, false
-	}
-	for _, k := range classes {
-		if k != classes[0] {
-			return Unclassified, false
-		}
-	}
-	return classes[0], true
-}
