@@ -84,12 +84,12 @@ static int stuck(struct xb_group *g)
 
 		if (atomic_load(&l->dead))
 			continue;
-		if (turn != l->seen_turn || l->seen_ns == 0) {
+		if (turn != l->seen_turn) {
 			l->seen_turn = turn;
-			l->seen_ns = t;
-		} else if (t - l->seen_ns > limit) {
-			g->stuck = 1;
+			l->seen = (struct patience){ 0 };
 		}
+		if (out_of_patience(&l->seen, t, limit))
+			g->stuck = 1;
 	}
 	return g->stuck;
 }
@@ -173,7 +173,7 @@ static int command(struct xb_group *g, int cmd, char *err, size_t errlen)
 	atomic_store(&g->barrier, 0);
 	atomic_fetch_add(&g->seq, 1);
 	for (int i = 0; i < g->n; i++)
-		g->lanes[i].seen_ns = 0;
+		g->lanes[i].seen = (struct patience){ 0 };
 	pthread_cond_broadcast(&g->command);
 	/* Each lane ends by its own deadline, unless it does not come back. */
 	while (g->running && !stuck(g))
@@ -224,7 +224,7 @@ int xb_group_arm(struct xb_group *g, int op, uint32_t iters, char *err, size_t e
 
 int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t errlen)
 {
-	int64_t deadline = now() + g->timeout_ns;
+	struct patience p = { 0 };
 	uint32_t last = 0;
 	int rc = 0;
 
@@ -232,14 +232,14 @@ int xb_group_settle(struct xb_group *g, uint32_t *arrived, char *err, size_t err
 	while (!rc && (*arrived = all_complete(g)) < g->iters) {
 		if (*arrived != last) {
 			last = *arrived;
-			deadline = now() + g->timeout_ns;
+			p = (struct patience){ 0 };
 		}
 		if (xb_group_fault(g, err, errlen)) {
 			rc = EIO;
 		} else if (atomic_load(&g->stop)) {
 			snprintf(err, errlen, "stopped");
 			rc = ECANCELED;
-		} else if (now() > deadline) {
+		} else if (out_of_patience(&p, now(), g->timeout_ns)) {
 			snprintf(err, errlen, "%u of %u iterations arrived", last, g->iters);
 			rc = ETIMEDOUT;
 		} else {

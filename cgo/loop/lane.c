@@ -67,12 +67,17 @@ static int fail_op(struct lane *l) { return fail(l, EIO, l->ops->error(l->impl))
 /* How far a transfer is, and how long it has waited since it last moved. */
 struct wait {
 	int64_t begun; /* 0: nothing to rest in */
-	int64_t since, rest;
+	int64_t rest;
+	struct patience since;
 	uint64_t posted, done;
 	uint32_t empty;
 };
 
-static void moved(struct wait *w) { w->since = w->empty = 0; }
+static void moved(struct wait *w)
+{
+	w->since = (struct patience){ 0 };
+	w->empty = 0;
+}
 
 static int64_t rest_at(const struct wait *w, int64_t t)
 {
@@ -104,9 +109,7 @@ static int idle(struct lane *l, struct wait *w, const char *what)
 			return fail(l, ECANCELED, "stopped");
 		if (atomic_load_explicit(&g->failed, memory_order_relaxed))
 			return fail(l, ECANCELED, "another lane failed");
-		if (w->since == 0)
-			w->since = t;
-		else if (what && t - w->since > g->timeout_ns)
+		if (out_of_patience(&w->since, t, g->timeout_ns) && what)
 			return fail(l, ETIMEDOUT, what);
 		if (w->begun && g->poll_mode == XB_YIELD && g->n == 1)
 			w->rest = rest_at(w, t);

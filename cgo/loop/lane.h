@@ -10,6 +10,14 @@
 
 enum { CMD_NONE, CMD_TRANSFER, CMD_ARM };
 
+/* For how long a wait has seen nothing move. One look counts a part of the timeout
+ * at most: in a longer gap this process was stopped or had no processor, and nothing
+ * could have moved. */
+struct patience {
+	int64_t last; /* 0: not yet looked */
+	int64_t spent;
+};
+
 struct lane {
 	struct xb_group *g;
 	int index;
@@ -24,8 +32,8 @@ struct lane {
 	uint32_t empty; /* polls since an armed iteration last moved */
 	_Atomic uint32_t complete;
 	_Atomic uint32_t turn; /* counts polls: one that stands still is inside the library */
-	uint32_t seen_turn;    /* by who waits for the lane, and when it last moved */
-	int64_t seen_ns;
+	uint32_t seen_turn;    /* by who waits for the lane */
+	struct patience seen;  /* since it last moved */
 	_Atomic int dead; /* failed while progressing: an errno, never polled again */
 	char err[512];
 };
@@ -55,6 +63,17 @@ static inline int64_t now(void)
 }
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+enum { LOOKS_AT_LEAST = 4 };
+
+/* Counts a look at time t; non-zero once nothing has moved for limit. */
+static inline int out_of_patience(struct patience *p, int64_t t, int64_t limit)
+{
+	if (p->last)
+		p->spent += least(t - p->last, limit / LOOKS_AT_LEAST + 1);
+	p->last = t;
+	return p->spent > limit;
+}
 
 /* Waits for a signal for ns at most, with the group's mutex held. */
 static inline void wait_ns(struct xb_group *g, pthread_cond_t *c, long ns)

@@ -156,7 +156,14 @@ func TestPeerKilledByTheKernel(t *testing.T) {
 // Time in which a process did not run, or its runtime waited for the kernel, is
 // not its peer's silence.
 func TestStoppedTogetherIsNoSilence(t *testing.T) {
-	r := endless(t, "memcpy")
+	for _, provider := range []string{"memcpy", "tcp", "ucx:tcp", "socket"} {
+		t.Run(provider, func(t *testing.T) { stoppedTogether(t, provider) })
+	}
+}
+
+func stoppedTogether(t *testing.T, provider string) {
+	t.Parallel() // it waits more than it works
+	r := endless(t, provider)
 	all := append(r.peers(), r.measurer())
 	if len(all) != 2 {
 		t.Fatalf("processes %v, want two", all)
@@ -165,12 +172,11 @@ func TestStoppedTogetherIsNoSilence(t *testing.T) {
 		kill(t, syscall.SIGSTOP, all...)
 		time.Sleep(timeout + timeout/2)
 		kill(t, syscall.SIGCONT, all...)
-		time.Sleep(timeout)
-	}
-	select {
-	case <-r.Done:
-		t.Fatalf("ended: %s", r.Errs.String())
-	default:
+		select {
+		case <-r.Done:
+			t.Fatalf("ended: %s", r.Errs.String())
+		case <-time.After(timeout):
+		}
 	}
 	r.Signal(syscall.SIGINT)
 	r.exits(130)

@@ -434,9 +434,9 @@ func (e *socketEndpoint) vectors(op loop.Op, plans []*loop.Plan) (data []*vector
 }
 
 func (e *socketEndpoint) Settle(ctx context.Context) (int, error) {
-	timer := time.NewTimer(e.cfg.Timeout)
-	defer timer.Stop()
-	last := 0
+	tick := time.NewTicker(e.cfg.Timeout / looks)
+	defer tick.Stop()
+	last, idle := 0, 0
 	for {
 		e.mu.Lock()
 		a, fault, changed := e.armed, e.fault, e.changed
@@ -460,12 +460,13 @@ func (e *socketEndpoint) Settle(ctx context.Context) (int, error) {
 		}
 		select {
 		case <-changed:
-		case <-timer.C:
-			if total == last {
+		case <-tick.C:
+			if idle++; total != last {
+				last, idle = total, 0
+			}
+			if idle > looks {
 				return least, fmt.Errorf("%w: %d of %d transfers arrived", loop.ErrTimeout, least, a.iters)
 			}
-			last = total
-			timer.Reset(e.cfg.Timeout)
 		case <-ctx.Done():
 			return least, context.Cause(ctx)
 		}

@@ -92,7 +92,8 @@ type stream struct {
 	conn          *net.TCPConn
 	raw           syscall.RawConn
 	timeout       time.Duration
-	deadline      time.Time // that is set on conn
+	deadline      time.Time // that is set on conn: one look of several
+	looks         int       // that saw nothing move
 	v             *vectors  // in hand
 	errno         syscall.Errno
 	n             uintptr
@@ -147,7 +148,9 @@ func (s *stream) fill(v *vectors, bounded bool) error {
 				return err
 			}
 		}
-		if err := s.raw.Read(s.readf); err != nil {
+		if err := s.raw.Read(s.readf); s.patient(err) {
+			continue
+		} else if err != nil {
 			return s.failed("reading", err)
 		}
 		if s.errno != 0 {
@@ -156,6 +159,7 @@ func (s *stream) fill(v *vectors, bounded bool) error {
 		if s.n == 0 {
 			return s.failed("reading", io.EOF)
 		}
+		s.looks = 0
 		v.advance(uint64(s.n))
 	}
 	return nil
@@ -169,25 +173,41 @@ func (s *stream) write(v *vectors) error {
 		if err := s.extend(); err != nil {
 			return err
 		}
-		if err := s.raw.Write(s.writef); err != nil {
+		if err := s.raw.Write(s.writef); s.patient(err) {
+			continue
+		} else if err != nil {
 			return s.failed("writing", err)
 		}
 		if s.errno != 0 {
 			return s.failed("writing", s.errno)
 		}
+		s.looks = 0
 		v.advance(uint64(s.n))
 	}
 	return nil
 }
 
+// looks is how many looks at what does not move go into the timeout. Each counts
+// once, however long: in a longer one this process was stopped.
+const looks = 4
+
+// patient reports whether err is the end of a look and another one is due.
+func (s *stream) patient(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || s.looks == looks {
+		return false
+	}
+	s.looks++
+	return true
+}
+
 // extend moves the connection's deadline, as bytes moved, but not for each
 // call: a timer costs as much as a small read.
 func (s *stream) extend() error {
-	now := time.Now()
-	if s.deadline.Sub(now) > s.timeout-s.timeout/8 {
+	now, look := time.Now(), s.timeout/looks
+	if s.deadline.Sub(now) > look-look/8 {
 		return nil
 	}
-	s.deadline = now.Add(s.timeout)
+	s.deadline = now.Add(look)
 	if err := s.conn.SetDeadline(s.deadline); err != nil {
 		return s.failed("setting a deadline", err)
 	}
