@@ -97,12 +97,17 @@ static int stuck(struct xb_group *g)
 /* Ends a lane's thread; an errno if it does not come back from its library. */
 static int join(struct lane *l)
 {
-	int64_t ns = least(l->g->timeout_ns, STOP_NS);
+	int64_t limit = least(l->g->timeout_ns, STOP_NS) + 1000000000;
+	struct patience p = { 0 };
 	struct timespec t;
+	int rc;
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	t.tv_sec += ns / 1000000000 + 1;
-	return pthread_timedjoin_np(l->thread, NULL, &t);
+	do {
+		clock_gettime(CLOCK_REALTIME, &t);
+		after(&t, LOOK_NS);
+		rc = pthread_timedjoin_np(l->thread, NULL, &t);
+	} while (rc == ETIMEDOUT && !out_of_patience(&p, now(), limit));
+	return rc;
 }
 
 int xb_group_free(struct xb_group *g)

@@ -75,17 +75,22 @@ static inline int out_of_patience(struct patience *p, int64_t t, int64_t limit)
 	return p->spent > limit;
 }
 
+static inline void after(struct timespec *t, long ns)
+{
+	t->tv_nsec += ns;
+	if (t->tv_nsec >= 1000000000) {
+		t->tv_nsec -= 1000000000;
+		t->tv_sec++;
+	}
+}
+
 /* Waits for a signal for ns at most, with the group's mutex held. */
 static inline void wait_ns(struct xb_group *g, pthread_cond_t *c, long ns)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_nsec += ns;
-	if (t.tv_nsec >= 1000000000) {
-		t.tv_nsec -= 1000000000;
-		t.tv_sec++;
-	}
+	after(&t, ns);
 	pthread_cond_timedwait(c, &g->mu, &t);
 }
 

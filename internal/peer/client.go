@@ -176,9 +176,10 @@ func greetError(err error) error {
 // live exchanges beats until the session ends.
 func (c *Client) live() {
 	defer c.wg.Done()
-	tick := time.NewTicker(c.timeout / beats)
+	tick := time.NewTicker(c.timeout / transport.Looks)
 	defer tick.Stop()
-	quiet := newSilence(c.timeout)
+	var quiet transport.Patience
+	quiet.Begin(time.Now())
 	for {
 		select {
 		case m := <-c.in:
@@ -190,9 +191,9 @@ func (c *Client) live() {
 				c.bye <- m.beat
 				return
 			}
-			quiet.heard(time.Now())
+			quiet.Begin(time.Now())
 		case <-tick.C:
-			if d := quiet.tick(time.Now()); d > c.timeout {
+			if d := quiet.Look(time.Now(), c.timeout); d > c.timeout {
 				c.cancel(fmt.Errorf("%w: it has not answered for %v%s", ErrPeer, d.Round(time.Second), c.busy()))
 				return
 			}

@@ -409,9 +409,10 @@ func (s *Server) live(stream grpc.ServerStream, a *attendant, in <-chan received
 	if err := stream.SendMsg(&beat{Welcome: &welcome{Session: a.id, Key: a.key, BootID: boot, NetNS: ns}}); err != nil {
 		return fmt.Errorf("the initiator is gone: %w", err)
 	}
-	tick := time.NewTicker(timeout / beats)
+	tick := time.NewTicker(timeout / transport.Looks)
 	defer tick.Stop()
-	quiet := newSilence(timeout)
+	var quiet transport.Patience
+	quiet.Begin(time.Now())
 	for {
 		select {
 		case <-a.ctx.Done():
@@ -423,9 +424,9 @@ func (s *Server) live(stream grpc.ServerStream, a *attendant, in <-chan received
 			if m.beat.Bye {
 				return errBye
 			}
-			quiet.heard(time.Now())
+			quiet.Begin(time.Now())
 		case <-tick.C:
-			if d := quiet.tick(time.Now()); d > timeout {
+			if d := quiet.Look(time.Now(), timeout); d > timeout {
 				return fmt.Errorf("the initiator has not answered for %v", d.Round(time.Second))
 			}
 			if err := stream.SendMsg(&beat{}); err != nil {
@@ -493,31 +494,6 @@ func panicked() string {
 			return "an unknown place"
 		}
 	}
-}
-
-// beats is how many of them go into the timeout.
-const beats = 5
-
-// silence is for how long the other side has said nothing that this process
-// could have heard. A process that was stopped, or whose runtime waits while the
-// kernel holds its memory lock, hears nothing: that time is not the other side's.
-type silence struct {
-	most  time.Duration // that one tick counts
-	last  time.Time
-	quiet time.Duration
-}
-
-func newSilence(timeout time.Duration) *silence {
-	return &silence{most: 2 * timeout / beats, last: time.Now()}
-}
-
-func (s *silence) heard(now time.Time) { s.last, s.quiet = now, 0 }
-
-// tick adds the time since the last tick and returns the sum.
-func (s *silence) tick(now time.Time) time.Duration {
-	s.quiet += min(now.Sub(s.last), s.most)
-	s.last = now
-	return s.quiet
 }
 
 type received struct {

@@ -36,6 +36,7 @@ const fabricTimeout = 10 * time.Second
 // fabricEndpoint is one side of a transfer over libfabric: an endpoint for each
 // lane.
 type fabricEndpoint struct {
+	looped
 	cfg    Config
 	lib    *fabric.Library
 	found  *fabricFound
@@ -44,9 +45,7 @@ type fabricEndpoint struct {
 	rails  []fabric.Interface
 	lanes  []*fabric.Endpoint
 	buf    *mem.Buffer
-	group  *loop.Group
 	notes  []string
-	armed  loop.Op
 	limits fabric.Limits // the least of all lanes
 	noCUDA error         // why GPU memory cannot be registered
 }
@@ -357,12 +356,7 @@ func (e *fabricEndpoint) Connect(ctx context.Context, peer []byte) error {
 		}
 		lanes[i] = l.Lane()
 	}
-	g, err := loop.NewGroup(lanes, loop.Config{Poll: e.cfg.Poll, Timeout: e.cfg.Timeout})
-	if err != nil {
-		return err
-	}
-	e.group = g
-	return g.Start()
+	return e.start(e.cfg, lanes, e.cfg.Depth, e.seen)
 }
 
 // checkPlans holds pieces within the provider's limits.
@@ -387,49 +381,24 @@ func (e *fabricEndpoint) checkPlans(op loop.Op, plans []*loop.Plan) error {
 	return nil
 }
 
-// seen reports whether the target takes part in op beyond progress.
+// seen is of SEND, and of a WRITE whose landing only the target can count.
 func (e *fabricEndpoint) seen(op loop.Op) bool {
 	return op == loop.Send || op == loop.Write && e.found.Hints().Landing == fabric.RemoteCount
 }
 
-// Arm readies the target: receives for SEND, a count for WRITE without delivery
-// complete; for others only polling without rest, which providers with manual
-// progress live on.
+// Arm posts a SEND's receives, and counts a WRITE without delivery complete.
 func (e *fabricEndpoint) Arm(ctx context.Context, op loop.Op, plans []*loop.Plan, iters int) error {
 	if err := e.checkPlans(op, plans); err != nil {
 		return err
 	}
-	e.armed = op
-	e.group.Hot(true)
-	if !e.seen(op) {
-		return e.group.Fault()
-	}
-	return e.group.Arm(ctx, op, plans, iters)
-}
-
-func (e *fabricEndpoint) Settle(ctx context.Context) (int, error) {
-	if e.group == nil {
-		return 0, errNotConnected
-	}
-	defer e.group.Hot(false)
-	if !e.seen(e.armed) {
-		return 0, e.group.Fault()
-	}
-	return e.group.Settle(ctx)
+	return e.looped.Arm(ctx, op, plans, iters)
 }
 
 func (e *fabricEndpoint) Transfer(ctx context.Context, op loop.Op, plans []*loop.Plan, iters int) ([]loop.Sample, error) {
 	if err := e.checkPlans(op, plans); err != nil {
 		return nil, err
 	}
-	return e.group.Transfer(ctx, op, plans, iters, e.cfg.Depth)
-}
-
-func (e *fabricEndpoint) Fault() error {
-	if e.group == nil {
-		return nil
-	}
-	return e.group.Fault()
+	return e.looped.Transfer(ctx, op, plans, iters)
 }
 
 // Close may be called twice.

@@ -24,10 +24,10 @@ const (
 // memcpyEndpoint is the memory ceiling: a copy between two regions of this process.
 // The initiator's copies; the target's only says where its region is.
 type memcpyEndpoint struct {
+	looped
 	cfg   Config
 	buf   *mem.Buffer
 	lanes []*copier.Lane
-	group *loop.Group
 }
 
 // OpenMemcpy opens provider "memcpy": a transfer is one copy per piece, in this
@@ -86,12 +86,7 @@ func (e *memcpyEndpoint) Connect(_ context.Context, to []byte) error {
 		}
 		e.lanes, lanes = append(e.lanes, l), append(lanes, l.Lane())
 	}
-	g, err := loop.NewGroup(lanes, loop.Config{Poll: e.cfg.Poll, Timeout: e.cfg.Timeout})
-	if err != nil {
-		return err
-	}
-	e.group = g
-	return g.Start()
+	return e.start(e.cfg, lanes, copyDepth, nil)
 }
 
 func (e *memcpyEndpoint) lane(remote uint64) (*copier.Lane, error) {
@@ -105,20 +100,6 @@ func (e *memcpyEndpoint) lane(remote uint64) (*copier.Lane, error) {
 func (e *memcpyEndpoint) Arm(context.Context, loop.Op, []*loop.Plan, int) error { return nil }
 
 func (e *memcpyEndpoint) Settle(context.Context) (int, error) { return 0, nil }
-
-func (e *memcpyEndpoint) Fault() error {
-	if e.group == nil {
-		return nil
-	}
-	return e.group.Fault()
-}
-
-func (e *memcpyEndpoint) Transfer(ctx context.Context, op loop.Op, plans []*loop.Plan, iters int) ([]loop.Sample, error) {
-	if e.group == nil {
-		return nil, errNotConnected
-	}
-	return e.group.Transfer(ctx, op, plans, iters, copyDepth)
-}
 
 // Close may be called twice.
 func (e *memcpyEndpoint) Close() error {

@@ -434,9 +434,11 @@ func (e *socketEndpoint) vectors(op loop.Op, plans []*loop.Plan) (data []*vector
 }
 
 func (e *socketEndpoint) Settle(ctx context.Context) (int, error) {
-	tick := time.NewTicker(e.cfg.Timeout / looks)
+	tick := time.NewTicker(e.cfg.Timeout / Looks)
 	defer tick.Stop()
-	last, idle := 0, 0
+	var still Patience
+	still.Begin(time.Now())
+	last := 0
 	for {
 		e.mu.Lock()
 		a, fault, changed := e.armed, e.fault, e.changed
@@ -461,10 +463,10 @@ func (e *socketEndpoint) Settle(ctx context.Context) (int, error) {
 		select {
 		case <-changed:
 		case <-tick.C:
-			if idle++; total != last {
-				last, idle = total, 0
-			}
-			if idle > looks {
+			if now := time.Now(); total != last {
+				last = total
+				still.Begin(now)
+			} else if still.Look(now, e.cfg.Timeout) > e.cfg.Timeout {
 				return least, fmt.Errorf("%w: %d of %d transfers arrived", loop.ErrTimeout, least, a.iters)
 			}
 		case <-ctx.Done():

@@ -92,8 +92,8 @@ type stream struct {
 	conn          *net.TCPConn
 	raw           syscall.RawConn
 	timeout       time.Duration
-	deadline      time.Time // that is set on conn: one look of several
-	looks         int       // that saw nothing move
+	deadline      time.Time // that is set on conn: it ends a look
+	still         Patience  // since bytes last moved
 	v             *vectors  // in hand
 	errno         syscall.Errno
 	n             uintptr
@@ -144,11 +144,11 @@ func (s *stream) fill(v *vectors, bounded bool) error {
 	s.v = v
 	for !v.done() {
 		if bounded {
-			if err := s.extend(); err != nil {
+			if err := s.extend("reading"); err != nil {
 				return err
 			}
 		}
-		if err := s.raw.Read(s.readf); s.patient(err) {
+		if err := s.raw.Read(s.readf); bounded && errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		} else if err != nil {
 			return s.failed("reading", err)
@@ -159,7 +159,7 @@ func (s *stream) fill(v *vectors, bounded bool) error {
 		if s.n == 0 {
 			return s.failed("reading", io.EOF)
 		}
-		s.looks = 0
+		s.still = Patience{}
 		v.advance(uint64(s.n))
 	}
 	return nil
@@ -170,10 +170,10 @@ func (s *stream) write(v *vectors) error {
 	v.rewind()
 	s.v = v
 	for !v.done() {
-		if err := s.extend(); err != nil {
+		if err := s.extend("writing"); err != nil {
 			return err
 		}
-		if err := s.raw.Write(s.writef); s.patient(err) {
+		if err := s.raw.Write(s.writef); errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		} else if err != nil {
 			return s.failed("writing", err)
@@ -181,29 +181,20 @@ func (s *stream) write(v *vectors) error {
 		if s.errno != 0 {
 			return s.failed("writing", s.errno)
 		}
-		s.looks = 0
+		s.still = Patience{}
 		v.advance(uint64(s.n))
 	}
 	return nil
 }
 
-// looks is how many looks at what does not move go into the timeout. Each counts
-// once, however long: in a longer one this process was stopped.
-const looks = 4
-
-// patient reports whether err is the end of a look and another one is due.
-func (s *stream) patient(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || s.looks == looks {
-		return false
+// extend moves the connection's deadline to the end of the next look, but not
+// for each call: a timer costs as much as a small read. It is an error once
+// nothing has moved for the timeout.
+func (s *stream) extend(doing string) error {
+	now, look := time.Now(), s.timeout/Looks
+	if s.still.Look(now, s.timeout) > s.timeout {
+		return fmt.Errorf("%w: %s the TCP connection to %s for %v", loop.ErrTimeout, doing, s.conn.RemoteAddr(), s.timeout)
 	}
-	s.looks++
-	return true
-}
-
-// extend moves the connection's deadline, as bytes moved, but not for each
-// call: a timer costs as much as a small read.
-func (s *stream) extend() error {
-	now, look := time.Now(), s.timeout/looks
 	if s.deadline.Sub(now) > look-look/8 {
 		return nil
 	}
@@ -225,8 +216,6 @@ func (s *stream) interrupt() error { return s.conn.Close() }
 
 func (s *stream) failed(doing string, err error) error {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%w: %s the TCP connection to %s for %v", loop.ErrTimeout, doing, s.conn.RemoteAddr(), s.timeout)
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
 		return fmt.Errorf("%s: the peer closed the TCP connection to %s: %w", doing, s.conn.RemoteAddr(), err)
 	}

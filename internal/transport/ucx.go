@@ -32,6 +32,7 @@ const ucxChunk = 64 << 20
 // ucxEndpoint is one side of a transfer over UCX: a context, and a worker with
 // its endpoint for each lane.
 type ucxEndpoint struct {
+	looped
 	cfg     Config
 	tls     string
 	lib     *ucx.Library
@@ -40,11 +41,9 @@ type ucxEndpoint struct {
 	base    uint64
 	length  uint64
 	workers []*ucx.Worker
-	group   *loop.Group
 	key     []byte // the peer's, for the report
 	efa     bool
 	notes   []string
-	armed   loop.Op
 	stuck   bool // a thread is inside a worker
 }
 
@@ -274,12 +273,9 @@ func (e *ucxEndpoint) Connect(ctx context.Context, peer []byte) error {
 	for i, w := range e.workers {
 		lanes[i] = w.Lane()
 	}
-	g, err := loop.NewGroup(lanes, loop.Config{Poll: e.cfg.Poll, Timeout: e.cfg.Timeout})
-	if err != nil {
-		return err
-	}
-	e.group = g
-	return g.Start()
+	// READ and WRITE need nothing of the target but that it progresses without
+	// rest, which software-emulated RMA lives on.
+	return e.start(e.cfg, lanes, e.cfg.Depth, func(op loop.Op) bool { return op == loop.Send })
 }
 
 // connectWorkers gives the endpoint up when UCX does not come back: by default it
@@ -309,47 +305,6 @@ func (e *ucxEndpoint) connectWorkers(ctx context.Context, a ucxAddress) error {
 		e.stuck = true
 		return fmt.Errorf("%w: %s has not connected within %v: does a firewall, or NAT, keep its ports from the other side?", ErrUnavailable, e.cfg.Provider, limit)
 	}
-}
-
-var errNotConnected = errors.New("the endpoint is not connected")
-
-// Arm posts a SEND's receives. READ and WRITE need nothing of the target but
-// that it progresses without rest, which software-emulated RMA lives on.
-func (e *ucxEndpoint) Arm(ctx context.Context, op loop.Op, plans []*loop.Plan, iters int) error {
-	if e.group == nil {
-		return errNotConnected
-	}
-	e.armed = op
-	e.group.Hot(true)
-	if op != loop.Send {
-		return e.group.Fault()
-	}
-	return e.group.Arm(ctx, op, plans, iters)
-}
-
-func (e *ucxEndpoint) Settle(ctx context.Context) (int, error) {
-	if e.group == nil {
-		return 0, errNotConnected
-	}
-	defer e.group.Hot(false)
-	if e.armed != loop.Send {
-		return 0, e.group.Fault()
-	}
-	return e.group.Settle(ctx)
-}
-
-func (e *ucxEndpoint) Transfer(ctx context.Context, op loop.Op, plans []*loop.Plan, iters int) ([]loop.Sample, error) {
-	if e.group == nil {
-		return nil, errNotConnected
-	}
-	return e.group.Transfer(ctx, op, plans, iters, e.cfg.Depth)
-}
-
-func (e *ucxEndpoint) Fault() error {
-	if e.group == nil {
-		return nil
-	}
-	return e.group.Fault()
 }
 
 func (e *ucxEndpoint) Close() error {
