@@ -124,6 +124,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	switch end := a.Record.End; {
 	case a.Failed():
 		h.Status = "A data check failed: the rows in red have no speed."
+	case end == nil && a.Live:
 	case end == nil:
 		h.Status = "This run was cut off."
 	case end.Status != record.StatusOK:

@@ -25,10 +25,12 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 	if d.Simulated {
 		h.Emulated = "SIMULATED: " + simulatedTTFT
 	}
-	if d.Record.End == nil {
+	switch end := d.Record.End; {
+	case end == nil && d.Live:
+	case end == nil:
 		h.Status = "This run was cut off."
-	} else if d.Record.End.Status != record.StatusOK {
-		h.Status = "This run is not complete: " + d.Record.End.Status + "."
+	case end.Status != record.StatusOK:
+		h.Status = "This run is not complete: " + end.Status + "."
 	}
 	if len(h.Verdicts) > 0 {
 		h.Method = ttftMethod(d)
