@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -61,10 +63,10 @@ type (
 // compareJUnit writes a test case for each row and one for each record of A and B: a
 // failure is a slower row; an error is a failed check, a missing row or an incomplete
 // record, and an undecided row unless that is allowed; then it is skipped. Without a
-// threshold only failed checks and missing rows can fail.
+// threshold only failed checks, missing rows and incomplete records fail.
 func compareJUnit(b *bytes.Buffer, c *compareDoc) error {
 	newest := c.Runs.B.Record
-	suite := junitSuite{Package: "xferbench", Name: "xferbench compare", Hostname: clean(newest.Run.Host.Hostname),
+	suite := junitSuite{Package: "xferbench", Name: "xferbench compare", Hostname: cmp.Or(clean(newest.Run.Host.Hostname), "localhost"),
 		Timestamp: time.Unix(0, newest.Run.StartUnixNs).UTC().Format("2006-01-02T15:04:05"), Time: "0"}
 	if end := newest.End; end != nil && end.EndUnixNs > newest.Run.StartUnixNs {
 		suite.Time = secondsOf(float64(end.EndUnixNs - newest.Run.StartUnixNs))
@@ -138,7 +140,7 @@ func recordCase(ab string, s *analysis.Source) junitCase {
 
 func (c *compareDoc) junitCase(i int) junitCase {
 	d := c.Runs.Rows[i]
-	k := junitCase{Name: clean(name(d)), Class: "xferbench." + clean(d.Row().Condition.Provider), Time: "0"}
+	k := junitCase{Name: clean(d.Label()), Class: "xferbench." + clean(d.Row().Condition.Provider), Time: "0"}
 	if d.B != nil && d.B.HasSpeed() {
 		k.Time = secondsOf(d.B.MedianNs)
 	}
@@ -157,6 +159,8 @@ func (c *compareDoc) junitCase(i int) junitCase {
 		k.Skipped = outcomeOf("", text)
 	case row.Standing == analysis.Undecided:
 		k.Error = outcomeOf("undecided", text)
+	case c.Gate == nil && (d.Outcome() == "refused" || d.Outcome() == "too-few"):
+		k.Skipped = outcomeOf("", "no verdict: "+text)
 	case c.Gate != nil && row.Standing == analysis.Unjudged:
 		k.Skipped = outcomeOf("", "no limit: "+text)
 	}
@@ -175,6 +179,9 @@ func (c *compareDoc) sentence(i int) string {
 		return d.Refused
 	}
 	v := d.Verdict
+	if v.Kind == stats.TooFew && c.Gate == nil {
+		return fmt.Sprintf("%d and %d units, need %d", v.NA, v.NB, v.Need)
+	}
 	r, iv := ratioInterval(v.Ratio, v.Interval)
 	s := strings.TrimSpace(fmt.Sprintf("B takes %s times as long as A %s", r, iv)) + fmt.Sprintf(", %s, n = %d and %d", pvalue(v.PAdjusted), v.NA, v.NB)
 	if c.Gate != nil && c.Gate.Rows[i].Standing == analysis.Undecided {
