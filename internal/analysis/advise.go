@@ -18,6 +18,8 @@ type Deployment struct {
 	Model string
 	// Prompts are the lengths of the requests in order of tokens, each once.
 	Prompts []Prompt
+	// Ranks is how many transfer a prompt's cache at once, each its part; 0 is 1.
+	Ranks int
 	// Concurrency is how many requests are in flight, at least 1.
 	Concurrency int
 	// PricePerHour is that of a prefill and a decode node together; 0: not given.
@@ -130,10 +132,10 @@ type Answer string
 
 // Answers.
 const (
-	Yes       Answer = "yes"
-	No        Answer = "no"
-	Undecided Answer = "undecided" // the interval holds both
-	Unknown   Answer = "not-measured"
+	AnswerYes       Answer = "yes"
+	AnswerNo        Answer = "no"
+	AnswerUndecided Answer = "undecided" // the interval holds both
+	AnswerUnknown   Answer = "not-measured"
 )
 
 // Difference is B against A at a point: the ratio of the times and B less A in
@@ -487,7 +489,7 @@ func (a *Analysis) guideOf(x, y *Candidate) *Guide {
 
 // differ compares two times at one size.
 func differ(x, y Estimate, bytes int64, w Worth, seed uint64) (d Difference, err error) {
-	d.Answer = Unknown
+	d.Answer = AnswerUnknown
 	if x.Basis == NotMeasured || y.Basis == NotMeasured {
 		return d, nil
 	}
@@ -543,15 +545,15 @@ func (w Worth) answer(d Difference) Answer {
 		// Symmetric in who is the faster: 1.05 and 1/1.05 are the same difference.
 		lo, hi, least = math.Log(d.RatioCI.Lo), math.Log(d.RatioCI.Hi), math.Log1p(w.Fraction)
 	default:
-		return Undecided
+		return AnswerUndecided
 	}
 	switch {
 	case lo >= least || hi <= -least:
-		return Yes
+		return AnswerYes
 	case lo > -least && hi < least:
-		return No
+		return AnswerNo
 	}
-	return Undecided
+	return AnswerUndecided
 }
 
 // warn says what limits the advice.
@@ -568,13 +570,16 @@ func (a *Advice) warn() {
 	if a.Concurrency > 1 {
 		add("not-concurrent", "%d requests in flight: how their transfers hinder each other was not measured, since a row is of one transfer at a time", a.Concurrency)
 	}
+	if a.Ranks > 1 {
+		add("one-rank", "%d ranks transfer at once, each its part: the times are of one rank by itself", a.Ranks)
+	}
 	if a.TTFT != nil && a.TTFT.Simulated {
 		add("simulated", "the times to first token are of simulated engines: no measurement")
 	}
 	n := 0
 	for _, c := range a.Contests {
 		for _, d := range c.Points {
-			if d.Answer != Unknown {
+			if d.Answer != AnswerUnknown {
 				n++
 			}
 		}

@@ -100,7 +100,7 @@ func TestAdvise(t *testing.T) {
 	withinCI(t, "cost", p.Cost.CI, 3020e-9/2/30*1e6, 3160e-9/2/30*1e6)
 	equals(t, "covered", p.Cost.Covered, 1)
 	dif := a.Contests[0].Points[1]
-	if dif.Answer != analysis.Yes || dif.N != 10 {
+	if dif.Answer != analysis.AnswerYes || dif.N != 10 {
 		t.Errorf("%+v", dif)
 	}
 	equals(t, "q over p", dif.Ratio, 0.5)
@@ -115,12 +115,12 @@ func TestWorth(t *testing.T) {
 		worth analysis.Worth
 		want  analysis.Answer
 	}{
-		{analysis.Worth{Ns: 1005}, analysis.Yes}, // the difference is 1005 to 1040 ns
-		{analysis.Worth{Ns: 1006}, analysis.Undecided},
-		{analysis.Worth{Ns: 1040}, analysis.Undecided},
-		{analysis.Worth{Ns: 1041}, analysis.No},
-		{analysis.Worth{Fraction: 0.99}, analysis.Yes}, // the slower takes 100 % more
-		{analysis.Worth{Fraction: 1.01}, analysis.No},
+		{analysis.Worth{Ns: 1005}, analysis.AnswerYes}, // the difference is 1005 to 1040 ns
+		{analysis.Worth{Ns: 1006}, analysis.AnswerUndecided},
+		{analysis.Worth{Ns: 1040}, analysis.AnswerUndecided},
+		{analysis.Worth{Ns: 1041}, analysis.AnswerNo},
+		{analysis.Worth{Fraction: 0.99}, analysis.AnswerYes}, // the slower takes 100 % more
+		{analysis.Worth{Fraction: 1.01}, analysis.AnswerNo},
 	} {
 		d := twoPrompts()
 		d.Worth = tt.worth
@@ -192,15 +192,19 @@ func TestAdviseNothing(t *testing.T) {
 	}
 
 	d := twoPrompts()
+	d.Ranks = 8
 	d.Prompts = append(d.Prompts, analysis.Prompt{Tokens: 70, Bytes: 7e6, N: 1})
 	a = advise(t, d, nil, adviceRecord())
 	if e := a.Transports[0].At[1]; e.Basis != analysis.NotMeasured || e.Share != nil {
 		t.Errorf("beyond a factor of two: %+v", e)
 	}
-	if a.Contests[0].Points[1].Answer != analysis.Unknown {
+	if a.Contests[0].Points[1].Answer != analysis.AnswerUnknown {
 		t.Errorf("%+v", a.Contests[0].Points[1])
 	}
 	equals(t, "covered", a.Transports[0].Cost.Covered, 0.3)
+	if !slices.ContainsFunc(a.Warnings, func(w analysis.Warning) bool { return w.Code == "one-rank" }) {
+		t.Error("nothing about ranks that transfer at once")
+	}
 }
 
 // From one size alone the truth lies anywhere between that time and one in
@@ -224,7 +228,7 @@ func TestAdviseOneSize(t *testing.T) {
 	dif := a.Contests[0].Points[0]
 	withinCI(t, "ratio", dif.RatioCI, 0.5/1.5, 0.5*1.5)
 	withinCI(t, "difference", dif.NsCI, 505-1620, 810-1010)
-	if dif.Answer != analysis.Yes { // at least 1/0.75 times as fast
+	if dif.Answer != analysis.AnswerYes { // at least 1/0.75 times as fast
 		t.Errorf("%s", dif.Answer)
 	}
 }

@@ -116,10 +116,6 @@ func (f *adviseFlags) deployment(cmd *cobra.Command, o *report.AdviseOptions) er
 	if err != nil {
 		return usagef("--kv-model: %w", err)
 	}
-	rank, err := m.Rank(f.tp)
-	if err != nil {
-		return usagef("%w", err)
-	}
 	requests := map[int64]int64{}
 	for _, n := range f.tokens.Values() {
 		requests[n]++
@@ -132,26 +128,17 @@ func (f *adviseFlags) deployment(cmd *cobra.Command, o *report.AdviseOptions) er
 		}
 		requests = t.Requests
 	}
-	o.Model, o.Concurrency, o.PricePerHour, o.Worth = m.Name, f.concurrency, f.price, analysis.Worth(f.worth)
+	o.Model, o.Ranks, o.Concurrency, o.PricePerHour, o.Worth = m.Name, f.tp, f.concurrency, f.price, analysis.Worth(f.worth)
 	for tokens, n := range requests {
-		bytes, err := promptBytes(rank, tokens, f.blockTokens)
+		c, err := m.Crossing(int(tokens), kv.Deployment{Hybrid: true, BlockTokens: f.blockTokens, PrefillTP: f.tp, DecodeTP: f.tp})
 		if err != nil {
-			return err
+			return usagef("%w", err)
 		}
-		o.Prompts = append(o.Prompts, analysis.Prompt{Tokens: tokens, Bytes: bytes, N: n})
+		// One rank's part of the largest valid transfer: the ranks' are alike.
+		o.Prompts = append(o.Prompts, analysis.Prompt{Tokens: tokens, Bytes: c.BytesHi / int64(c.Transfers), N: n})
 	}
 	slices.SortFunc(o.Prompts, func(a, b analysis.Prompt) int { return cmp.Compare(a.Tokens, b.Tokens) })
 	return nil
-}
-
-// promptBytes are the bytes of a prompt's KV cache on one rank: whole KV blocks.
-func promptBytes(r kv.Rank, tokens int64, block int) (int64, error) {
-	b := int64(block)
-	whole, each := (tokens+b-1)/b*b, r.BytesPerToken()
-	if each > 0 && whole > math.MaxInt64/each {
-		return 0, usagef("the KV cache of %d tokens of %s does not fit 63 bits", tokens, r.Name)
-	}
-	return whole * each, nil
 }
 
 // worth is the flag of [analysis.Worth]: "5%" or "20ms".

@@ -24,7 +24,7 @@ type liveFlags struct {
 // serve serves the report of one record until Ctrl-C, which is the usual end of it
 // once the run has ended.
 func (f *liveFlags) serve(cmd *cobra.Command, args []string) error {
-	for _, name := range []string{"format", "output", "force", "run", "wide"} {
+	for _, name := range []string{"format", "output", "force", "run", "only", "wide"} {
 		if cmd.Flags().Changed(name) {
 			return usagef("--%s does not go with --live, which serves the HTML report", name)
 		}

@@ -122,7 +122,7 @@ func deploymentFacts(a *analysis.Advice, o AdviseOptions) []fact {
 	}
 	fs := []fact{{"deployment", s}, {"worth", worthWords(a.Worth)}}
 	for i, r := range a.Records {
-		fs = append(fs, fact{letter(i), runLine(r)})
+		fs = append(fs, fact{letter(i), runLine(r.Record)})
 	}
 	if a.TTFT != nil {
 		run := a.TTFT.Record.Run
@@ -216,7 +216,7 @@ func differenceSentence(a *analysis.Advice, c analysis.Contest, i int, p analysi
 	}
 	f, s := fast.Rows[0].Provider, slow.Rows[0].Provider
 	about := p.Name + ", " + manner(c.A) + ": "
-	if d.Answer == analysis.Unknown {
+	if d.Answer == analysis.AnswerUnknown {
 		return about + f + " and " + s + ": not measured"
 	}
 	least := limit(a.Worth.Fraction)
@@ -227,9 +227,9 @@ func differenceSentence(a *analysis.Advice, c analysis.Contest, i int, p analysi
 	how := strings.TrimSpace(x+" "+iv) + " times as fast as " + s + ", " + nanos(ns) + span(nsCI, nanos) + " less"
 	rows := fmt.Sprintf(" (n = %d, %s, %s)", d.N, refs(fast, fast.At[i]), refs(slow, slow.At[i]))
 	switch d.Answer {
-	case analysis.Yes:
+	case analysis.AnswerYes:
 		return fmt.Sprintf("%suse %s: %s: worth it, at least %s%s", about, f, how, least, rows)
-	case analysis.No:
+	case analysis.AnswerNo:
 		return fmt.Sprintf("%s%s or %s is no difference that matters: %s is %s: less than %s%s", about, f, s, f, how, least, rows)
 	}
 	next := "take " + moreUnits(c.A.Rows[0].Launches, c.B.Rows[0].Launches)
@@ -291,7 +291,7 @@ func adviceColumns(a *analysis.Advice) ([]table.Column, int, string) {
 			least = math.Min(least, l.e.MedianNs)
 		}
 	}
-	t := scaleOf(least)
+	t := scaleFrom(least)
 	cell := func(of func(adviceLine) (float64, bool), form func(float64) string) func(int) string {
 		return func(i int) string {
 			if v, ok := of(lines[i]); ok {
@@ -620,7 +620,7 @@ func adviceJSON(b *bytes.Buffer, a *analysis.Advice, o AdviseOptions) error {
 		for i, p := range a.Points {
 			d := c.Points[i]
 			x := jsonContest{A: c.A.Label, B: c.B.Label, Record: c.A.Record, At: p.Name, Worth: string(d.Answer), N: d.N, Text: differenceSentence(a, c, i, p)}
-			if d.Answer != analysis.Unknown {
+			if d.Answer != analysis.AnswerUnknown {
 				x.Ratio, x.RatioCI, x.Ns, x.NsCI = number(d.Ratio), interval(d.RatioCI), number(d.Ns), interval(d.NsCI)
 			}
 			if c.Guide != nil {

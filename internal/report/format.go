@@ -27,11 +27,11 @@ func timeScale(rows []*analysis.Row) scale {
 			least = math.Min(least, r.MedianNs)
 		}
 	}
-	return scaleOf(least)
+	return scaleFrom(least)
 }
 
-// scaleOf is the unit for times of which least is the shortest; +Inf for none.
-func scaleOf(least float64) scale {
+// scaleFrom is the unit for times of which the shortest is least ns.
+func scaleFrom(least float64) scale {
 	switch {
 	case least >= 10e9 && !math.IsInf(least, 1):
 		return scale{"s", 1e9}
