@@ -39,7 +39,7 @@ func TestLive(t *testing.T) {
 	if err != nil || !is {
 		t.Fatalf("%q, %v", first, err)
 	}
-	run := exec.CommandContext(ctx, bin, "--provider", "socket,memcpy", "--size", "1MiB", "--no-ceiling", "--blocks", "100000", "--budget", "3s", "--iterations", "2", "--record", path)
+	run := exec.CommandContext(ctx, bin, "--provider", "socket,memcpy", "--size", "16MiB", "--no-ceiling", "--blocks", "100000", "--budget", "50s", "--iterations", "1", "--record", path)
 	if err := run.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -69,14 +69,19 @@ func TestLive(t *testing.T) {
 		}
 		reports[s.Text] = fetch(t, ctx, url+"report")
 		if s.Text == "running" {
-			running++
+			if running++; running == 3 {
+				if err := run.Process.Signal(syscall.SIGINT); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		if s.Ended {
 			break
 		}
 	}
-	if err := run.Wait(); err != nil {
-		t.Errorf("the run: %v", err)
+	var ee *exec.ExitError
+	if err := run.Wait(); !errors.As(err, &ee) || ee.ExitCode() != 130 {
+		t.Errorf("the run: %v, want exit code 130", err)
 	}
 	if err := page.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -87,10 +92,10 @@ func TestLive(t *testing.T) {
 	if err := page.Wait(); err != nil {
 		t.Errorf("after Ctrl-C: %v\n%s", err, said.String())
 	}
-	if r := reports["running"]; !strings.Contains(r, "socket") || strings.Contains(r, "cut off") || running < 2 {
+	if r := reports["running"]; !strings.Contains(r, "socket") || strings.Contains(r, "cut off") || running < 3 {
 		t.Errorf("%d reports of a run under way, the last of %d bytes", running, len(r))
 	}
-	if r := reports["finished: ok"]; !strings.Contains(r, "Results") {
+	if r := reports["finished: interrupted"]; !strings.Contains(r, "Results") {
 		t.Errorf("the last report has %d bytes; states %q", len(r), said.String())
 	}
 }
