@@ -148,13 +148,8 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
 	}
-	switch end := a.Record.End; {
-	case a.Failed():
+	if h.Status = incomplete(a.Record); a.Failed() {
 		h.Status = "A data check failed: the rows in red have no speed."
-	case end == nil:
-		h.Status = "This run was cut off."
-	case end.Status != record.StatusOK:
-		h.Status = "This run is not complete: " + end.Status + "."
 	}
 	for _, v := range a.Pairs {
 		h.Verdicts = append(h.Verdicts, htmlVerdict{v.Outcome(), verdict(v)})
@@ -189,13 +184,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	}
 	rows := ordered(a)
 	if len(rows) > 0 {
-		cols, notes := speedColumns(rows, true)
-		same := constants(rows) // what the notes say of all rows needs no column
-		cols = slices.DeleteFunc(cols, func(c table.Column) bool {
-			return c.Head == "op" && strings.Contains(same, rows[0].Op) || c.Head == "shape" && strings.Contains(same, rows[0].Shape)
-		})
-		h.Results = htmlTableOf("Results", cols, len(rows), notes)
-		markRows(&h.Results, rows, slices.IndexFunc(cols, func(c table.Column) bool { return c.Head == "n" }))
+		h.Results = resultsTable(rows)
 	}
 	h.Figures = figures(a, id)
 	h.Sequences, h.Folded = inRunOrder(sequences(a, id))
@@ -211,6 +200,29 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	}
 	h.Details = provenance(a.Record, a.Rows)
 	return h
+}
+
+// incomplete says how a record ended that is not whole, "" for one that is.
+func incomplete(rec *record.Record) string {
+	switch end := rec.End; {
+	case end == nil:
+		return "This run was cut off."
+	case end.Status != record.StatusOK:
+		return "This run is not complete: " + end.Status + "."
+	}
+	return ""
+}
+
+// resultsTable has all columns but those of which the notes say what all rows have.
+func resultsTable(rows []*analysis.Row) htmlTable {
+	cols, notes := speedColumns(rows, true)
+	same := constants(rows)
+	cols = slices.DeleteFunc(cols, func(c table.Column) bool {
+		return c.Head == "op" && strings.Contains(same, rows[0].Op) || c.Head == "shape" && strings.Contains(same, rows[0].Shape)
+	})
+	t := htmlTableOf("Results", cols, len(rows), notes)
+	markRows(&t, rows, slices.IndexFunc(cols, func(c table.Column) bool { return c.Head == "n" }))
+	return t
 }
 
 // answer is what the run says in one sentence, and what else its summary holds.

@@ -26,11 +26,7 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 	if d.Simulated {
 		h.Emulated = "SIMULATED: " + simulatedTTFT
 	}
-	if d.Record.End == nil {
-		h.Status = "This run was cut off."
-	} else if d.Record.End.Status != record.StatusOK {
-		h.Status = "This run is not complete: " + d.Record.End.Status + "."
-	}
+	h.Status = incomplete(d.Record)
 	if len(h.Verdicts) > 0 {
 		h.Method = ttftMethod(d)
 	}

@@ -101,11 +101,11 @@ type spot struct {
 func (d *drawing) place(class, s string, spots ...spot) bool {
 	for _, p := range spots {
 		b := boxOf(p.x, p.y, class, p.anchor, s)
-		clear := b.x1 >= 0 && b.x2 <= width && b.y1 >= 0 && b.y2 <= d.height
+		free := b.x1 >= 0 && b.x2 <= width && b.y1 >= 0 && b.y2 <= d.height
 		for _, o := range d.boxes {
-			clear = clear && !b.overlaps(box{o.x1 - 4, o.y1, o.x2 + 4, o.y2})
+			free = free && !b.overlaps(box{o.x1 - 4, o.y1, o.x2 + 4, o.y2})
 		}
-		if clear {
+		if free {
 			d.text(p.x, p.y, class, p.anchor, s)
 			return true
 		}
