@@ -1,6 +1,8 @@
 package report
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,9 @@ import (
 	"github.com/xferbench/xferbench/internal/testenv/browser"
 )
 
+// days are five records of one set-up.
+var days = []string{"compare/day1", "compare/day2", "compare/day3", "compare/day4", "compare/day5"}
+
 // savePage puts a report of records into a file.
 func savePage(t *testing.T, paths ...string) string {
 	t.Helper()
@@ -22,11 +27,29 @@ func savePage(t *testing.T, paths ...string) string {
 	return path
 }
 
+// saveComparison puts the page of a comparison into a file.
+func saveComparison(t *testing.T, threshold float64, names ...string) string {
+	t.Helper()
+	names = slices.Clone(names)
+	for i, n := range names {
+		names[i] = filepath.Join(recordsDir, n+".jsonl")
+	}
+	var b bytes.Buffer
+	if err := Compare(&b, names, CompareOptions{Format: "html", Threshold: threshold}); err != nil && !errors.Is(err, ErrThreshold) {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "compare.html")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestPageInBrowser has a browser lay pages out and run their script.
 func TestPageInBrowser(t *testing.T) {
 	tab := browser.Open(t)
 	sweep, two := savePage(t, "sweep.jsonl"), savePage(t, "two-providers.jsonl", "failed-check.jsonl", "ttft.jsonl")
-	for _, page := range []string{sweep, two} {
+	for _, page := range []string{sweep, two, saveComparison(t, 0.05, "two-providers", "another-day"), saveComparison(t, 0.05, days...)} {
 		for _, width := range []int{390, 800, 1400} {
 			tab.View(width, 900, browser.Light)
 			tab.Load(page)

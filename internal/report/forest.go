@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -14,20 +15,24 @@ import (
 
 // ratioRow is a comparison as the forest plot shows it.
 type ratioRow struct {
-	label   string
-	n       string
-	verdict stats.Verdict
+	label, n string
+	verdict  stats.Verdict
+	class    string // instead of what came says of a row without a difference
+	word     string // beside the ratio
 }
 
 // came is what a comparison came to, for its sign: a ratio whose whole interval
-// lies within the relevance margin is "same", one without a verdict "open".
-func came(v stats.Verdict) string {
+// lies within the margin is "same", one without a verdict "open".
+func (r ratioRow) came(margin float64) string {
+	v := r.verdict
 	switch {
 	case v.Kind == stats.Different && v.Ratio > 1:
 		return "slower"
 	case v.Kind == stats.Different:
 		return "faster"
-	case v.Interval != nil && v.Interval.Lo >= 1/(1+analysis.Relevant) && v.Interval.Hi <= 1+analysis.Relevant:
+	case r.class != "":
+		return r.class
+	case v.Interval != nil && v.Interval.Lo >= 1/(1+margin) && v.Interval.Hi <= 1+margin:
 		return "same"
 	}
 	return "open"
@@ -40,8 +45,8 @@ func forest(rows []ratioRow, title, text, id string, threshold float64) *htmlFig
 	if len(rows) == 0 {
 		return nil
 	}
-	margin := analysis.Relevant
-	around := math.Max(1.2, 1+1.5*math.Max(threshold, margin))
+	margin := cmp.Or(threshold, analysis.Relevant)
+	around := math.Max(1.2, 1+1.5*margin)
 	lo, hi := 1/around, around
 	mid := []float64{}
 	for _, r := range rows {
@@ -60,7 +65,7 @@ func forest(rows []ratioRow, title, text, id string, threshold float64) *htmlFig
 	for _, r := range rows {
 		v := r.verdict
 		est, iv := ratioInterval(v.Ratio, v.Interval)
-		p := plot.Ratio{Label: r.label, Text: strings.TrimSpace(est + " " + iv), Class: came(v), Mid: v.Ratio}
+		p := plot.Ratio{Label: r.label, Text: strings.TrimSpace(est + " " + iv + " " + r.word), Class: r.came(margin), Mid: v.Ratio}
 		if v.Interval != nil {
 			p.Lo, p.Hi = v.Interval.Lo, v.Interval.Hi
 		}
@@ -72,7 +77,7 @@ func forest(rows []ratioRow, title, text, id string, threshold float64) *htmlFig
 		limitLine = plot.Level{Y: 1 + threshold, Label: "threshold " + limit(threshold)}
 	}
 	f := &htmlFigure{Title: title, Text: text, Data: ratioTable(rows)}
-	f.Text += fmt.Sprintf(" A triangle is a difference that the test finds, a filled circle one that lies within %s (the grey band), an open circle is undecided. The axis is logarithmic.", limit(margin))
+	f.Text += fmt.Sprintf(" A triangle is a difference that the test finds, a filled circle lies within %s (the grey band), an open circle is undecided. The axis is logarithmic.", limit(margin))
 	f.SVG = plot.Forest(plot.Text{ID: id, Title: title, Desc: "Ratios of times with their 95% intervals: " + list(words) + ".", X: "ratio of times"}, ax, band, limitLine, out)
 	return f
 }
@@ -124,12 +129,12 @@ func rawForest(a *analysis.Analysis, id string) *htmlFigure {
 	for _, p := range a.Pairs {
 		if p.Refused == "" {
 			x, y := names(p)
-			rows = append(rows, ratioRow{fmt.Sprintf("%s: %s / %s", about(p), y, x), fmt.Sprint(p.Verdict.NA), p.Verdict})
+			rows = append(rows, ratioRow{label: fmt.Sprintf("%s: %s / %s", about(p), y, x), n: fmt.Sprint(p.Verdict.NA), verdict: p.Verdict})
 		}
 	}
 	for _, p := range a.Brackets {
 		if p.Refused == "" {
-			rows = append(rows, ratioRow{fmt.Sprintf("%s %s: fragmented / merged", p.A.Provider, strings.ToUpper(p.A.Op)), fmt.Sprint(p.Verdict.NA), p.Verdict})
+			rows = append(rows, ratioRow{label: fmt.Sprintf("%s %s: fragmented / merged", p.A.Provider, strings.ToUpper(p.A.Op)), n: fmt.Sprint(p.Verdict.NA), verdict: p.Verdict})
 		}
 	}
 	return forest(rows, "Who is faster", "Time of the first named over time of the second, with its 95% interval: right of 1 the first takes longer.", id+"-f", 0)
@@ -139,7 +144,7 @@ func rawForest(a *analysis.Analysis, id string) *htmlFigure {
 func ttftForest(d *analysis.Requests, id string) *htmlFigure {
 	var rows []ratioRow
 	for _, c := range d.Comparisons {
-		rows = append(rows, ratioRow{fmt.Sprintf("%s / %s, %d tokens, %s", c.B.Arm, c.A.Arm, c.B.Tokens, c.B.Load), fmt.Sprint(c.Verdict.NA), c.Verdict})
+		rows = append(rows, ratioRow{label: fmt.Sprintf("%s / %s, %d tokens, %s", c.B.Arm, c.A.Arm, c.B.Tokens, c.B.Load), n: fmt.Sprint(c.Verdict.NA), verdict: c.Verdict})
 	}
 	return forest(rows, "Which arm is faster", "Time to first token of the first named over that of the second, with its 95% interval: right of 1 the first takes longer.", id+"-f", 0)
 }

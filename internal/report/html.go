@@ -49,6 +49,7 @@ type (
 		ModelNotes      string
 		Warnings        []htmlWarning
 		Results         htmlTable
+		Tables          []htmlTable // more of them, each a section
 		Figures         []htmlFigure
 		SequenceNote    string
 		Sequences       []htmlFigure
