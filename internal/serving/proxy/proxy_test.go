@@ -77,6 +77,9 @@ func TestStreamsThroughBothLegs(t *testing.T) {
 	if h := res.Header.Get("Server-Timing"); !strings.Contains(h, "prefill;dur=") || !strings.Contains(h, "handover;dur=") || !strings.Contains(h, "decode-headers;dur=") {
 		t.Errorf("Server-Timing %q", h)
 	}
+	if h := res.Header.Get(twoleg.BlocksHeader); h != "1; tokens=3; tp=1" {
+		t.Errorf("%s %q", twoleg.BlocksHeader, h)
+	}
 	if h := res.Trailer.Get("Server-Timing"); !strings.Contains(h, "decode-first-byte;dur=") || !strings.Contains(h, "total;dur=") {
 		t.Errorf("trailer Server-Timing %q", h)
 	}
