@@ -142,7 +142,7 @@ func runOrder(d *analysis.Requests) []orderText {
 			classes = append(classes, c.Component+" "+c.Class.String())
 			known = known || c.Class != stats.Unclassified
 		}
-		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil {
+		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil && s.NoLap == "" {
 			continue
 		}
 		o := orderText{head: fmt.Sprintf("%s, %d requests one at a time", seriesName(s), s.N)}
@@ -155,6 +155,9 @@ func runOrder(d *analysis.Requests) []orderText {
 				before, after = units.Digits(c.Before, 4), units.Digits(c.After, 4)
 			}
 			o.lines = append(o.lines, fmt.Sprintf("%s changes at request %d: %s to %s", c.Component, c.Sequence+1, before, after))
+		}
+		if s.NoLap != "" {
+			o.lines = append(o.lines, "block pool: not followed: "+s.NoLap)
 		}
 		if l := s.Lap; l != nil {
 			t := fmt.Sprintf("block pool: %s blocks, %d a request: the free list of a fresh engine wraps around at request %d", units.FormatCount(int64(l.PoolBlocks)), l.PerRequest, l.Sequence+1)
