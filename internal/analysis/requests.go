@@ -150,14 +150,7 @@ func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, err
 	var ttft, itl, e2e []float64
 	for _, q := range lines {
 		row.Path, row.Load = q.Path, load(q)
-		if q.Rule != "" {
-			row.Rules[q.Rule]++
-		}
-		if !q.Valid {
-			row.Invalid++
-			if row.Reasons[q.Reason]++; row.Reasons[q.Reason] == 1 {
-				row.Details[q.Reason] = q.Detail
-			}
+		if row.judged(q); !q.Valid {
 			continue
 		}
 		row.Requests = append(row.Requests, q)
@@ -214,6 +207,20 @@ func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, err
 		return row, err
 	}
 	return row, row.offline(lines)
+}
+
+// judged counts what a request was held to, and why it does not count.
+func (r *RequestRow) judged(q record.Request) {
+	if q.Rule != "" {
+		r.Rules[q.Rule]++
+	}
+	if q.Valid {
+		return
+	}
+	r.Invalid++
+	if r.Reasons[q.Reason]++; r.Reasons[q.Reason] == 1 {
+		r.Details[q.Reason] = q.Detail
+	}
 }
 
 // units are the independent observations of a value of the row's requests, and

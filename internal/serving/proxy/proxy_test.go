@@ -428,7 +428,7 @@ func BenchmarkOverhead(b *testing.B) {
 	set := simulate(b, sim.Config{})
 	_, url := start(b, Config{Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}})
 	arm := func(name, path, front string) ttft.Arm {
-		return ttft.Arm{Name: name, Mode: record.ModeDisaggregated, Path: path, Front: front, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: 256}
+		return ttft.Arm{Name: name, Mode: record.ModeDisaggregated, Path: path, Front: front, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: ttft.Geometry{BytesPerToken: 256}}
 	}
 	for _, tokens := range []int{100, 2000} {
 		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
