@@ -52,6 +52,7 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 			if slices.Contains(args, "last") {
 				warnState(cmd)
 			}
+			thrifty()
 			w := cmd.OutOrStdout()
 			o.Color = color(w)
 			err := report.Compare(w, args[0], args[1], o)

@@ -150,8 +150,8 @@ func bounds(lo, hi, margin float64) (float64, float64) {
 	return lo - d, hi + d
 }
 
-func thin(r *analysis.Row) []record.Sample {
-	return plot.Thin(r.Samples, maxDots, func(x, y record.Sample) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
+func thin(r *analysis.Row) []analysis.Transfer {
+	return plot.Thin(r.Samples, maxDots, func(x, y analysis.Transfer) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
 }
 
 // distribution shows every sample of rows of one size.
