@@ -488,3 +488,32 @@ func FuzzOf(f *testing.F) {
 		}
 	})
 }
+
+// Two times of 2^62 ns each are more than a sum holds; so are bytes and CPU times. The
+// kernel's counters, which go backwards with a driver's reset, stay at the most.
+func TestSumsThatOverflow(t *testing.T) {
+	for name, change := range map[string]func(s *record.Sample){
+		"time":         func(s *record.Sample) { s.TotalNs = 1 << 62 },
+		"bytes":        func(s *record.Sample) { s.Bytes = 1 << 63 },
+		"CPU":          func(s *record.Sample) { s.CPUNs = 1 << 62 },
+		"negative CPU": func(s *record.Sample) { s.PeerCPUNs = -1 },
+		"EAGAIN":       func(s *record.Sample) { s.EAgain = 1 << 63 },
+	} {
+		r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
+		ss := slices.Collect(r.Samples.All())
+		for i := range ss {
+			change(&ss[i])
+		}
+		r.Samples = record.PackSamples(ss...)
+		if _, err := analysis.Of(r); err == nil || !strings.Contains(err.Error(), "beyond 64 bits") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
+	for range 2 {
+		r.Paths = append(r.Paths, record.Path{Condition: 0, PayloadBytes: 1 << 63, Voluntary: math.MaxInt64, Counters: []record.Counter{{Name: "rx_bytes", Delta: 1<<63 + 1}}})
+	}
+	if p := of(t, r).Rows[0].Path; p.PayloadBytes != math.MaxUint64 || p.Counters[0].Delta != math.MaxUint64 || p.Voluntary != math.MaxInt64 {
+		t.Errorf("%+v", p)
+	}
+}

@@ -94,8 +94,8 @@ func addTo[T int64 | uint64](sum *T, x T) bool {
 	return x >= 0 && *sum >= x
 }
 
-// more adds a count of the kernel's, which may have gone backwards and so be
-// anything, to a sum that stays at most.
+// more adds a count of others' (the kernel's may have gone backwards and so be
+// anything) to a sum that stays at most.
 func more[T int64 | uint64](sum *T, x, most T) {
 	if !addTo(sum, x) && x > 0 {
 		*sum = most
@@ -296,7 +296,7 @@ func (a *Analysis) bound(r *Row) *Bound {
 				bits = 0
 				break
 			}
-			bits += d.LinkBits
+			more(&bits, d.LinkBits, math.MaxUint64)
 		}
 		if bits > 0 {
 			return &Bound{Kind: "line", Rate: float64(bits) / 8}
