@@ -38,11 +38,22 @@ func cond(id int, provider string) record.Condition {
 		Transport: record.Transport{Streams: 1, Depth: 1}}
 }
 
+// edit changes the samples of a record.
+func edit(r *record.Record, change func(i int, s *record.Sample)) {
+	ss := slices.Collect(r.Samples.All())
+	for i := range ss {
+		change(i, &ss[i])
+	}
+	r.Samples = record.PackSamples(ss...)
+}
+
 // first changes the first sample of a record.
 func first(r *record.Record, change func(*record.Sample)) {
-	ss := slices.Collect(r.Samples.All())
-	change(&ss[0])
-	r.Samples = record.PackSamples(ss...)
+	edit(r, func(i int, s *record.Sample) {
+		if i == 0 {
+			change(s)
+		}
+	})
 }
 
 // only are the lines of one type.
@@ -500,11 +511,7 @@ func TestSumsThatOverflow(t *testing.T) {
 		"EAGAIN":       func(s *record.Sample) { s.EAgain = 1 << 63 },
 	} {
 		r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
-		ss := slices.Collect(r.Samples.All())
-		for i := range ss {
-			change(&ss[i])
-		}
-		r.Samples = record.PackSamples(ss...)
+		edit(r, func(_ int, s *record.Sample) { change(s) })
 		if _, err := analysis.Of(r); err == nil || !strings.Contains(err.Error(), "beyond 64 bits") {
 			t.Errorf("%s: %v", name, err)
 		}
