@@ -152,7 +152,7 @@ func report(t testing.TB, what string, b []byte) map[string]string {
 	for _, format := range Formats() {
 		var w strings.Builder
 		// Without a row that has a speed there is nothing for benchstat.
-		if err := Write(&w, []Document{d}, format, Options{}); err != nil && format != "benchfmt" {
+		if err := Write(&w, []Document{d}, format, Options{Wide: true}); err != nil && format != "benchfmt" {
 			t.Errorf("%s: %s: %v", what, format, err)
 		}
 		if bad := strings.Contains(w.String(), "NaN"); bad || strings.Contains(w.String(), "Inf") {

@@ -108,7 +108,14 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 		}
 		p.Runs = append(p.Runs, run)
 	}
-	return pageTemplate.Execute(b, p)
+	var text strings.Builder
+	if err := pageTemplate.Execute(&text, p); err != nil {
+		return err
+	}
+	// What records say has ended up in attributes, texts and figures: all of it is
+	// made harmless here, for who reads the file on a terminal.
+	b.WriteString(units.PrintableText(strings.ReplaceAll(text.String(), "\t", " ")))
+	return nil
 }
 
 func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
