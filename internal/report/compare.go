@@ -107,30 +107,38 @@ func compareRuns(w io.Writer, recs []*record.Record, o CompareOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(c.Runs.Rows) == 0 {
+		return fmt.Errorf("%w: neither %s nor %s has a row", ErrRefused, c.Runs.A.Record.Path, c.Runs.B.Record.Path)
+	}
 	if c.Runs.Common() == 0 && c.Gate == nil {
 		return fmt.Errorf("%w: no condition stands in both records: %s has %s; %s has %s", ErrRefused,
 			c.Runs.A.Record.Path, list(rowNames(c.Runs.A.Rows)), c.Runs.B.Record.Path, list(rowNames(c.Runs.B.Rows)))
 	}
 	var buf bytes.Buffer
-	switch o.Format {
-	case "json":
-		err = compareJSON(&buf, c)
-	case "markdown":
-		compareMarkdown(&buf, c)
-	case "csv":
-		err = compareCSV(&buf, c)
-	case "junit":
-		err = compareJUnit(&buf, c)
-	default:
-		compareText(&buf, c)
-	}
-	if err != nil {
+	if err := c.render(&buf); err != nil {
 		return err
 	}
 	if _, err := w.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("writing the comparison: %w", err)
 	}
 	return c.outcome()
+}
+
+// render writes the comparison in its format.
+func (c *compareDoc) render(b *bytes.Buffer) error {
+	switch c.Options.Format {
+	case "json":
+		return compareJSON(b, c)
+	case "markdown":
+		compareMarkdown(b, c)
+	case "csv":
+		return compareCSV(b, c)
+	case "junit":
+		return compareJUnit(b, c)
+	default:
+		compareText(b, c)
+	}
+	return nil
 }
 
 func analyseNamed(r *record.Record) (*analysis.Analysis, error) {
