@@ -200,6 +200,15 @@ func rowNames(rows []*analysis.Figures) []string {
 	return out
 }
 
+// several lists names, of many the first.
+func several(names []string) string {
+	const most = 6
+	if len(names) > most {
+		names = append(slices.Clone(names[:most-1]), fmt.Sprintf("%d more", len(names)-most+1))
+	}
+	return list(names)
+}
+
 // name is a row's label, with its size where the label does not have it: rows that
 // only one record has may differ from another's in nothing else.
 func name(d *analysis.Delta) string {
@@ -218,11 +227,11 @@ func (c *compareDoc) outcome() error {
 	case len(f.failed) > 0:
 		return fmt.Errorf("%w: %s", ErrCheck, strings.Join(f.failed, "; "))
 	case g == nil && len(f.judged) == 0:
-		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, list(f.few), moreUnits(f.launches))
+		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, several(f.few), moreUnits(f.launches))
 	case g == nil:
 		return nil
 	case len(f.slower) > 0:
-		return fmt.Errorf("%w: %s", ErrThreshold, strings.Join(append([]string{list(f.slower) + " became slower by more than " + limit(g.Threshold)}, f.open...), "; "))
+		return fmt.Errorf("%w: %s", ErrThreshold, strings.Join(append([]string{several(f.slower) + " became slower by more than " + limit(g.Threshold)}, f.open...), "; "))
 	case len(f.open) > 0:
 		return fmt.Errorf("%w: %s", ErrTooFew, strings.Join(f.open, "; "))
 	case len(g.Of(analysis.Within))+len(g.Of(analysis.Undecided)) == 0:
@@ -257,7 +266,7 @@ func (c *compareDoc) findings() findings {
 		}
 	}
 	if len(failed) > 0 {
-		f.failed = append(f.failed, list(failed))
+		f.failed = append(f.failed, several(failed))
 	}
 	for i, s := range []*analysis.Source{c.Runs.A, c.Runs.B} {
 		if len(failed) == 0 && s.CheckFailed() {
@@ -278,11 +287,11 @@ func (c *compareDoc) findings() findings {
 		}
 	}
 	if len(missing) > 0 {
-		f.open = append(f.open, "missing: "+list(missing))
+		f.open = append(f.open, "missing: "+several(missing))
 	}
 	f.open = append(f.open, c.Gate.Incomplete...)
 	if len(undecided) > 0 && !c.Options.AllowUndecided {
-		f.open = append(f.open, fmt.Sprintf("undecided at %s: %s; %s", limit(c.Gate.Threshold), list(undecided), c.more()))
+		f.open = append(f.open, fmt.Sprintf("undecided at %s: %s; %s", limit(c.Gate.Threshold), several(undecided), c.more()))
 	}
 	return f
 }
