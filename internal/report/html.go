@@ -233,7 +233,7 @@ func answer(a *analysis.Analysis) (string, []string) {
 	all := summary(a)
 	switch {
 	case len(all) == 0:
-		return "No row of this record carries a figure.", nil
+		return "No transport of this record carries a figure.", nil
 	case len(a.Guides) == 1:
 		return guide(a.Guides[0]) + ".", all
 	}
