@@ -17,6 +17,7 @@ func newCompareCommand() *cobra.Command {
 	var (
 		o         report.CompareOptions
 		threshold units.Percent
+		transport []string
 	)
 	cmd := &cobra.Command{
 		Use:   "compare A B",
@@ -28,14 +29,15 @@ were not interleaved, so a change of the host or the network between them looks
 the same as a difference. To compare transports, name them in one run instead.
 
 A raw record and one of xferbench ttft, in either order, tell where the time to
-first token went and which share of it the wire explains.
+first token went and which share of it the wire explains. Where the record does
+not say over which transport the engines moved the KV cache, --transport does.
 
 Exit code 5: some row of B is slower than A by more than --threshold, with the
 whole interval of the ratio. 6: too little data for a verdict. 2: records that
 may not be compared, such as those of emulated devices. 4: a data check failed.`,
 		Example: `  xferbench compare monday.jsonl last
   xferbench compare main.jsonl branch.jsonl --threshold 5%
-  xferbench compare raw.jsonl ttft.jsonl`,
+  xferbench compare raw.jsonl ttft.jsonl --transport ucx:tcp`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usagef(`compare needs two records and got %d; "last" names the newest`, len(args))
@@ -49,12 +51,16 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 			if o.Threshold = float64(threshold); cmd.Flags().Changed("threshold") && threshold == 0 {
 				return usagef("--threshold 0: want a slowdown above zero; without --threshold nothing is accepted or missed")
 			}
+			var err error
+			if o.Transports, err = transports(transport); err != nil {
+				return err
+			}
 			if slices.Contains(args, "last") {
 				warnState(cmd)
 			}
 			w := cmd.OutOrStdout()
 			o.Color = color(w)
-			err := report.Compare(w, args[0], args[1], o)
+			err = report.Compare(w, args[0], args[1], o)
 			for target, kind := range map[error]fault.Kind{
 				report.ErrRefused: fault.Usage, report.ErrCheck: fault.Data, report.ErrThreshold: fault.Threshold, report.ErrTooFew: fault.TooFew,
 			} {
@@ -67,7 +73,27 @@ may not be compared, such as those of emulated devices. 4: a data check failed.`
 	}
 	f := cmd.Flags()
 	f.Var(&threshold, "threshold", "slowdown that is accepted, such as `5%`; beyond it the exit code is 5")
+	f.StringArrayVar(&transport, "transport", nil, "`[ARM=]NAME`: the provider of the raw record over which the engines moved the KV cache; may be repeated")
 	f.StringVar(&o.Format, "format", "text", "`format` of the output: "+strings.Join(report.CompareFormats(), ", "))
 	f.BoolVar(&o.Wide, "wide", false, "all columns, however long the lines")
 	return cmd
+}
+
+// transports reads [ARM=]NAME… into names by arm; "" is for all arms.
+func transports(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, s := range list {
+		arm, name, has := strings.Cut(s, "=")
+		if !has || strings.ContainsAny(arm, ": ") { // of a name: "tcp s=4"
+			arm, name, has = "", s, false
+		}
+		if name == "" || has && arm == "" {
+			return nil, usagef("--transport %q: want NAME or ARM=NAME, such as ucx:tcp", s)
+		}
+		if _, twice := out[arm]; twice {
+			return nil, usagef("--transport %q: a second transport of the same engines", s)
+		}
+		out[arm] = name
+	}
+	return out, nil
 }

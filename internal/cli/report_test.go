@@ -99,7 +99,7 @@ func TestCompare(t *testing.T) {
 		{"ttft", []string{two, records + "ttft.jsonl"}, 0, "The wire explains"},
 		{"ttft with a threshold", []string{"--threshold=5%", two, records + "ttft.jsonl"}, 2, ""},
 		{"ttft twice", []string{records + "ttft.jsonl", records + "ttft.jsonl"}, 2, ""},
-		{"ttft of other bytes", []string{records + "same-twice.jsonl", records + "ttft.jsonl"}, 6, "xferbench --size 438566912"},
+		{"ttft of other bytes", []string{records + "same-twice.jsonl", records + "ttft.jsonl"}, 6, "xferbench --provider ucx:tcp --model Qwen2.5-7B --tokens 7648"},
 		{"one record", []string{two}, 2, ""},
 		{"bad threshold", []string{"--threshold=5", two, other}, 2, ""},
 		{"format", []string{"--format=csv", two, other}, 2, ""},

@@ -35,6 +35,9 @@ type CompareOptions struct {
 	// Threshold is the relative slowdown that is accepted, as a fraction; 0
 	// asks for none.
 	Threshold float64
+	// Transports states over which provider of the raw record the engines of a TTFT
+	// record moved the KV cache, by arm; "" is for all of which the record does not say it.
+	Transports map[string]string
 }
 
 // CompareFormats are the names that [Compare] knows.
@@ -63,6 +66,9 @@ func Compare(w io.Writer, pathA, pathB string, o CompareOptions) error {
 		return compareTTFT(w, a, b, o)
 	case a.Run.Kind == kindTTFT:
 		return compareTTFT(w, b, a, o)
+	}
+	if len(o.Transports) > 0 {
+		return fmt.Errorf("%w: --transport is for a raw record and one of a TTFT run, and both are of raw transfers", ErrRefused)
 	}
 	return compareRaw(w, a, b, o)
 }

@@ -26,6 +26,8 @@ type Arm struct {
 	// BytesPerToken is what a token takes in the KV cache over all ranks; 0: not
 	// known, and then only whole blocks of one size are asked for.
 	BytesPerToken int64
+	// Serving is what is known of the engines beforehand; hosts come from the URLs.
+	Serving record.Serving
 
 	// Found by Prepare.
 	blockTokens int

@@ -76,7 +76,7 @@ func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 	}
 	if a.BytesPerToken == 0 {
 		if m, err := kv.Resolve(a.Model, "auto"); err == nil {
-			a.BytesPerToken = m.BytesPerToken()
+			a.BytesPerToken, a.Serving.KVModel = m.BytesPerToken(), m.Name
 		} else if err := r.event(record.Warning, "arm "+a.Name+": the KV bytes per token of model "+a.Model+
 			" are not known, so that a transfer is only held to whole blocks; name its geometry with --kv-model"); err != nil {
 			return err
@@ -120,12 +120,16 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 	var version struct {
 		Version   string `json:"version"`
 		Simulated bool   `json:"simulated"`
+		Transport string `json:"kv_transport"` // of a simulated engine
 	}
 	if err := json.Unmarshal(body, &version); err != nil {
 		return fmt.Errorf("%s/version: %w", base, err)
 	}
 	a.versions[base] = version.Version
-	a.simulated = a.simulated || version.Simulated
+	if version.Simulated {
+		a.simulated = true
+		a.Serving.Connector, a.Serving.Provider, a.Serving.Op = simulatedConnector, version.Transport, "read"
+	}
 	if body, err = r.client.get(ctx, base+"/v1/models", maxDocument); err != nil {
 		return err
 	}

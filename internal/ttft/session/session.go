@@ -112,16 +112,17 @@ func (r *job) check() error {
 // geometry tells the arms what the spec says of their models.
 func (r *job) geometry() error {
 	var bytesPerToken int64
+	var name string
 	if r.w.KVModel != "" {
 		m, err := kv.Resolve(r.w.KVModel, r.w.DType)
 		if err != nil {
 			return fault.Usagef("--kv-model: %w", err)
 		}
-		bytesPerToken = m.BytesPerToken()
+		bytesPerToken, name = m.BytesPerToken(), m.Name
 	}
 	for i := range r.arms {
 		a := &r.arms[i]
-		a.Model = cmp.Or(a.Model, r.w.Model)
+		a.Model, a.Serving.KVModel = cmp.Or(a.Model, r.w.Model), name
 		a.BytesPerToken = cmp.Or(a.BytesPerToken, bytesPerToken)
 	}
 	return nil
@@ -262,7 +263,8 @@ func (r *job) engines(ctx context.Context) (err error) {
 		per := int64(set.Prefill.Config().Geometry.BytesPerToken)
 		return r.measure(ctx, []ttft.Arm{
 			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: per},
-			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per},
+			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per,
+				Serving: record.Serving{KVModel: r.w.Engine.Model}},
 		})
 	case r.w.Launch != "":
 		return r.launched(ctx)
