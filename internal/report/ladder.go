@@ -60,8 +60,11 @@ func compareTTFT(w io.Writer, raw, tt *record.Record, o CompareOptions) error {
 	return ladderOutcome(res)
 }
 
-// ladderOutcome says when no row could be held against the wire.
+// ladderOutcome says when a check failed, or no row could be held against the wire.
 func ladderOutcome(res *analysis.Ladder) error {
+	if end := res.Raw.Record.End; res.Raw.Failed() || end != nil && end.ExitCode == 4 {
+		return fmt.Errorf("%w in the raw record", ErrCheck)
+	}
 	moved := false
 	for _, r := range res.Rows {
 		moved = moved || r.Bytes > 0
@@ -327,7 +330,7 @@ func stepNotes(r analysis.LadderRow) string {
 // ladderHead is what stands above, in every format for people.
 func ladderHead(res *analysis.Ladder) []string {
 	tt := res.Requests.Record
-	out := []string{"raw: " + runLine(res.Raw), fmt.Sprintf("ttft: run %s on %s, %s, %s requests, %d invalid", tt.Run.ID, tt.Run.Host.Hostname, tilde(tt.Path),
+	out := []string{"raw: " + runLine(res.Raw.Record), fmt.Sprintf("ttft: run %s on %s, %s, %s requests, %d invalid", tt.Run.ID, tt.Run.Host.Hostname, tilde(tt.Path),
 		units.FormatCount(int64(res.Requests.N)), res.Requests.Invalid)}
 	for _, r := range []*record.Run{&res.Raw.Record.Run, &tt.Run} {
 		if note := r.Env["XFERBENCH_NOTE"]; note != "" {

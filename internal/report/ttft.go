@@ -298,10 +298,6 @@ func ttftLabel(r *analysis.RequestRow) string {
 	return fmt.Sprintf("%s, %s tokens, %s", r.Arm, units.FormatCount(int64(r.Tokens)), word(r.Load))
 }
 
-func ttftBenchName(r *analysis.RequestRow) string {
-	return pairs("TTFT", "arm", r.Arm, "path", r.Path, "load", r.Load, "tokens", fmt.Sprint(r.Tokens))
-}
-
 // ttftTable is a table of a TTFT run, with the words that explain it.
 type ttftTable struct {
 	title, notes string

@@ -193,3 +193,15 @@ func simFamily(t *testing.T, reps, blocks, m int) float64 {
 	}
 	return float64(hit) / float64(reps)
 }
+
+func TestSimGateFull(t *testing.T) {
+	for _, n := range []int{6, 10, 20} {
+		in, out := simDecide(t, 10_000, n, 1.2, 0.2, 1.05)
+		within(t, fmt.Sprintf("20 %% slower, spread 20 %%, limit 5 %%, %d units: passes", n), in, 0, 0.01)
+		t.Logf("  slower: %.3f, undecided: %.3f", out, 1-in-out)
+		in, _ = simDecide(t, 10_000, n, 1.05, 0.05, 1.05)
+		within(t, fmt.Sprintf("slower by the limit itself, spread 5 %%, %d units: passes", n), in, 0, 0.03)
+		in, _ = simDecide(t, 10_000, n, 1, 0.02, 1.05)
+		within(t, fmt.Sprintf("equal, spread 2 %%, %d units: passes", n), in, 0.9, 1)
+	}
+}

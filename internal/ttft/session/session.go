@@ -163,7 +163,7 @@ func SimConfig(e spec.SimEngine) (c sim.Config, err error) {
 	if err != nil {
 		return c, err
 	}
-	c.Geometry = sim.Geometry{BlockTokens: e.BlockTokens, Regions: m.Layers, BytesPerToken: int(m.BytesPerToken())}
+	c.Geometry = sim.Geometry{BlockTokens: e.BlockTokens, Regions: m.Layers(), BytesPerToken: int(m.BytesPerToken())}
 	for _, s := range e.Fault {
 		in, err := sim.ParseInjection(s)
 		if err != nil {
