@@ -66,12 +66,31 @@ func newEngines(row *RequestRow, run *record.Run, stated string) engines {
 	if row.Condition.Serving != nil {
 		e.Serving = *row.Condition.Serving
 	}
+	if e.Op == "" {
+		e.Op = counted(row.Requests)
+	}
 	if len(e.PrefillHosts) == 0 && len(e.DecodeHosts) == 0 {
 		for _, q := range row.Requests {
 			e.PrefillHosts, e.DecodeHosts = addHost(e.PrefillHosts, q.Prefill), addHost(e.DecodeHosts, q.Decode)
 		}
 	}
 	return e
+}
+
+// counted is the op of the engine that counted all transfers, "" where it is not
+// known.
+func counted(lines []record.Request) (op string) {
+	ops := map[string]string{record.ByDecode: "read", record.ByPrefill: "write"}
+	for _, q := range lines {
+		if q.Moved == nil {
+			continue
+		}
+		if op != "" && op != ops[q.Moved.By] {
+			return ""
+		}
+		op = ops[q.Moved.By]
+	}
+	return op
 }
 
 func addHost(list []string, base string) []string {
