@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/report/plot"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -232,5 +233,20 @@ func TestTicks(t *testing.T) {
 		if s := strings.Join(got, "|"); s != tt.want {
 			t.Errorf("%v to %v: %s, want %s", tt.lo, tt.hi, s, tt.want)
 		}
+	}
+}
+
+// A forest of many comparisons shows the first and folds the rest, on one axis.
+func TestForestFolds(t *testing.T) {
+	var rows []ratioRow
+	for i := range openRatios + 3 {
+		rows = append(rows, ratioRow{label: fmt.Sprint("row ", i), verdict: stats.Verdict{Ratio: 1.01}})
+	}
+	shown, folded := forest(rows, "title", "text", "id", 0)
+	if shown == nil || folded == nil || folded.Title != "3 more comparisons" || strings.Count(string(shown.SVG), "<circle") != openRatios || strings.Count(string(folded.SVG), "<circle") != 3 {
+		t.Errorf("%+v\n%+v", shown, folded)
+	}
+	if shown, folded = forest([]ratioRow{{verdict: stats.Verdict{Ratio: math.NaN()}}}, "title", "text", "id", 0); shown != nil || folded != nil {
+		t.Error("a forest of nothing")
 	}
 }

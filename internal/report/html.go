@@ -41,6 +41,7 @@ type (
 		Answer          string // one sentence
 		Summary         []string
 		Forest          *htmlFigure
+		MoreForest      *htmlFigure // folded
 		Verdicts        []htmlVerdict
 		FoldVerdicts    bool // the forest shows them
 		Method          string
@@ -143,8 +144,9 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	fs := facts(a)
 	h := htmlRun{
 		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
-		Argv: strings.Join(run.Argv, " "), Forest: rawForest(a, id),
+		Argv: strings.Join(run.Argv, " "),
 	}
+	h.Forest, h.MoreForest = rawForest(a, id)
 	h.Answer, h.Summary = answer(a)
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
