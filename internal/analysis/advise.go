@@ -122,7 +122,7 @@ type Cost struct {
 // Contest is the difference of two candidates at the points.
 type Contest struct {
 	A, B   *Candidate
-	Points []Difference
+	Points []Margin
 	// Guide is the advice over sizes that the record itself gives, nil without one.
 	Guide *Guide
 }
@@ -138,9 +138,9 @@ const (
 	AnswerUnknown   Answer = "not-measured"
 )
 
-// Difference is B against A at a point: the ratio of the times and B less A in
+// Margin is B against A at a point: the ratio of the times and B less A in
 // ns, by pairs of units. Intervals are nil with too few.
-type Difference struct {
+type Margin struct {
 	Answer  Answer
 	Ratio   float64
 	RatioCI *stats.Interval
@@ -488,7 +488,7 @@ func (a *Analysis) guideOf(x, y *Candidate) *Guide {
 }
 
 // differ compares two times at one size.
-func differ(x, y Estimate, bytes int64, w Worth, seed uint64) (d Difference, err error) {
+func differ(x, y Estimate, bytes int64, w Worth, seed uint64) (d Margin, err error) {
 	d.Answer = AnswerUnknown
 	if x.Basis == NotMeasured || y.Basis == NotMeasured {
 		return d, nil
@@ -519,7 +519,7 @@ func differ(x, y Estimate, bytes int64, w Worth, seed uint64) (d Difference, err
 
 // widen makes the intervals those of times of which one at least was Scaled: the
 // true ones lie anywhere within the interval of each.
-func (d *Difference) widen(x, y Estimate, bytes int64) {
+func (d *Margin) widen(x, y Estimate, bytes int64) {
 	f := 1.0
 	for _, e := range []Estimate{x, y} {
 		if e.Basis == Scaled {
@@ -536,7 +536,7 @@ func (d *Difference) widen(x, y Estimate, bytes int64) {
 
 // answer holds the interval of a difference against the worth: yes when all of it
 // is at least that much in one direction, no when none of it is.
-func (w Worth) answer(d Difference) Answer {
+func (w Worth) answer(d Margin) Answer {
 	lo, hi, least := 0.0, 0.0, 0.0
 	switch {
 	case w.Ns > 0 && d.NsCI != nil:
