@@ -36,16 +36,6 @@ func adviceRecord() *record.Record {
 	return line(conds, times...)
 }
 
-// changed are a record's samples after change, which keeps those of true.
-func changed(r *record.Record, change func(*record.Sample) bool) (out record.Samples) {
-	for s := range r.Samples.All() {
-		if change(&s) {
-			out.Add(s)
-		}
-	}
-	return out
-}
-
 // twoPrompts is one request of 10 tokens and one of 20, at 100,000 bytes a token
 // and a price of 1 a second.
 func twoPrompts() analysis.Deployment {
@@ -183,11 +173,10 @@ func TestAdviseNothing(t *testing.T) {
 	r := adviceRecord()
 	r.Conditions[0].Simulated, r.Conditions[1].Simulated = true, true
 	bad := false
-	r.Samples = changed(r, func(s *record.Sample) bool {
+	edit(r, func(_ int, s *record.Sample) {
 		if s.Condition == 2 {
 			s.Verified = &bad
 		}
-		return true
 	})
 	r.Conditions[3].Ceiling = true
 	a := advise(t, twoPrompts(), nil, r)
@@ -223,7 +212,7 @@ func TestAdviseNothing(t *testing.T) {
 func TestAdviseOneSize(t *testing.T) {
 	r := adviceRecord()
 	r.Conditions = []record.Condition{r.Conditions[0], r.Conditions[2]}
-	r.Samples = changed(r, func(s *record.Sample) bool { return s.Condition%2 == 0 })
+	r.Samples = record.PackSamples(slices.DeleteFunc(slices.Collect(r.Samples.All()), func(s record.Sample) bool { return s.Condition%2 == 1 })...)
 	d := twoPrompts()
 	d.Prompts = []analysis.Prompt{{Tokens: 15, Bytes: 1.5e6, N: 3}}
 	a := advise(t, d, nil, r)
