@@ -38,6 +38,15 @@ func turned(iv *stats.Interval) *stats.Interval {
 	return &stats.Interval{Lo: 1 / iv.Hi, Hi: 1 / iv.Lo, Level: iv.Level}
 }
 
+// turned is the pair with its sides exchanged.
+func (p Pair) turned() Pair {
+	p.A, p.B = p.B, p.A
+	if v := &p.Verdict; p.Refused == "" {
+		v.Ratio, v.Interval, v.NA, v.NB = 1/v.Ratio, turned(v.Interval), v.NB, v.NA
+	}
+	return p
+}
+
 // Warnings are those of the verdict that the verdict's own line does not tell.
 func (p Pair) Warnings() []Warning {
 	var out []Warning

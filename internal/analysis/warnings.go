@@ -75,11 +75,6 @@ func (a *Analysis) warn(live bool) {
 	for _, p := range a.Pieces {
 		a.Warnings = append(a.Warnings, p.Warnings...)
 	}
-	for _, g := range a.Guides {
-		for _, w := range g.Crossover.Warnings {
-			a.warnf(w.Code, "%s and %s: %s", g.A.Label, g.B.Label, w.Text)
-		}
-	}
 	a.events()
 	a.Warnings = once(a.Warnings)
 }
@@ -96,11 +91,15 @@ func (a *Analysis) few() {
 			launches = launches || r.Launches > 1
 		}
 	}
+	none := "no interval and no verdict"
+	if least < stats.MinCostBlocks && sizes(a.Rows) >= minSizes {
+		none = "no interval, no verdict and no cost model"
+	}
 	switch {
 	case rows > 0 && launches:
-		a.warnf("few-launches", "%d launches give no interval and no verdict: use --launches %d or more", least, stats.MinRankCI)
+		a.warnf("few-launches", "%d launches give %s: use --launches %d or more", least, none, stats.MinRankCI)
 	case rows > 0:
-		a.warnf("few-blocks", "%d of %d rows have fewer than %d blocks (%d at least), which gives no interval and no verdict: use --blocks 10, a longer --budget or a smaller --size", rows, len(a.Rows), stats.MinRankCI, least)
+		a.warnf("few-blocks", "%d of %d rows have fewer than %d blocks (%d at least), which gives %s: use --blocks 10, a longer --budget or a smaller --size", rows, len(a.Rows), stats.MinRankCI, least, none)
 	}
 	for _, r := range a.Rows {
 		if r.N == 0 {

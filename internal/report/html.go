@@ -141,7 +141,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	for _, g := range a.Guides {
 		h.Guides = append(h.Guides, htmlFact{guide(g), strings.TrimSpace(crossing(g))})
 	}
-	h.ModelNotes = modelNotes
+	h.ModelNotes = modelNotes(a)
 	for _, m := range a.Models {
 		h.Models = append(h.Models, model(m))
 	}

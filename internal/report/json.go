@@ -118,6 +118,8 @@ type (
 		Conditions  []int         `json:"conditions"`
 		AlphaNs     float64       `json:"start_ns"`
 		AlphaCI     *jsonInterval `json:"start_ci_ns"`
+		MinBytes    int64         `json:"min_bytes"` // the sizes on which the line rests
+		MaxBytes    int64         `json:"max_bytes"`
 		NsPerByte   float64       `json:"ns_per_byte"`
 		NsPerByteCI *jsonInterval `json:"ns_per_byte_ci"`
 		NsPerDesc   *float64      `json:"ns_per_descriptor"`
@@ -135,19 +137,30 @@ type (
 		NsPerDescCI *jsonInterval `json:"ns_per_descriptor_ci"`
 	}
 	jsonGuideline struct {
-		A         string        `json:"a"`
-		B         string        `json:"b"`
-		Kind      string        `json:"crossover"`
-		Bytes     *float64      `json:"crossover_bytes"`
-		Interval  *jsonInterval `json:"crossover_ci_bytes"`
-		Threshold float64       `json:"relative_difference_that_matters"`
-		Zones     []jsonZone    `json:"zones"`
-		Text      string        `json:"text"`
+		A         string         `json:"a"`
+		B         string         `json:"b"`
+		Kind      string         `json:"crossover"`          // "crosses" or "none in range"
+		Bytes     *float64       `json:"crossover_bytes"`    // of a single crossing of lines
+		Interval  *jsonInterval  `json:"crossover_ci_bytes"` // the same
+		Crossings []jsonCrossing `json:"crossings"`
+		Threshold float64        `json:"relative_difference_that_matters"`
+		Zones     []jsonZone     `json:"zones"`
+		Text      string         `json:"text"`
+	}
+	jsonCrossing struct {
+		From     int64         `json:"from_bytes"` // the last size of the one
+		To       int64         `json:"to_bytes"`   // the first of the other
+		Before   string        `json:"faster_before"`
+		After    string        `json:"faster_after"`
+		Bytes    *float64      `json:"bytes"` // where the lines cross; null without lines
+		Interval *jsonInterval `json:"ci_bytes"`
 	}
 	jsonZone struct {
-		From int64  `json:"from_bytes"`
-		To   int64  `json:"to_bytes"`
-		Use  string `json:"use"` // "" for no difference that matters
+		From  int64  `json:"from_bytes"`
+		To    int64  `json:"to_bytes"`
+		Sizes int    `json:"sizes"`
+		Use   string `json:"use"`     // "" where neither is faster by what matters
+		Found string `json:"verdict"` // faster, equal, undecided
 	}
 )
 
@@ -199,7 +212,7 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	for _, m := range a.Models {
 		c := m.Cost
 		j.Models = append(j.Models, jsonModel{
-			Label: m.Label, Conditions: ids(m.Rows), AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
+			Label: m.Label, Conditions: ids(m.Rows), AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), MinBytes: c.MinBytes, MaxBytes: c.MaxBytes, NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
 			Blocks: c.Blocks, Worst: c.WorstResidual, WorstBytes: c.WorstBytes,
 		})
 		if c.GammaCI != nil {
@@ -212,12 +225,26 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	}
 	for _, g := range a.Guides {
 		x := jsonGuideline{
-			A: g.A.Label, B: g.B.Label, Kind: g.Crossover.Kind.String(), Bytes: number(g.Crossover.Bytes), Interval: interval(g.Crossover.Interval),
-			Threshold: g.Guideline.Threshold, Text: guide(g), Zones: []jsonZone{},
+			A: g.A.WithoutSize(), B: g.B.WithoutSize(), Kind: stats.NoneInRange.String(), Crossings: []jsonCrossing{},
+			Threshold: analysis.Relevant, Text: guide(g), Zones: []jsonZone{},
 		}
-		for _, z := range g.Guideline.Zones {
-			use := map[stats.Side]string{stats.SideA: g.A.Rows[0].Provider, stats.SideB: g.B.Rows[0].Provider}[z.Use]
-			x.Zones = append(x.Zones, jsonZone{z.FromBytes, z.ToBytes, use})
+		name := map[stats.Standing]string{stats.AFaster: g.A.Provider, stats.BFaster: g.B.Provider}
+		for _, c := range g.Crossings {
+			y := jsonCrossing{From: c.FromBytes, To: c.ToBytes, Before: name[c.Before], After: name[c.Before.Turned()]}
+			if l := c.Lines; l != nil {
+				y.Bytes, y.Interval = number(l.Bytes), interval(l.Interval)
+			}
+			x.Kind, x.Crossings = stats.CrossesAt.String(), append(x.Crossings, y)
+		}
+		if len(x.Crossings) == 1 {
+			x.Bytes, x.Interval = x.Crossings[0].Bytes, x.Crossings[0].Interval
+		}
+		for _, z := range g.Zones {
+			y := jsonZone{From: z.FromBytes, To: z.ToBytes, Sizes: z.Sizes, Use: name[z.Standing], Found: z.Standing.String()}
+			if y.Use != "" {
+				y.Found = "faster"
+			}
+			x.Zones = append(x.Zones, y)
 		}
 		j.Guidelines = append(j.Guidelines, x)
 	}

@@ -297,3 +297,42 @@ func TestSimShort(t *testing.T) {
 }
 
 func trim(rho float64) string { return strconv.FormatFloat(rho, 'g', -1, 64) }
+
+// simSegments is the share of lines of k sizes that are cut in two, and of lines
+// that change in the middle, by 15 µs to the start and a fifth of the time per
+// byte, that are cut there; noise as in simCrossover times wide.
+func simSegments(t *testing.T, reps, blocks, k int, wide float64) (falseCut, found float64) {
+	rng := newRand(uint64(blocks*100 + k))
+	sizes := make([]int64, k)
+	for i := range sizes {
+		sizes[i] = 1 << (10 + 16*i/(k-1))
+	}
+	segments := func(at int) []CostModel {
+		var ps []CostPoint
+		for b := range blocks {
+			f := math.Exp(0.03 * wide * rng.NormFloat64())
+			for i, n := range sizes {
+				t := 10e3 + float64(n)
+				if i >= at {
+					t = 25e3 + float64(n)/5
+				}
+				ps = append(ps, CostPoint{Block: b, Bytes: n, TimeNS: t * f * math.Exp(0.05*wide*rng.NormFloat64())})
+			}
+		}
+		ms, err := FitSegments(ps, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ms
+	}
+	for range reps {
+		if len(segments(k)) > 1 {
+			falseCut++
+		}
+		// k/2 is past 32 KiB, where the difference of the two protocols is largest.
+		if ms := segments(k / 2); len(ms) == 2 && ms[1].MinBytes == sizes[k/2] {
+			found++
+		}
+	}
+	return falseCut / float64(reps), found / float64(reps)
+}

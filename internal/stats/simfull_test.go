@@ -187,3 +187,15 @@ func simFamily(t *testing.T, reps, blocks, m int) float64 {
 	}
 	return float64(hit) / float64(reps)
 }
+
+func TestSimSegments(t *testing.T) {
+	for _, k := range []int{6, 8, 16} {
+		for _, blocks := range []int{6, 10} {
+			for _, wide := range []float64{1, 4} {
+				cut, found := simSegments(t, 1000, blocks, k, wide)
+				within(t, fmt.Sprintf("lines of %d sizes, %d blocks, cell noise %.0f %%: cut", k, blocks, 5*wide), cut, 0, 0.1)
+				within(t, "  a switch in the middle found there", found, 0.85, 1)
+			}
+		}
+	}
+}

@@ -502,7 +502,6 @@ func TestBadInput(t *testing.T) {
 		{"fit of zero", fit(1, 0), ErrNotPositive},
 		{"fit of one size", drop(FitCost([]CostPoint{{0, 1, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1}, {1, 1, 0, 1}, {2, 1, 0, 1}, {2, 1, 0, 1}}, 0.95)), ErrTooFew},
 		{"crossover of nothing", drop(FindCrossover(CostModel{}, CostModel{}, 0)), ErrEmpty},
-		{"guide of nothing", drop(Crossover{}.Guide(0, 0)), ErrEmpty},
 		{"share of 2", drop(SharePaired(ok[:2], ok[:2], 0.95)), ErrTooFew},
 		{"share lengths", drop(SharePaired(ok, ok[1:], 0.95)), ErrShape},
 		{"share of zero", drop(SharePaired(ok, make([]float64, 6), 0.95)), ErrNotFinite},
