@@ -14,6 +14,9 @@ type Pair struct {
 	A, B *Row
 	// Verdict has the ratio of time B over time A. It is not set when Refused.
 	Verdict stats.Verdict
+	// PRun is p after Holm's correction over all verdicts of the run; nil without a
+	// verdict.
+	PRun *float64
 	// Unpaired counts blocks that only one side completed; they are left out.
 	Unpaired int
 	// Refused says why there is no comparison at all, "" when there is one.
@@ -116,7 +119,9 @@ func (a *Analysis) compare() error {
 			families[f] = append(families[f], p)
 		}
 	}
+	var questions [][]*Pair
 	for _, f := range order {
+		questions = append(questions, families[f])
 		var vs []stats.Verdict
 		var at []*Pair
 		for _, p := range families[f] {
@@ -131,6 +136,10 @@ func (a *Analysis) compare() error {
 		for i, p := range at {
 			p.Verdict = adj[i]
 		}
+	}
+	var err error
+	if a.Chance, err = chanceOf(questions); err != nil {
+		return err
 	}
 	for _, p := range pairs {
 		a.Pairs = append(a.Pairs, *p)

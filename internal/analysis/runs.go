@@ -20,6 +20,8 @@ type Runs struct {
 	OnlyA, OnlyB []*Row
 	// Differences say what else is not the same in the two records.
 	Differences []string
+	// Warnings are about what was compared with what.
+	Warnings []Warning
 }
 
 // match is what rows of two records must share. What a provider chooses for
@@ -72,6 +74,9 @@ func Compare(a, b *Analysis) (*Runs, error) {
 			return nil, err
 		}
 		r.Differences = append(r.Differences, transportDifferences(x, p.B)...)
+		if w := OneLaunch(x.Units, p.B.Units); w != nil && p.Refused == "" {
+			r.Warnings = once(append(r.Warnings, *w))
+		}
 		if p.Refused == "" {
 			q := question{ka[i].payload, ka[i].provider, ka[i].shape, ka[i].setting, ka[i].again}
 			q.Bytes = 0
@@ -125,6 +130,8 @@ func (p *Pair) refuse() {
 		p.Refused = "a data check failed, so there is no speed to compare"
 	case p.A.N == 0 || p.B.N == 0:
 		p.Refused = "one side has no samples"
+	default:
+		p.Refused = UnlikeUnits(p.A.Units, p.B.Units)
 	}
 }
 

@@ -284,6 +284,9 @@ func compareText(b *bytes.Buffer, w io.Writer, r *analysis.Runs, o CompareOption
 // compareWarnings are the caveat and what else limits the comparison.
 func compareWarnings(r *analysis.Runs) []string {
 	out := []string{caveat}
+	for _, w := range r.Warnings {
+		out = append(out, w.Text)
+	}
 	if len(r.OnlyA) > 0 {
 		out = append(out, "only in A: "+list(labels(r.OnlyA)))
 	}

@@ -30,10 +30,20 @@ type (
 		Colds      []record.Cold   `json:"cold"`
 		Pairs      []jsonPair      `json:"comparisons"`
 		Brackets   []jsonPair      `json:"brackets"`
+		Chance     jsonChance      `json:"chance"`
 		Models     []jsonModel     `json:"cost_models"`
 		Pieces     []jsonPieces    `json:"descriptor_costs"`
 		Guidelines []jsonGuideline `json:"guidelines"`
 		Warnings   []jsonWarning   `json:"warnings"`
+	}
+	// jsonChance is of comparisons and brackets together.
+	jsonChance struct {
+		Questions int     `json:"questions"`
+		Verdicts  int     `json:"verdicts"`
+		Expected  float64 `json:"expected_false"` // questions with a false difference, were nothing different
+		Any       float64 `json:"any_false"`      // share of such runs
+		Different int     `json:"different"`
+		Held      int     `json:"different_over_run"` // with Holm's correction over all verdicts
 	}
 	jsonInterval struct {
 		Lo    *float64 `json:"lo"` // null: unbounded
@@ -107,6 +117,7 @@ type (
 		Interval   *jsonInterval `json:"ratio_ci"`
 		P          *float64      `json:"p"`
 		PAdjusted  *float64      `json:"p_adjusted"`
+		PRun       *float64      `json:"p_over_run"`
 		Family     int           `json:"family"`
 		N          int           `json:"units"`
 		Need       int           `json:"units_needed"`
@@ -198,6 +209,7 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	j := jsonRun{
 		Record: a.Record.Path, Run: a.Record.Run, Status: "cut off", Emulated: a.Emulated(), Colds: a.Record.Colds,
 		Rows: []jsonRow{}, Pairs: jsonPairs(a.Pairs, verdict), Brackets: jsonPairs(a.Brackets, bracket),
+		Chance: jsonChance{a.Chance.Questions, a.Chance.Verdicts, a.Chance.Expected(), a.Chance.Any(), a.Chance.Different, a.Chance.Held},
 		Models: []jsonModel{}, Pieces: []jsonPieces{}, Guidelines: []jsonGuideline{}, Warnings: []jsonWarning{},
 	}
 	if a.Record.End != nil {
@@ -294,7 +306,7 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 func jsonPairs(ps []analysis.Pair, text func(analysis.Pair) string) []jsonPair {
 	out := []jsonPair{}
 	for _, p := range ps {
-		j := jsonPair{A: p.A.ID, B: p.B.ID, Verdict: p.Outcome(), Text: text(p), Reason: p.Refused}
+		j := jsonPair{A: p.A.ID, B: p.B.ID, Verdict: p.Outcome(), Text: text(p), Reason: p.Refused, PRun: p.PRun}
 		if p.Refused == "" {
 			v := p.Verdict
 			j.Ratio, j.Interval, j.P, j.PAdjusted = number(v.Ratio), interval(v.Interval), number(v.P), number(v.PAdjusted)

@@ -178,13 +178,36 @@ func (p *page) verdictStyle(v analysis.Pair) []sgr {
 	return nil
 }
 
-// method says how the verdicts came about.
+// method says how the verdicts came about, and what chance does to so many.
 func method(a *analysis.Analysis) string {
-	s := "verdicts: paired " + unitWords(a.Record.Run.Launches) + ", Hodges-Lehmann ratio of times with its 95% interval, sign-flip test"
+	s := verdictMethod("times", a.Record.Run.Launches)
 	for _, v := range slices.Concat(a.Pairs, a.Brackets) {
 		if v.Verdict.Family > 1 {
-			return s + ", p after Holm's correction over the sizes"
+			s += ", p after Holm's correction over the sizes"
+			break
 		}
+	}
+	return s + chance(a.Chance)
+}
+
+// verdictMethod says what the unit of verdicts on what is, and the test.
+func verdictMethod(what string, launches int) string {
+	unit := "launches"
+	if launches <= 1 {
+		unit = "blocks of one launch (--launches makes them general)"
+	}
+	return fmt.Sprintf("verdicts: paired %s, Hodges-Lehmann ratio of %s with its 95%% interval, sign-flip test", unit, what)
+}
+
+// chance says what is to be expected of several questions together.
+func chance(c analysis.Chance) string {
+	if c.Questions < 2 {
+		return ""
+	}
+	s := fmt.Sprintf("; %d questions at 5%% each: were nothing different, up to %s of them would come out different by chance, one or more in up to %s of runs",
+		c.Questions, units.Digits(c.Expected(), 2), units.FormatPercent(c.Any()))
+	if c.Different > 0 {
+		s += fmt.Sprintf("; of the %d differences found, %d hold with Holm's correction over all %d verdicts", c.Different, c.Held, c.Verdicts)
 	}
 	return s
 }

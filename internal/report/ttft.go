@@ -121,9 +121,14 @@ func ttftVerdicts(d *analysis.Requests) []armVerdict {
 	return out
 }
 
-// ttftMethod says how the verdicts came about.
+// ttftMethod says how the verdicts came about. They are one question, which arm is
+// the fastest, so that chance gives a false one in 5 % of runs.
 func ttftMethod(d *analysis.Requests) string {
-	return "verdicts: paired " + unitWords(launches(d)) + ", Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+	s := verdictMethod("TTFT", launches(d))
+	if slices.ContainsFunc(d.Comparisons, func(c analysis.ArmComparison) bool { return c.Verdict.Family > 1 }) {
+		s += ", p after Holm's correction over all comparisons of the run"
+	}
+	return s
 }
 
 // orderText is how an arm behaved over its requests.
