@@ -42,14 +42,14 @@ func equalArms(rng *rand.Rand, arms, lengths, blocks int) *record.Record {
 // falseDifferences is how many questions of a run of equal transports come out
 // different on average, in which share of runs any does, and in which share any does
 // with Holm's correction over the run; and the same share of TTFT runs.
-func falseDifferences(t *testing.T, runs int) (chance analysis.Chance, mean, any, over, ttft float64) {
+func falseDifferences(t *testing.T, runs int) (chance analysis.Chance, mean, some, over, ttft float64) {
 	rng := rand.New(rand.NewPCG(4, 0x5eed))
 	for range runs {
 		a := of(t, equals(rng, 7, 10))
 		chance = a.Chance
 		mean += float64(chance.Different)
 		if chance.Different > 0 {
-			any++
+			some++
 		}
 		if chance.Held > 0 {
 			over++
@@ -66,22 +66,22 @@ func falseDifferences(t *testing.T, runs int) (chance analysis.Chance, mean, any
 		}
 	}
 	n := float64(runs)
-	return chance, mean / n, any / n, over / n, ttft / n
+	return chance, mean / n, some / n, over / n, ttft / n
 }
 
 // TestChance: what a run says to expect of chance is what chance does.
 func TestChance(t *testing.T) {
 	const runs = 150
-	c, mean, any, over, ttft := falseDifferences(t, runs)
-	t.Logf("%.2f false differences of %d questions, any in %.3f of runs, over the run %.3f, TTFT %.3f", mean, c.Questions, any, over, ttft)
+	c, mean, some, over, ttft := falseDifferences(t, runs)
+	t.Logf("%.2f false differences of %d questions, any in %.3f of runs, over the run %.3f, TTFT %.3f", mean, c.Questions, some, over, ttft)
 	// Seven transports make 21 pairs, a question each: 1.05 false ones to expect, and
 	// 1 - 0.95^21 = 0.659.
 	if c.Questions != 21 || c.Verdicts != 21 || math.Abs(c.Expected()-1.05) > 1e-9 || math.Abs(c.Any()-0.6594) > 1e-4 {
 		t.Errorf("%+v, expects %v, any %v", c, c.Expected(), c.Any())
 	}
 	slack := func(p float64) float64 { return p + 3*math.Sqrt(p*(1-p)/runs) }
-	if mean > 1.05*1.35 || mean < 0.5 || any > slack(c.Any()) || over > slack(0.05) || ttft > slack(0.05) {
-		t.Errorf("%.2f false differences, any in %.3f of runs, over the run %.3f, TTFT %.3f", mean, any, over, ttft)
+	if mean > 1.05*1.35 || mean < 0.5 || some > slack(c.Any()) || over > slack(0.05) || ttft > slack(0.05) {
+		t.Errorf("%.2f false differences, any in %.3f of runs, over the run %.3f, TTFT %.3f", mean, some, over, ttft)
 	}
 }
 
