@@ -407,6 +407,20 @@ func TestWarnings(t *testing.T) {
 			step[b] = append(step[b], v)
 		}
 	}
+	// 12 transfers from the 13th on, by 900 ns more; and a level of 500 first.
+	slow, down := make([][]int64, len(many)), make([][]int64, len(many))
+	for b := range many {
+		for _, v := range many[b] {
+			down[b] = append(down[b], v)
+			if b >= 3 && b < 6 {
+				v += 900
+				down[b][len(down[b])-1] = v
+			} else if b < 3 {
+				down[b][len(down[b])-1] = v - 500
+			}
+			slow[b] = append(slow[b], v)
+		}
+	}
 	path := func(delta uint64) record.Path {
 		return record.Path{Condition: 0, Phase: record.PhaseMeasure, PayloadBytes: 100 << 20, Counters: []record.Counter{
 			{Side: "initiator", Device: "eth0", Name: "rx_packets", Delta: 1 << 40}, {Side: "initiator", Device: "eth0", Name: "rx_bytes", Delta: delta}}}
@@ -420,6 +434,8 @@ func TestWarnings(t *testing.T) {
 		"clean":       {many, func(r *record.Record) { r.Paths = []record.Path{path(101 << 20)} }, nil},
 		"few":         {many[:3], func(*record.Record) {}, []string{"few-blocks"}},
 		"warm-up":     {step, func(*record.Record) {}, []string{"warm-up"}},
+		"excursion":   {slow, func(*record.Record) {}, []string{"excursion"}},
+		"slowdown":    {down, func(*record.Record) {}, []string{"slowdown"}},
 		"slow first":  {[][]int64{{2000, 1000}, {2010, 1000}, {2020, 990}, {1990, 1010}, {2000, 1000}, {2010, 1005}}, func(*record.Record) {}, []string{"slow-first"}},
 		"path":        {many, func(r *record.Record) { r.Paths = []record.Path{path(1 << 20)} }, []string{"path"}},
 		"busy":        {many, func(r *record.Record) { r.Paths = []record.Path{path(150 << 20)} }, []string{"path-busy"}},
@@ -434,6 +450,20 @@ func TestWarnings(t *testing.T) {
 		tt.change(r)
 		if got := codes(r, analysis.Of); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+	// The levels are those of the last change, and of what a slowdown was slower than.
+	for _, tt := range []struct {
+		times [][]int64
+		want  string
+	}{
+		{step, "tcp READ merged: warm-up, from 1.91 µs to 1.00 µs at transfer 13 of 40; "},
+		{slow, "tcp READ merged: 12 slow transfers from #13 to #24, 1.9 times the rest; "},
+		{down, "tcp READ merged: slowdown, from 1.91 µs to 1.00 µs at transfer 25 of 40, after 505 ns at transfer 1; "},
+	} {
+		a := of(t, line([]record.Condition{cond(0, "tcp")}, tt.times))
+		if len(a.Warnings) != 1 || !strings.HasPrefix(a.Warnings[0].Text, tt.want) {
+			t.Errorf("%v, want %q", a.Warnings, tt.want)
 		}
 	}
 	r := line([]record.Condition{cond(0, "tcp")}, many)

@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -110,15 +111,29 @@ func (a *Analysis) few() {
 
 func (a *Analysis) steady(r *Row) {
 	st := r.Steady
+	if st.Class == stats.Excursions {
+		e := st.Longest()
+		more := ""
+		if n := len(st.Excursions) - 1; n > 0 {
+			more = fmt.Sprintf(", and %d more such stretches", n)
+		}
+		a.warnf("excursion", "%s: %d slow transfers from #%d to #%d, %s times the rest%s; look at what else ran on the hosts then", r.Label, e.End-e.Start, e.Start+1, e.End, units.Digits(e.Factor, 2), more)
+		return
+	}
 	if len(st.Transitions) == 0 {
 		return
 	}
+	// Both levels are those of the last change.
 	t := st.Transitions[len(st.Transitions)-1]
 	levels := fmt.Sprintf("from %s to %s at transfer %d of %d", ns(t.Before), ns(t.After), t.Iteration+1, r.N)
 	switch st.Class {
 	case stats.WarmUp:
 		a.warnf("warm-up", "%s: warm-up, %s; all transfers count: use more --blocks so that the start weighs less", r.Label, levels)
 	case stats.Slowdown:
+		if t.After < t.Before { // the last change alone would not tell why it is one
+			first := slices.MinFunc(st.Segments, func(x, y stats.Segment) int { return cmp.Compare(x.Mean, y.Mean) })
+			levels += fmt.Sprintf(", after %s at transfer %d", ns(first.Mean), first.Start+1)
+		}
 		a.warnf("slowdown", "%s: slowdown, %s; look for throttling, burst credits of the network or other load, and rest the hosts before a repeat", r.Label, levels)
 	case stats.NoSteadyState:
 		a.warnf("no-steady-state", "%s: no steady state, %s; the median describes no lasting level: run longer (--blocks, --budget)", r.Label, levels)

@@ -309,7 +309,7 @@ func compareWarnings(r *analysis.Runs) []string {
 	}
 	for i, a := range []*analysis.Analysis{r.A, r.B} {
 		for _, w := range a.Warnings {
-			if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "path", "not-complete", "cut-off"}, w.Code) {
+			if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "excursion", "path", "not-complete", "cut-off"}, w.Code) {
 				out = append(out, string("AB"[i])+": "+w.Text)
 			}
 		}

@@ -418,6 +418,9 @@ func sequences(a *analysis.Analysis, id string) []htmlFigure {
 			changes = append(changes, plot.Mark{At: float64(t.Iteration) - 0.5, Class: "change", Label: "change"})
 			words = fmt.Sprintf("a change at transfer %d, from %s to %s", t.Iteration+1, nanos(t.Before), nanos(t.After))
 		}
+		if e := r.Steady.Longest(); e.End > 0 {
+			words = fmt.Sprintf("%d slow transfers from %d to %d", e.End-e.Start, e.Start+1, e.End)
+		}
 		ys, blocks, changes = squeeze(ys, blocks, changes)
 		f := htmlFigure{Title: r.Label, Text: fmt.Sprintf("%s, %d transfers", r.Steady.Class, r.N)}
 		f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-s%d", id, i), Title: r.Label + " in run order", Desc: fmt.Sprintf("%d transfers in %d blocks: %s, %s; from %s to %s.",

@@ -87,6 +87,12 @@ type (
 		SteadyFrom   int           `json:"steady_from_sample"`
 		Outliers     int           `json:"outliers"`
 		ChangePoints []jsonChange  `json:"change_points"`
+		Excursions   []jsonStretch `json:"excursions"`
+	}
+	jsonStretch struct {
+		From   int     `json:"from_sample"`
+		To     int     `json:"to_sample"` // the first one after it
+		Factor float64 `json:"times_the_rest"`
 	}
 	jsonChange struct {
 		Sample   int     `json:"sample"`
@@ -288,7 +294,7 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 	s := &jsonSpeed{
 		MedianNs: r.MedianNs, MedianCI: interval(r.CI), UnitMedians: stats.Values(r.Units), MinNs: r.MinNs, MaxNs: r.MaxNs, Rate: r.Rate,
 		SumBytes: r.SumBytes, SumNs: r.SumNs, PostNs: r.PostNs, PostPerDesc: r.PostPerDesc, CPUNs: r.CPUNs, PeerCPUNs: r.PeerCPUNs,
-		EAgain: r.EAgain, Steady: r.Steady.Class.String(), SteadyFrom: r.Steady.Start, Outliers: len(r.Steady.Outliers), ChangePoints: []jsonChange{},
+		EAgain: r.EAgain, Steady: r.Steady.Class.String(), SteadyFrom: r.Steady.Start, Outliers: len(r.Steady.Outliers), ChangePoints: []jsonChange{}, Excursions: []jsonStretch{},
 	}
 	if !r.P95.Guarded {
 		s.P95Ns = number(r.P95.Value)
@@ -298,6 +304,9 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 	}
 	for _, t := range r.Steady.Transitions {
 		s.ChangePoints = append(s.ChangePoints, jsonChange{t.Iteration, t.Before, t.After})
+	}
+	for _, e := range r.Steady.Excursions {
+		s.Excursions = append(s.Excursions, jsonStretch{e.Start, e.End, e.Factor})
 	}
 	j.Speed = s
 	return j

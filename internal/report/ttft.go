@@ -155,7 +155,13 @@ func runOrder(d *analysis.Requests) []orderText {
 		if len(classes) > 0 {
 			o.head += ": " + strings.Join(classes, ", ")
 		}
+		for _, e := range s.Stretches {
+			o.lines = append(o.lines, fmt.Sprintf("%s of %d requests, #%d to #%d, is %s times that of the rest", e.Component, e.N, e.First+1, e.Last+1, units.Digits(e.Factor, 2)))
+		}
 		for _, c := range s.Changes {
+			if s.Class(c.Component) == stats.Excursions {
+				continue // said as a stretch
+			}
 			before, after := ttftCell(c.Before), ttftCell(c.After)+" ms"
 			if c.Component == analysis.ComponentDescriptors {
 				before, after = units.Digits(c.Before, 4), units.Digits(c.After, 4)
@@ -249,7 +255,7 @@ func ttftWarnings(d *analysis.Requests) []string {
 	out = append(out, direct.sentences("arms")...)
 	out = append(out, rows.sentences("rows")...)
 	for _, s := range d.Series {
-		if slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
+		if s.Class(analysis.ComponentTTFT) != stats.Excursions && slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
 			out = append(out, seriesName(s)+": the TTFT has more than one level, and its median mixes them; see the changes in run order")
 		}
 	}

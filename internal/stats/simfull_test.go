@@ -244,3 +244,13 @@ func simLaunches(t *testing.T, reps, launches int, noise float64) float64 {
 	}
 	return float64(hit) / float64(reps)
 }
+
+func TestSimExcursion(t *testing.T) {
+	for _, n := range []int{60, 200} {
+		for _, rho := range []float64{0, 0.3, 0.6, 0.9} {
+			fa, found := simExcursion(t, 300, n, rho)
+			within(t, fmt.Sprintf("n %d ρ %v: stationary series with an excursion", n, rho), fa, 0, 0.1)
+			within(t, "  11 at 2.3 times found", found, 0, 1)
+		}
+	}
+}
