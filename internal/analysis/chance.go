@@ -25,38 +25,45 @@ func (c Chance) Expected() float64 { return (1 - Level) * float64(c.Questions) }
 // are independent or depend on each other positively (Šidák, JASA 62 (1967) 626).
 func (c Chance) Any() float64 { return 1 - math.Pow(Level, float64(c.Questions)) }
 
-// chanceOf adds up the verdicts of questions, and notes on each pair its p over all.
-func chanceOf(questions [][]*Pair) (Chance, error) {
+// chanceOf adds up the verdicts of questions. Of each verdict it returns p after Holm's
+// correction over all of them, nil where there are too few units.
+func chanceOf(questions [][]stats.Verdict) (Chance, [][]*float64, error) {
 	var c Chance
 	var ps []float64
-	var at []*Pair
-	for _, q := range questions {
-		judged := false
-		for _, p := range q {
-			if p.Refused == "" && p.Verdict.Kind != stats.TooFew {
-				ps, at, judged = append(ps, p.Verdict.P), append(at, p), true
+	over := make([][]*float64, len(questions))
+	for i, q := range questions {
+		over[i] = make([]*float64, len(q))
+		judged := len(ps)
+		for _, v := range q {
+			if v.Kind != stats.TooFew {
+				ps = append(ps, v.P)
 			}
 		}
-		if judged {
+		if len(ps) > judged {
 			c.Questions++
 		}
 	}
 	c.Verdicts = len(ps)
 	if c.Verdicts == 0 {
-		return c, nil
+		return c, over, nil
 	}
 	all, err := stats.Holm(ps)
 	if err != nil {
-		return c, err
+		return c, over, err
 	}
-	for i, p := range at {
-		p.PRun = &all[i]
-		if p.Verdict.Kind == stats.Different {
-			c.Different++
-			if all[i] <= 1-Level {
-				c.Held++
+	for i, q := range questions {
+		for k, v := range q {
+			if v.Kind == stats.TooFew {
+				continue
+			}
+			over[i][k], all = &all[0], all[1:]
+			if v.Kind == stats.Different {
+				c.Different++
+				if *over[i][k] <= 1-Level {
+					c.Held++
+				}
 			}
 		}
 	}
-	return c, nil
+	return c, over, nil
 }

@@ -114,23 +114,20 @@ func TestUnits(t *testing.T) {
 	}
 	launches := []stats.Unit{{Key: stats.UnitKey{Launch: 0, Block: -1}}, {Key: stats.UnitKey{Launch: 1, Block: -1}}}
 	tests := []struct {
-		name        string
-		a, b        []stats.Unit
-		unlike, one bool
+		name   string
+		a, b   []stats.Unit
+		unlike bool
 	}{
-		{"blocks", blocks(0), blocks(1), false, true},
-		{"launches", launches, launches, false, false},
-		{"launches against blocks", launches, blocks(0), true, false},
-		{"blocks against launches", blocks(0), launches, true, false},
-		{"nothing", nil, launches, false, false},
-		{"nothing and blocks", nil, blocks(0), false, false},
+		{"blocks", blocks(0), blocks(1), false},
+		{"launches", launches, launches, false},
+		{"launches against blocks", launches, blocks(0), true},
+		{"blocks against launches", blocks(0), launches, true},
+		{"nothing", nil, launches, false},
+		{"nothing and blocks", nil, blocks(0), false},
 	}
 	for _, c := range tests {
 		if got := analysis.UnlikeUnits(c.a, c.b); (got != "") != c.unlike {
 			t.Errorf("%s: %q", c.name, got)
-		}
-		if got := analysis.OneLaunch(c.a, c.b); (got != nil) != c.one {
-			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }
@@ -139,26 +136,30 @@ func TestUnits(t *testing.T) {
 func TestUnlikeUnitsAreRefused(t *testing.T) {
 	blocks := [][]int64{{100}, {101}, {102}, {103}, {104}, {105}, {106}}
 	r := line([]record.Condition{cond(0, "x"), cond(1, "y")}, blocks, blocks)
-	one := of(t, r)
 	again := line([]record.Condition{cond(0, "x"), cond(1, "y")}, blocks, blocks)
-	for i := range again.Samples {
-		if s := &again.Samples[i]; s.Condition == 0 {
+	edit(again, func(_ int, s *record.Sample) {
+		if s.Condition == 0 {
 			s.Launch = s.Block
 		}
-	}
+	})
 	two := of(t, again)
 	const want = "the units are launches on one side and blocks of one launch on the other: measure both with the same --launches"
 	if p := two.Pairs[0]; p.Refused != want {
 		t.Errorf("in one run: %+v", p)
 	}
-	c, err := analysis.Compare(one, two)
+	var sources []*analysis.Source
+	for _, rec := range []*record.Record{r, again} {
+		src, err := analysis.NewSource(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, src)
+	}
+	c, err := analysis.Compare(sources[0], sources[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Pairs[0].Refused != want || c.Pairs[1].Refused != "" {
-		t.Errorf("between runs: %+v", c.Pairs)
-	}
-	if len(c.Warnings) != 1 || c.Warnings[0].Code != "one-launch" {
-		t.Errorf("the rows of one launch each: %v", c.Warnings)
+	if c.Rows[0].Refused != want || c.Rows[1].Refused != "" || (c.Chance != analysis.Chance{Questions: 1, Verdicts: 1}) {
+		t.Errorf("between runs: %+v, %+v, %+v", c.Rows[0], c.Rows[1], c.Chance)
 	}
 }

@@ -119,9 +119,9 @@ func (a *Analysis) compare() error {
 			families[f] = append(families[f], p)
 		}
 	}
-	var questions [][]*Pair
+	var questions [][]stats.Verdict
+	var asked [][]*Pair
 	for _, f := range order {
-		questions = append(questions, families[f])
 		var vs []stats.Verdict
 		var at []*Pair
 		for _, p := range families[f] {
@@ -136,10 +136,17 @@ func (a *Analysis) compare() error {
 		for i, p := range at {
 			p.Verdict = adj[i]
 		}
+		questions, asked = append(questions, adj), append(asked, at)
 	}
-	var err error
-	if a.Chance, err = chanceOf(questions); err != nil {
+	chance, over, err := chanceOf(questions)
+	if err != nil {
 		return err
+	}
+	a.Chance = chance
+	for i, q := range asked {
+		for k, p := range q {
+			p.PRun = over[i][k]
+		}
 	}
 	for _, p := range pairs {
 		a.Pairs = append(a.Pairs, *p)

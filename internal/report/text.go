@@ -23,6 +23,8 @@ type Options struct {
 	// Color styles the text; the caller decides by NO_COLOR and whether the
 	// output is a terminal.
 	Color bool
+	// Only names the provider or arm whose rows benchfmt holds, "" for all.
+	Only string
 }
 
 // width is the number of columns, 0 for no limit.
@@ -207,7 +209,7 @@ func chance(c analysis.Chance) string {
 	s := fmt.Sprintf("; %d questions at 5%% each: were nothing different, up to %s of them would come out different by chance, one or more in up to %s of runs",
 		c.Questions, units.Digits(c.Expected(), 2), units.FormatPercent(c.Any()))
 	if c.Different > 0 {
-		s += fmt.Sprintf("; of the %d differences found, %d hold with Holm's correction over all %d verdicts", c.Different, c.Held, c.Verdicts)
+		s += fmt.Sprintf("; Holm's correction over all %d verdicts would leave %d of the %d found", c.Verdicts, c.Held, c.Different)
 	}
 	return s
 }

@@ -62,8 +62,14 @@ func TestSimCoverage(t *testing.T) {
 		}
 	}
 	for _, n := range []int{6, 10, 30} {
-		within(t, fmt.Sprintf("share interval, paired, %d requests", n), simShare(t, 10_000, n, true), 0.93, 0.97)
-		within(t, fmt.Sprintf("share interval, unpaired, %d and %d", n, n), simShare(t, 10_000, n, false), 0.93, 0.97)
+		for _, paired := range []bool{true, false} {
+			for _, skew := range []bool{false, true} {
+				share, difference := simShare(t, 10_000, n, paired, skew)
+				what := fmt.Sprintf("%d blocks, paired %v, skewed %v", n, paired, skew)
+				within(t, "share of medians, "+what, share, 0.935, 0.985)
+				within(t, "difference of medians, "+what, difference, 0.935, 0.992)
+			}
+		}
 	}
 	for _, target := range []float64{0.01, 0.02, 0.03} {
 		cover, blocks := simSequentialStop(t, 2000, target)
@@ -252,5 +258,17 @@ func TestSimExcursion(t *testing.T) {
 			within(t, fmt.Sprintf("n %d ρ %v: stationary series with an excursion", n, rho), fa, 0, 0.1)
 			within(t, "  11 at 2.3 times found", found, 0, 1)
 		}
+	}
+}
+
+func TestSimGateFull(t *testing.T) {
+	for _, n := range []int{6, 10, 20} {
+		in, out := simDecide(t, 10_000, n, 1.2, 0.2, 1.05)
+		within(t, fmt.Sprintf("20 %% slower, spread 20 %%, limit 5 %%, %d units: passes", n), in, 0, 0.01)
+		t.Logf("  slower: %.3f, undecided: %.3f", out, 1-in-out)
+		in, _ = simDecide(t, 10_000, n, 1.05, 0.05, 1.05)
+		within(t, fmt.Sprintf("slower by the limit itself, spread 5 %%, %d units: passes", n), in, 0, 0.03)
+		in, _ = simDecide(t, 10_000, n, 1, 0.02, 1.05)
+		within(t, fmt.Sprintf("equal, spread 2 %%, %d units: passes", n), in, 0.9, 1)
 	}
 }
