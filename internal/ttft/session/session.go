@@ -285,7 +285,8 @@ func (r *job) engines(ctx context.Context) (err error) {
 		}
 		return r.measure(ctx, []ttft.Arm{
 			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, KV: of},
-			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: of},
+			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: of,
+				Serving: record.Serving{KVModel: r.w.Engine.Model}},
 		})
 	case r.w.Launch != "":
 		return r.launched(ctx)
