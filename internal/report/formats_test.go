@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
@@ -49,6 +51,46 @@ func TestGoldenFormats(t *testing.T) {
 	for format, ext := range map[string]string{"markdown": ".md", "csv": ".csv", "json": ".json", "benchfmt": ".bench"} {
 		golden(t, "emulated"+ext, render(t, format, "emulated.jsonl"))
 		golden(t, "ttft"+ext, render(t, format, "ttft.jsonl"))
+	}
+}
+
+// The first words of each reason, and what the bytes were held to, stand in each
+// format: a reader needs no record to see what an engine said.
+func TestFirstDetails(t *testing.T) {
+	rec := load(t, filepath.Join(recordsDir, "ttft.jsonl")).Record
+	n := 0
+	for i := range rec.Requests {
+		q := &rec.Requests[i]
+		if q.Path != record.PathTwoLeg || q.Phase != record.PhaseMeasure {
+			continue
+		}
+		q.Rule = record.RuleTokens
+		if n++; n < 3 {
+			q.Valid, q.Reason, q.Detail = false, record.ReasonHTTPError, fmt.Sprintf("500: engine %d said: out\nof memory", n)
+		}
+	}
+	d, err := NewDocument(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"text", "markdown", "csv", "json", "html"} {
+		var b bytes.Buffer
+		if err := Write(&b, []Document{d}, format, Options{Wide: true}); err != nil {
+			t.Fatal(err)
+		}
+		// Lines are wrapped, and Markdown escapes.
+		out := strings.Join(strings.Fields(strings.ReplaceAll(b.String(), "\\", "")), " ")
+		for _, want := range []string{"http-error: 500: engine 1 said: out", "of memory", "tokens alone"} {
+			if format == "csv" && want == "tokens alone" {
+				want = ",tokens,http-error 2,"
+			}
+			if !strings.Contains(out, want) {
+				t.Errorf("%s lacks %q:\n%s", format, want, out)
+			}
+		}
+		if strings.Contains(out, "engine 2 said") {
+			t.Errorf("%s has the words of the second", format)
+		}
 	}
 }
 

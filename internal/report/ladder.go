@@ -2,7 +2,6 @@ package report
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -370,8 +369,5 @@ func ladderJSON(b *bytes.Buffer, res *analysis.Ladder) error {
 		}
 		j.Rows = append(j.Rows, row)
 	}
-	e := json.NewEncoder(b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(j)
+	return encodeJSON(b, j)
 }
