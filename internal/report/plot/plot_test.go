@@ -115,8 +115,9 @@ func TestFit(t *testing.T) {
 		want string
 	}{
 		{"tcp READ", 100, "tcp READ"}, {"aaaaaaaaaa", 0, "…"}, {"abcdefghij", 60, "abc…hij"}, {"one two", 50, "on…o"}, {"", 0, ""},
+		{strings.Repeat("very long ", 1_000_000), 60, "ver…ng "},
 	} {
-		got := fit("row", tt.s, tt.room)
+		got := fit("row", tt.s, tt.room) // of what a record may hold, the cost is that of the room
 		if got != tt.want || got != "…" && Width("row", got) > tt.room {
 			t.Errorf("fit(%q, %v) = %q, want %q", tt.s, tt.room, got, tt.want)
 		}
