@@ -175,7 +175,7 @@ func (e engines) connector(r *Row) (raw, ours string, _ accord) {
 	switch {
 	case e.uses() != "":
 		return "", "", same
-	case e.Connector == "" || strings.HasPrefix(e.Connector, "Nixl") && e.Backend == "":
+	case e.Connector == "" || e.Connector == "simulated" || strings.HasPrefix(e.Connector, "Nixl") && e.Backend == "":
 		return "", "", notKnown
 	case apis[e.Backend] == r.API:
 		return r.API, e.Backend, same

@@ -45,6 +45,8 @@ func compareTTFT(w io.Writer, raw, tt *record.Record, o CompareOptions) error {
 	switch o.Format {
 	case "json":
 		err = ladderJSON(&buf, res)
+	case "html":
+		err = ladderHTML(&buf, res)
 	case "markdown":
 		ladderMarkdown(&buf, res)
 	default:
