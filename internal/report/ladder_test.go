@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -81,10 +82,13 @@ func TestWireSentences(t *testing.T) {
 	truth := synth.SimTruth{Prefill: 420e6, HandOver: 4e6, Step: 9e6, Network: 3e6, Memory: 53e6, Socket: 190e6, Transfer: 280e6, Delay: 20e6, Notice: 5e6}
 	say := func(truth synth.SimTruth, slower float64, serving bool, transports map[string]string) string {
 		raw, tt := synth.MakeSim(5, truth, 8, 2)
-		for i := range raw.Samples {
-			if raw.Samples[i].Condition == 2 {
-				raw.Samples[i].TotalNs = int64(float64(raw.Samples[i].TotalNs) * slower)
+		was := raw.Samples
+		raw.Samples = record.Samples{}
+		for s := range was.All() {
+			if s.Condition == 2 {
+				s.TotalNs = int64(float64(s.TotalNs) * slower)
 			}
+			raw.Samples.Add(s)
 		}
 		if !serving {
 			tt.Conditions[1].Serving.Provider = ""
