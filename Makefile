@@ -48,9 +48,10 @@ check: ## golangci-lint, go mod tidy, shellcheck, and every C file under -Wall -
 fuzz: deps ## each fuzz target for FUZZTIME (60s), one per core, with a table of what they found
 	scripts/fuzz.sh
 
-bench: build ## this tool against its peers, interleaved, on the same work
+bench: build ## this tool against its peers, and reports of 10^6 transfers
 	@scripts/deps.sh test
 	$(GO) run ./tools/bench $(BENCH_ARGS)
+	$(GO) test ./cmd/xferbench -run '^$$' -bench Report -benchtime 1x
 
 pictures: deps ## the pictures of docs/pictures.md, from synthetic records, by a headless Chromium
 	@scripts/deps.sh test

@@ -67,6 +67,7 @@ wins.`,
 			if slices.Contains(args, "last") {
 				warnState(cmd)
 			}
+			thrifty()
 			w := cmd.OutOrStdout()
 			o.Color = color(w)
 			err = report.Compare(w, args, o)

@@ -56,7 +56,7 @@ func compareHTML(b *bytes.Buffer, c *compareDoc) error {
 		return err
 	}
 	p.Runs = []htmlRun{h}
-	return pageTemplate.Execute(b, p)
+	return p.write(b)
 }
 
 // compareForest holds B against A, row by row, with the threshold.

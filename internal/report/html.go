@@ -136,7 +136,19 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 		}
 		p.Runs = append(p.Runs, run)
 	}
-	return pageTemplate.Execute(b, p)
+	return p.write(b)
+}
+
+// write appends the page.
+func (p *htmlPage) write(b *bytes.Buffer) error {
+	var text strings.Builder
+	if err := pageTemplate.Execute(&text, p); err != nil {
+		return err
+	}
+	// What records say has ended up in attributes, texts and figures: all of it is
+	// made harmless here, for who reads the file on a terminal.
+	b.WriteString(units.PrintableText(strings.ReplaceAll(text.String(), "\t", " ")))
+	return nil
 }
 
 func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
@@ -151,7 +163,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
 	}
-	if h.Status = incomplete(a.Record); a.Failed() {
+	if h.Status = incomplete(a.Record, a.Live); a.Failed() {
 		h.Status = "A data check failed: the rows in red have no speed."
 	}
 	for _, v := range a.Pairs {
@@ -205,9 +217,11 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	return h
 }
 
-// incomplete says how a record ended that is not whole, "" for one that is.
-func incomplete(rec *record.Record) string {
+// incomplete says how a record ended that is not whole, "" for one that is. One of a
+// live run may yet end.
+func incomplete(rec *record.Record, live bool) string {
 	switch end := rec.End; {
+	case end == nil && live:
 	case end == nil:
 		return "This run was cut off."
 	case end.Status != record.StatusOK:
@@ -233,7 +247,7 @@ func answer(a *analysis.Analysis) (string, []string) {
 	all := summary(a)
 	switch {
 	case len(all) == 0:
-		return "No row of this record carries a figure.", nil
+		return "No transport of this record carries a figure.", nil
 	case len(a.Guides) == 1:
 		return guide(a.Guides[0]) + ".", all
 	}

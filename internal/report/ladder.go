@@ -2,7 +2,6 @@ package report
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -544,10 +543,7 @@ func ladderJSON(b *bytes.Buffer, res *analysis.Ladder) error {
 	for _, r := range res.Rows {
 		j.Rows = append(j.Rows, jsonEnd(r))
 	}
-	e := json.NewEncoder(b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(j)
+	return encodeJSON(b, j)
 }
 
 func jsonEnd(r analysis.LadderRow) jsonEndRow {

@@ -202,6 +202,45 @@ func TestSignFlipMonteCarlo(t *testing.T) {
 	}
 }
 
+// Beyond 512 differences the smaller ones are drawn at once: against a sign for each
+// of them from another stream, where all are alike, and where a few outweigh the rest.
+func TestSignFlipOfManyDifferences(t *testing.T) {
+	const n, draws = 700, 8_000
+	for name, size := range map[string]func(i int) float64{
+		"alike": func(int) float64 { return 1 },
+		"heavy": func(i int) float64 { return 1 / float64(1+i) },
+	} {
+		rng := rand.New(rand.NewPCG(3, 4))
+		d := make([]float64, n)
+		obs := 0.0
+		for i := range d {
+			d[i] = size(i) * (1 + 0.1*rng.Float64())
+			if rng.IntN(100) < 48 {
+				d[i] = -d[i]
+			}
+			obs += d[i]
+		}
+		hit := 0
+		for range draws {
+			sum := 0.0
+			for _, x := range d {
+				if rng.IntN(2) == 0 {
+					x = -x
+				}
+				sum += x
+			}
+			if math.Abs(sum) >= math.Abs(obs) {
+				hit++
+			}
+		}
+		want := float64(hit) / draws
+		got, err := SignFlipTest(d, 7)
+		if err != nil || got.Exact || math.Abs(got.P-want) > 4*math.Sqrt(want*(1-want)*(1./draws+1./99_999)) {
+			t.Errorf("%s: p %v, with a sign for each %v, %v", name, got.P, want, err)
+		}
+	}
+}
+
 func TestDetectableFloor(t *testing.T) {
 	// For 6 blocks the test rejects only when all agree: Φ(δ)^6 = .8 (one side;
 	// the other is negligible), δ = 1.793.
