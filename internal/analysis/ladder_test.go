@@ -161,6 +161,18 @@ func TestLadderJoins(t *testing.T) {
 		"other transport": {why: "tcp READ merged: other transport: tcp, the engines use ucx:tcp", used: merged, wire: 1, unknown: []string{"library"}},
 		"the provider that ran": {raw: rows(func(c *record.Condition) { c.Provider, c.API, c.Transport.Provider = "efa", "libfabric", "shm" }),
 			serving: func(s *record.Serving) { s.Provider = "efa" }, why: "efa READ merged: other transport: shm, the engines use efa"},
+		"net is tcp": {raw: func(r *record.Record) {
+			for i := range r.Conditions {
+				if r.Conditions[i].Provider == "tcp" {
+					r.Conditions[i].Transport.Provider = "net"
+				}
+			}
+		}, serving: func(s *record.Serving) { s.Provider = "tcp;ofi_rxm" }, used: "tcp READ merged", wire: 1, unknown: []string{"library"}},
+		"ceilings that were asked for": {raw: func(r *record.Record) {
+			for i := range r.Conditions {
+				r.Conditions[i].Ceiling = false
+			}
+		}, used: merged, wire: 1, unknown: []string{"library"}},
 		"connector alone": {serving: func(s *record.Serving) { s.Provider, s.Backend = "", "LIBFABRIC" }, wire: 1, used: "tcp READ merged",
 			why: "other connector: ucx, the engines use NixlConnector LIBFABRIC", unknown: []string{"transport", "library"}},
 		"nothing known": {serving: func(s *record.Serving) { *s = record.Serving{} }, wire: 2, unknown: []string{"model", "op", "connector", "transport", "library", "host pair"}},
