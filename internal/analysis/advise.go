@@ -218,7 +218,7 @@ func (a *Analysis) candidates() []*Candidate {
 		k := a.seriesOf(r, false)
 		c := at[k]
 		if c == nil {
-			c = &Candidate{Label: r.withoutSize()}
+			c = &Candidate{Label: r.WithoutSize()}
 			at[k] = c
 			out = append(out, c)
 		}
@@ -480,7 +480,7 @@ func (a *Advice) contests() error {
 // guideOf is the guide that rests on rows of the two candidates.
 func (a *Analysis) guideOf(x, y *Candidate) *Guide {
 	for i, g := range a.Guides {
-		if slices.Contains(x.Rows, g.A.Rows[0]) && slices.Contains(y.Rows, g.B.Rows[0]) {
+		if slices.Contains(x.Rows, g.A) && slices.Contains(y.Rows, g.B) {
 			return &a.Guides[i]
 		}
 	}
