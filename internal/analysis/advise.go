@@ -185,7 +185,7 @@ func (a *Analysis) candidates() []*Candidate {
 		k := a.seriesOf(r, false)
 		c := at[k]
 		if c == nil {
-			c = &Candidate{Label: r.withoutSize()}
+			c = &Candidate{Label: r.WithoutSize()}
 			at[k] = c
 			out = append(out, c)
 		}

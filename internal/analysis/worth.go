@@ -67,7 +67,7 @@ func (a *Advice) contests() error {
 // guideOf is the guide that rests on rows of the two candidates.
 func (a *Analysis) guideOf(x, y *Candidate) *Guide {
 	for i, g := range a.Guides {
-		if slices.Contains(x.Rows, g.A.Rows[0]) && slices.Contains(y.Rows, g.B.Rows[0]) {
+		if slices.Contains(x.Rows, g.A) && slices.Contains(y.Rows, g.B) {
 			return &a.Guides[i]
 		}
 	}
