@@ -273,7 +273,7 @@ func absurd(t *testing.T, c *peer.Client) {
 		"lanes":    {Endpoint: 1, Lanes: 1 << 62, KV: kv.Request{Bytes: 1 << 20, Shape: kv.Contiguous}},
 		"too long": {Endpoint: 1, Lanes: 1, KV: kv.Request{Bytes: math.MaxInt64, MaxBytes: math.MaxInt64, Shape: kv.Contiguous}},
 		"layers": {Endpoint: 1, Lanes: 1, KV: kv.Request{Tokens: math.MaxInt64, MaxBytes: math.MaxInt64, MaxDescs: math.MaxInt, Shape: kv.Fragmented,
-			Model: kv.Model{Layers: 10000, Heads: 1, KVHeads: 1, HeadDim: 1, DType: "bf16"}}},
+			Model: kv.Uniform("", 10000, 1, 1, 1, kv.BF16)}},
 	} {
 		r.Op = loop.Read
 		_, err := c.Plan(ctx, r)

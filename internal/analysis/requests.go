@@ -46,6 +46,11 @@ type RequestRow struct {
 	// Invalid counts those that are not.
 	Requests []record.Request
 	Invalid  int
+	// Reasons count those that do not count, Details are of the first of each reason,
+	// and Rules count what all were held to.
+	Reasons map[record.Reason]int
+	Details map[record.Reason]string
+	Rules   map[string]int
 	// Units are the independent observations: medians of the TTFT over blocks, or
 	// over launches when there are several. Blocks counts the blocks, Launches the
 	// sets of fresh processes.
@@ -139,15 +144,14 @@ func OfRequests(rec *record.Record) (*Requests, error) {
 }
 
 func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, error) {
-	row := &RequestRow{Condition: c, Arm: c.Provider, Tokens: int(c.Tokens)}
+	row := &RequestRow{Condition: c, Arm: c.Provider, Tokens: int(c.Tokens), Reasons: map[record.Reason]int{}, Details: map[record.Reason]string{}, Rules: map[string]int{}}
 	slices.SortStableFunc(lines, func(a, b record.Request) int {
 		return cmp.Or(cmp.Compare(a.Launch, b.Launch), cmp.Compare(a.Sequence, b.Sequence))
 	})
 	var ttft, itl, e2e []float64
 	for _, q := range lines {
 		row.Path, row.Load = q.Path, load(q)
-		if !q.Valid {
-			row.Invalid++
+		if row.judged(q); !q.Valid {
 			continue
 		}
 		row.Requests = append(row.Requests, q)
@@ -204,6 +208,20 @@ func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, err
 		return row, err
 	}
 	return row, row.offline(lines)
+}
+
+// judged counts what a request was held to, and why it does not count.
+func (r *RequestRow) judged(q record.Request) {
+	if q.Rule != "" {
+		r.Rules[q.Rule]++
+	}
+	if q.Valid {
+		return
+	}
+	r.Invalid++
+	if r.Reasons[q.Reason]++; r.Reasons[q.Reason] == 1 {
+		r.Details[q.Reason] = q.Detail
+	}
 }
 
 // units are the independent observations of a value of the row's requests, and

@@ -24,6 +24,7 @@ func newReportCommand() *cobra.Command {
 		force  bool
 		wide   bool
 		run    string
+		only   string
 	)
 	cmd := &cobra.Command{
 		Use:   "report RECORD…",
@@ -32,7 +33,8 @@ func newReportCommand() *cobra.Command {
 record; nothing is measured. "last" names the newest record of this host.
 
 text is what the run itself printed. csv and json hold base units only. benchfmt
-is the Go benchmark format, one line a block, for benchstat. html is one file
+is the Go benchmark format, one line a block, for benchstat; --only takes one
+provider or arm, so that two such files compare them. html is one file
 without references to the network.`,
 		Example: `  xferbench report last
   xferbench report last --wide
@@ -48,6 +50,9 @@ without references to the network.`,
 			if !slices.Contains(report.Formats(), format) {
 				return usagef("--format %q is not known; use %s", format, strings.Join(report.Formats(), ", "))
 			}
+			if only != "" && format != "benchfmt" {
+				return usagef("--only is for --format benchfmt, and this is %s", format)
+			}
 			if slices.Contains(args, "last") {
 				warnState(cmd)
 			}
@@ -58,13 +63,13 @@ without references to the network.`,
 			}
 			if out == "" || out == "-" {
 				w := cmd.OutOrStdout()
-				err = report.Write(w, docs, format, report.Options{Wide: wide, Color: color(w)})
+				err = report.Write(w, docs, format, report.Options{Wide: wide, Color: color(w), Only: only})
 			} else {
 				err = report.Create(out, force, func(w io.Writer) error {
-					return report.Write(w, docs, format, report.Options{Wide: wide})
+					return report.Write(w, docs, format, report.Options{Wide: wide, Only: only})
 				})
 			}
-			if errors.Is(err, report.ErrExists) || errors.Is(err, report.ErrKinds) {
+			if errors.Is(err, report.ErrExists) || errors.Is(err, report.ErrKinds) || errors.Is(err, report.ErrNoBench) {
 				return usagef("%w", err)
 			}
 			return err
@@ -75,6 +80,7 @@ without references to the network.`,
 	f.StringVarP(&out, "output", "o", "", "write to `FILE` instead of the terminal; one that exists is refused")
 	f.BoolVar(&force, "force", false, "replace the file of --output if it exists")
 	f.StringVar(&run, "run", "", "take the record of that run (`ID`) from a file that holds several, as after cat or >>")
+	f.StringVar(&only, "only", "", "benchfmt: the rows of one provider or arm (`NAME`), which their names then leave out")
 	f.BoolVar(&wide, "wide", false, "all columns, however long the lines")
 	return cmd
 }

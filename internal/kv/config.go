@@ -78,6 +78,13 @@ func ParseConfig(name string, data []byte) (Model, error) {
 	return m, probe.Validate()
 }
 
+// shape is what the fields of a file say.
+type shape struct {
+	layers, heads, kvHeads, headDim, latent int
+	sliding                                 []bool // of each layer
+	window                                  int
+}
+
 func parseConfig(data []byte) (m Model, err error) {
 	c, err := decodeConfig(data)
 	if err != nil {
@@ -87,14 +94,37 @@ func parseConfig(data []byte) (m Model, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := c.sizes(modelTypes[kind], &m); err != nil {
+	var s shape
+	if err := c.sizes(modelTypes[kind], &s); err != nil {
 		return m, err
 	}
-	if err := c.window(kind, &m); err != nil {
+	if err := c.window(kind, &s); err != nil {
 		return m, err
 	}
+	m.Heads, m.Groups = s.heads, s.groups()
 	m.DType, err = c.dtype(kind)
 	return m, err
+}
+
+// groups are the layers by kind, in the order of their first one.
+func (s *shape) groups() (out []Group) {
+	full := Group{Kind: Full, KVHeads: s.kvHeads, KeyDim: s.headDim, ValueDim: s.headDim}
+	if s.latent > 0 {
+		full = Group{Kind: Latent, KeyDim: s.latent}
+	}
+	for i := range s.layers {
+		g := full
+		if i < len(s.sliding) && s.sliding[i] {
+			g.Kind, g.Window = Sliding, s.window
+		}
+		if j := slices.IndexFunc(out, func(o Group) bool { return o.Kind == g.Kind }); j >= 0 {
+			out[j].Layers++
+		} else {
+			g.Layers = 1
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 // decodeConfig reads the JSON. Of a multimodal model it is the text_config, with
@@ -142,19 +172,19 @@ func (c *hfConfig) kind() (string, error) {
 }
 
 // sizes fills in the layers, the heads and what a token takes in them.
-func (c *hfConfig) sizes(fam family, m *Model) (err error) {
-	if m.Layers, err = size("num_hidden_layers", c.NumHiddenLayers); err != nil {
+func (c *hfConfig) sizes(fam family, m *shape) (err error) {
+	if m.layers, err = size("num_hidden_layers", c.NumHiddenLayers); err != nil {
 		return err
 	}
-	if m.Heads, err = size("num_attention_heads", c.NumAttnHeads); err != nil {
+	if m.heads, err = size("num_attention_heads", c.NumAttnHeads); err != nil {
 		return err
 	}
 	if fam == latent {
 		return c.latentDim(m)
 	}
-	m.KVHeads = m.Heads
+	m.kvHeads = m.heads
 	if c.NumKVHeads != nil {
-		if m.KVHeads, err = size("num_key_value_heads", c.NumKVHeads); err != nil {
+		if m.kvHeads, err = size("num_key_value_heads", c.NumKVHeads); err != nil {
 			return err
 		}
 	}
@@ -162,7 +192,7 @@ func (c *hfConfig) sizes(fam family, m *Model) (err error) {
 }
 
 // latentDim fills in the width of multi-head latent attention's one vector.
-func (c *hfConfig) latentDim(m *Model) error {
+func (c *hfConfig) latentDim(m *shape) error {
 	rank, err := size("kv_lora_rank", c.KVLoraRank)
 	if err != nil {
 		return err
@@ -171,24 +201,24 @@ func (c *hfConfig) latentDim(m *Model) error {
 	if err != nil {
 		return err
 	}
-	m.LatentDim = rank + rope
+	m.latent = rank + rope
 	return nil
 }
 
 // headDim fills in the width of a head: as given, or the hidden state's share.
-func (c *hfConfig) headDim(m *Model) (err error) {
+func (c *hfConfig) headDim(m *shape) (err error) {
 	if c.HeadDim != nil {
-		m.HeadDim, err = size("head_dim", c.HeadDim)
+		m.headDim, err = size("head_dim", c.HeadDim)
 		return err
 	}
 	hidden, err := size("hidden_size", c.HiddenSize)
 	if err != nil {
 		return fmt.Errorf("%w, and so is head_dim", err)
 	}
-	if hidden%m.Heads != 0 {
-		return fmt.Errorf("hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is missing", hidden, m.Heads)
+	if hidden%m.heads != 0 {
+		return fmt.Errorf("hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is missing", hidden, m.heads)
 	}
-	m.HeadDim = hidden / m.Heads
+	m.headDim = hidden / m.heads
 	return nil
 }
 
@@ -204,19 +234,18 @@ func size(field string, v *int) (int, error) {
 }
 
 // window fills in the layers with a sliding window.
-func (c *hfConfig) window(kind string, m *Model) error {
-	sliding := 0
+func (c *hfConfig) window(kind string, m *shape) error {
+	slides := make([]bool, 0, len(c.LayerTypes))
 	for _, t := range c.LayerTypes {
 		switch t {
-		case "sliding_attention":
-			sliding++
-		case "full_attention":
+		case "sliding_attention", "full_attention":
+			slides = append(slides, t == "sliding_attention")
 		default:
 			return fmt.Errorf("the KV cache of a layer of type %q is not known", t)
 		}
 	}
-	if c.LayerTypes != nil && len(c.LayerTypes) != m.Layers {
-		return fmt.Errorf("layer_types has %d entries for %d layers", len(c.LayerTypes), m.Layers)
+	if c.LayerTypes != nil && len(c.LayerTypes) != m.layers {
+		return fmt.Errorf("layer_types has %d entries for %d layers", len(c.LayerTypes), m.layers)
 	}
 	if c.SlidingWindow == nil || c.UseSlidingWindow != nil && !*c.UseSlidingWindow {
 		return nil
@@ -224,20 +253,21 @@ func (c *hfConfig) window(kind string, m *Model) error {
 	if *c.SlidingWindow < 1 {
 		return fmt.Errorf("sliding_window is %d; it must be at least 1, or null", *c.SlidingWindow)
 	}
-	m.SlidingWindow = *c.SlidingWindow
-	switch {
-	case c.LayerTypes != nil:
-		m.SlidingLayers = sliding
-	case kind == "gpt_oss":
-		m.SlidingLayers = (m.Layers + 1) / 2 // layers 0, 2, 4, …
-	case c.MaxWindowLayers != nil:
-		// Qwen: layers from max_window_layers on use the window.
-		m.SlidingLayers = min(max(m.Layers-*c.MaxWindowLayers, 0), m.Layers)
-	default:
-		m.SlidingLayers = m.Layers
+	m.window = *c.SlidingWindow
+	if c.LayerTypes != nil {
+		m.sliding = slides
+		return nil
 	}
-	if m.SlidingLayers == 0 {
-		m.SlidingWindow = 0
+	m.sliding = make([]bool, min(m.layers, maxLayers))
+	for i := range m.sliding {
+		switch {
+		case kind == "gpt_oss":
+			m.sliding[i] = i%2 == 0
+		case c.MaxWindowLayers != nil: // Qwen: layers from there on
+			m.sliding[i] = i >= *c.MaxWindowLayers
+		default:
+			m.sliding[i] = true
+		}
 	}
 	return nil
 }

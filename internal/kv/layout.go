@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -109,94 +110,200 @@ type Desc struct {
 }
 
 // Transfer is a request worked out: how many bytes in how many descriptors.
-// Both sides hold one buffer of Bytes bytes, region after region, and in each
-// region Blocks blocks of BlockBytes. It is read-only and safe for concurrent
-// use.
+// Both sides hold one buffer of Bytes bytes, region after region; it is read-only and
+// safe for concurrent use.
+//
+// What moves is what [Model.Crossing] says of one rank: all tokens of full attention,
+// the blocks of a window that hold the end of the prompt, and one state per request.
 type Transfer struct {
 	// Request is what was asked, with defaults filled in.
 	Request
 	// Rank is the share of the model; zero for a contiguous transfer without one.
 	Rank Rank
-	// Regions is the number of memory regions: layers, twice that when split, 1
-	// for a contiguous transfer.
+	// Regions is the number of memory regions: layers, twice that when split, fewer
+	// where layers share regions; 1 for a contiguous transfer.
 	Regions int
-	// Blocks is the number of blocks in each region; 0 for a contiguous transfer.
+	// Blocks is the number of KV blocks that hold the prompt; 0 for a contiguous
+	// transfer.
 	Blocks int
 	// BlockBytes is the length of one block in one region; 0 for a contiguous
-	// transfer.
+	// transfer, and where regions differ in it.
 	BlockBytes int64
 	// Tokens is the number of tokens that Bytes holds, whole blocks for KV
 	// shapes, rounded down for a contiguous transfer; 0 without a model.
 	Tokens int64
 	// Bytes is the size of the buffer and of the transfer.
 	Bytes int64
+
+	areas []area
+}
+
+// area is regions that lie back to back, each with blocks of bytes; a state has one
+// block, and pieces are the lengths of its parts.
+type area struct {
+	regions, blocks int
+	bytes           int64
+	pieces          []int64
 }
 
 // New works out a request. KV shapes are rounded up to whole blocks, see
 // [Transfer.Rounding]; a contiguous transfer is exact.
 func New(req Request) (*Transfer, error) {
-	if req.Shape == "" {
-		req.Shape = Merged
-	}
-	if req.Layout == "" {
-		req.Layout = Packed
-	}
-	if req.BlockTokens == 0 {
-		req.BlockTokens = DefaultBlockTokens
-	}
-	if req.TensorParallel == 0 {
-		req.TensorParallel = 1
-	}
-	if req.MaxBytes == 0 {
-		req.MaxBytes = DefaultMaxBytes
-	}
-	if req.MaxDescs == 0 {
-		req.MaxDescs = DefaultMaxDescs
-	}
+	req.fill()
 	if err := req.check(); err != nil {
 		return nil, err
 	}
 	t := &Transfer{Request: req, Regions: 1}
-	if req.Model != (Model{}) {
+	if !req.Model.zero() {
 		r, err := req.Model.Rank(req.TensorParallel)
 		if err != nil {
 			return nil, err
 		}
 		t.Rank = r
 	}
-	perToken := t.Rank.BytesPerToken()
+	layOut := t.blocks
 	if req.Shape == Contiguous {
-		t.Bytes = req.Bytes
-		if req.Tokens != 0 {
-			var ok bool
-			if t.Bytes, ok = mul(req.Tokens, perToken); !ok {
-				return nil, fmt.Errorf("%d tokens of %d bytes are %w: more than 2^63-1 bytes", req.Tokens, perToken, ErrTooLarge)
+		layOut = t.contiguous
+	}
+	if err := layOut(); err != nil {
+		return nil, err
+	}
+	return t, t.checkLimits()
+}
+
+func (r *Request) fill() {
+	if r.Shape == "" {
+		r.Shape = Merged
+	}
+	if r.Layout == "" {
+		r.Layout = Packed
+	}
+	if r.BlockTokens == 0 {
+		r.BlockTokens = DefaultBlockTokens
+	}
+	if r.TensorParallel == 0 {
+		r.TensorParallel = 1
+	}
+	if r.MaxBytes == 0 {
+		r.MaxBytes = DefaultMaxBytes
+	}
+	if r.MaxDescs == 0 {
+		r.MaxDescs = DefaultMaxDescs
+	}
+}
+
+func (t *Transfer) contiguous() error {
+	t.Bytes = t.Request.Bytes
+	if n := t.Request.Tokens; n != 0 {
+		var ok bool
+		if t.Bytes, ok = t.Rank.bytes(n); !ok {
+			return fmt.Errorf("%d tokens of %s are %w: more than 2^63-1 bytes", n, t.Rank.Name, ErrTooLarge)
+		}
+		t.Tokens = n
+	} else if !t.Model.zero() {
+		t.Tokens = t.Rank.tokens(t.Bytes)
+	}
+	return nil
+}
+
+// blocks lays out the KV blocks of one rank.
+func (t *Transfer) blocks() error {
+	d := Deployment{Hybrid: true, BlockTokens: t.BlockTokens, PrefillTP: t.TensorParallel, DecodeTP: t.TensorParallel}
+	lists, err := t.Model.lists(&d)
+	if err != nil {
+		return err
+	}
+	tokens := t.Request.Tokens
+	if tokens == 0 {
+		if tokens, err = t.Model.fewest(lists, t.Request.Bytes); err != nil {
+			return err
+		}
+	}
+	if tokens > maxCrossingTokens {
+		return fmt.Errorf("%d tokens of %s are %w", tokens, t.Rank.Name, ErrTooLarge)
+	}
+	last := max(1, tokens-int64(t.Model.backoff(d)))
+	counts := make([]int, len(lists))
+	for i, l := range lists {
+		counts[i], _ = l.blocks(last, tokens)
+		if l.tokens > 0 && !l.windowed() && l.kind != Cross {
+			t.BlockTokens, t.Blocks = l.tokens, int(min(ceilDiv(tokens, int64(l.tokens)), math.MaxInt32))
+		}
+	}
+	t.Tokens = tokens
+	if t.Blocks > 0 {
+		t.Tokens = int64(t.Blocks) * int64(t.BlockTokens)
+	}
+	t.areas, t.Regions = areas(lists, counts, t.Layout, t.TensorParallel), 0
+	for i, a := range t.areas {
+		n, ok := mul(int64(a.regions)*int64(a.blocks), a.bytes)
+		if !ok || t.Bytes > math.MaxInt64-n {
+			return fmt.Errorf("%d tokens of %s are %w", tokens, t.Rank.Name, ErrTooLarge)
+		}
+		t.Bytes, t.Regions, t.BlockBytes = t.Bytes+n, t.Regions+a.regions, a.bytes
+		if i > 0 && a.bytes != t.areas[i-1].bytes {
+			t.BlockBytes = -1
+		}
+	}
+	t.BlockBytes = max(0, t.BlockBytes)
+	return nil
+}
+
+// windowed reports whether the list keeps less than all tokens.
+func (l list) windowed() bool { return l.kind == Sliding || l.kind == Chunked }
+
+// areas are the regions of lists with counts blocks each, on one of tp ranks. Lists
+// whose blocks have one length share regions, states come last.
+func areas(lists []list, counts []int, layout Layout, tp int) []area {
+	var out, states []area
+	for i, l := range lists {
+		if l.kind == State {
+			states = append(states, area{regions: l.regions(), blocks: 1, bytes: l.spans[0].bytes, pieces: l.pieces(tp)})
+			continue
+		}
+		for _, s := range l.spans {
+			a := area{regions: s.regions, blocks: counts[i], bytes: s.bytes}
+			if layout == Split && s.kv {
+				a.regions, a.bytes = 2*a.regions, a.bytes/2
+			}
+			same := func(b area) bool { return len(l.spans) == 1 && b.regions == a.regions && b.bytes == a.bytes }
+			if j := slices.IndexFunc(out, same); j >= 0 {
+				out[j].blocks += a.blocks
+			} else {
+				out = append(out, a)
 			}
 		}
-		if perToken > 0 {
-			t.Tokens = t.Bytes / perToken
-		}
-		return t, t.checkLimits()
 	}
+	return append(out, states...)
+}
 
-	tokens := req.Tokens
-	if tokens == 0 {
-		tokens = ceilDiv(req.Bytes, perToken)
+// fewest is the fewest tokens, in whole blocks, whose lists take at least bytes.
+func (m Model) fewest(lists []list, bytes int64) (int64, error) {
+	block := int64(1)
+	for _, l := range lists {
+		block = max(block, int64(l.tokens))
 	}
-	block := int64(req.BlockTokens)
-	blocks := ceilDiv(tokens, block)
-	perBlock, ok := mul(block, perToken)
-	bytes, fits := mul(blocks, perBlock)
-	if !ok || !fits || blocks > math.MaxInt32 {
-		return nil, fmt.Errorf("%d tokens of %d bytes are %w", tokens, perToken, ErrTooLarge)
+	takes := func(blocks int) bool {
+		var n int64
+		for _, l := range lists {
+			b, _ := l.blocks(int64(blocks)*block, int64(blocks)*block)
+			all, ok := mul(int64(b), l.blockBytes())
+			if n += all; !ok || n < 0 || n >= bytes {
+				return true
+			}
+		}
+		return false
 	}
-	t.Regions = t.Rank.Layers
-	t.BlockBytes = block * t.Rank.BytesPerTokenLayer()
-	if req.Layout == Split && !t.Rank.MLA() {
-		t.Regions, t.BlockBytes = 2*t.Regions, t.BlockBytes/2
+	most := int(maxCrossingTokens/block) - 1
+	n := 1 + sort.Search(most, func(i int) bool { return takes(i + 1) })
+	grows := slices.ContainsFunc(lists, func(l list) bool { return l.tokens > 0 && !l.windowed() && l.kind != Cross })
+	switch {
+	case n > most && grows:
+		return 0, fmt.Errorf("%d bytes of %s are %w: more than %d tokens", bytes, m.Name, ErrTooLarge, maxCrossingTokens)
+	case n > most:
+		return 0, fmt.Errorf("no prompt of %s takes %d bytes: its layers keep windows and states alone; ask for --tokens, or for the contiguous shape", m.Name, bytes)
 	}
-	t.Blocks, t.Tokens, t.Bytes = int(blocks), blocks*block, bytes
-	return t, t.checkLimits()
+	return int64(n) * block, nil
 }
 
 func (r Request) check() error {
@@ -206,7 +313,7 @@ func (r Request) check() error {
 	if r.Tokens < 0 || r.Bytes < 0 {
 		return fmt.Errorf("a transfer cannot have %d tokens and %d bytes", r.Tokens, r.Bytes)
 	}
-	if r.Model == (Model{}) && (r.Shape != Contiguous || r.Tokens != 0) {
+	if r.Model.zero() && (r.Shape != Contiguous || r.Tokens != 0) {
 		return fmt.Errorf("a %s transfer of %d tokens, %d bytes needs a model", r.Shape, r.Tokens, r.Bytes)
 	}
 	if r.BlockTokens < 1 || r.BlockTokens > MaxBlockTokens {
@@ -238,23 +345,45 @@ func (t *Transfer) checkLimits() error {
 
 // Count returns the number of descriptors without building them.
 func (t *Transfer) Count() int {
-	switch t.Shape {
-	case Fragmented:
-		return t.Regions * t.Blocks
-	case Merged:
-		return t.Regions
+	if t.Shape == Contiguous {
+		return 1
 	}
-	return 1
+	n := 0
+	for _, a := range t.areas {
+		switch {
+		case a.pieces != nil:
+			n += a.regions * len(a.pieces)
+		case t.Shape == Fragmented:
+			n += a.regions * a.blocks
+		default:
+			n += a.regions
+		}
+	}
+	return n
 }
 
-// TokensExact returns Bytes in tokens, with a fraction when a contiguous
-// transfer holds no whole number of them; 0 without a model.
+// TokensExact returns Bytes in tokens, with a fraction where a contiguous transfer
+// holds no whole number of them; 0 without a model. Where the bytes of a token depend
+// on its place it is Tokens.
 func (t *Transfer) TokensExact() float64 {
 	per := t.Rank.BytesPerToken()
-	if per == 0 {
+	switch {
+	case per == 0:
 		return 0
+	case !t.Rank.even():
+		return float64(t.Tokens)
 	}
 	return float64(t.Bytes) / float64(per)
+}
+
+// Asked is the bytes asked for, or those of the tokens asked for, before any
+// rounding.
+func (t *Transfer) Asked() int64 {
+	if t.Request.Tokens == 0 {
+		return t.Request.Bytes
+	}
+	n, _ := t.Rank.bytes(t.Request.Tokens) // it fits: Bytes is not smaller
+	return n
 }
 
 // Rounding says how the request was rounded up to whole blocks.
@@ -273,8 +402,11 @@ func (t *Transfer) Rounding() (r Rounding, changed bool) {
 		AskedBytes: t.Request.Bytes, AskedTokens: t.Request.Tokens,
 		Tokens: t.Tokens, Blocks: t.Blocks, BlockTokens: t.BlockTokens, Bytes: t.Bytes,
 	}
-	if per := t.Rank.BytesPerToken(); r.AskedTokens == 0 && per > 0 {
-		r.AskedTokens = ceilDiv(r.AskedBytes, per)
+	if r.AskedTokens == 0 && !t.Model.zero() {
+		r.AskedTokens = t.Tokens
+		if t.Rank.even() {
+			r.AskedTokens = ceilDiv(r.AskedBytes, t.Rank.BytesPerToken())
+		}
 	}
 	if t.Shape == Contiguous {
 		return r, false
@@ -293,23 +425,45 @@ func (t *Transfer) All() iter.Seq[Desc] {
 			yield(Desc{Len: uint64(t.Bytes)})
 			return
 		}
-		regionBytes := uint64(t.Blocks) * uint64(t.BlockBytes)
-		if t.Shape == Merged {
-			for r := range uint64(t.Regions) {
-				if !yield(Desc{Local: r * regionBytes, Remote: r * regionBytes, Len: regionBytes}) {
-					return
+		base := uint64(0)
+		for i, a := range t.areas {
+			size := uint64(a.blocks) * uint64(a.bytes)
+			each := t.each(i)
+			for range a.regions {
+				for d := range each {
+					if !yield(Desc{Local: base + d.Local, Remote: base + d.Remote, Len: d.Len}) {
+						return
+					}
 				}
+				base += size
 			}
-			return
 		}
-		local, remote := t.BlockIDs()
-		n := uint64(t.BlockBytes)
-		for r := range uint64(t.Regions) {
-			base := r * regionBytes
-			for i, l := range local {
-				if !yield(Desc{Local: base + uint64(l)*n, Remote: base + uint64(remote[i])*n, Len: n}) {
+	}
+}
+
+// each yields the descriptors of one region of area i, with offsets in the region.
+func (t *Transfer) each(i int) iter.Seq[Desc] {
+	a := t.areas[i]
+	switch {
+	case a.pieces != nil:
+		return func(yield func(Desc) bool) {
+			at := uint64(0)
+			for _, n := range a.pieces {
+				if !yield(Desc{Local: at, Remote: at, Len: uint64(n)}) {
 					return
 				}
+				at += uint64(n)
+			}
+		}
+	case t.Shape == Merged:
+		return func(yield func(Desc) bool) { yield(Desc{Len: uint64(a.blocks) * uint64(a.bytes)}) }
+	}
+	local, remote := t.blockIDs(i)
+	n := uint64(a.bytes)
+	return func(yield func(Desc) bool) {
+		for j, l := range local {
+			if !yield(Desc{Local: uint64(l) * n, Remote: uint64(remote[j]) * n, Len: n}) {
+				return
 			}
 		}
 	}
@@ -334,18 +488,15 @@ func (t *Transfer) Descs() []Desc {
 	return slices.AppendSeq(make([]Desc, 0, t.Count()), t.All())
 }
 
-// BlockIDs returns the numbers of the blocks on both sides, in the order in
-// which they are transferred. For the fragmented shape both are permutations of
-// 0 … Blocks-1 drawn from Seed, such that no block is followed by its neighbour
-// on both sides at once: NIXL merges two descriptors when their indices rise by
-// one on both sides. For other shapes they ascend.
-func (t *Transfer) BlockIDs() (local, remote []int32) {
-	local, remote = ascending(t.Blocks), ascending(t.Blocks)
-	if t.Shape != Fragmented {
-		return local, remote
-	}
-	shuffle(local, rand.NewPCG(t.Seed, 1))
-	shuffle(remote, rand.NewPCG(t.Seed, 2))
+// blockIDs returns the numbers of the blocks of area i on both sides, in the order in
+// which they are transferred, for the fragmented shape: permutations of 0 … blocks-1
+// drawn from Seed, such that no block is followed by its neighbour on both sides at
+// once. NIXL merges two descriptors when their indices rise by one on both sides.
+func (t *Transfer) blockIDs(i int) (local, remote []int32) {
+	n := t.areas[i].blocks
+	local, remote = ascending(n), ascending(n)
+	shuffle(local, rand.NewPCG(t.Seed, 2*uint64(i)+1))
+	shuffle(remote, rand.NewPCG(t.Seed, 2*uint64(i)+2))
 	separate(local, remote)
 	return local, remote
 }

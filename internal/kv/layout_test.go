@@ -172,7 +172,7 @@ func TestSeedDecides(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return tr.BlockIDs()
+		return tr.blockIDs(0)
 	}
 	l1, r1 := ids(1)
 	if got, want := fmt.Sprint(l1, r1), pinned; got != want {
@@ -248,7 +248,7 @@ func TestRequestRefused(t *testing.T) {
 			t.Errorf("%s: %v, want an error with %q", name, err, tc.want)
 		}
 	}
-	huge := Model{Name: "huge", Layers: maxLayers, Heads: maxHeads, KVHeads: maxHeads, HeadDim: maxHeadDim, DType: FP32}
+	huge := Uniform("huge", maxLayers, maxHeads, maxHeads, maxHeadDim, FP32)
 	for name, req := range map[string]Request{
 		"max bytes":  {Model: m, Tokens: 8000, MaxBytes: 458_751_999},
 		"contiguous": {Bytes: 1001, Shape: Contiguous, MaxBytes: 1000},

@@ -21,23 +21,24 @@ type preset struct {
 // KV cache of DeepSeek is kept in bf16 though the weights are fp8: vLLM's
 // default, kv-cache-dtype auto, is the type of the activations.
 var presets = []preset{
-	{Model{Name: "Qwen2.5-7B", Layers: 28, Heads: 28, KVHeads: 4, HeadDim: 128, DType: BF16},
+	{Uniform("Qwen2.5-7B", 28, 28, 4, 128, BF16),
 		"Qwen", []string{"Qwen2.5-7B-Instruct", "Qwen2.5-7B-Instruct-1M", "Qwen2.5-Coder-7B", "Qwen2.5-Coder-7B-Instruct"}},
-	{Model{Name: "Qwen2.5-32B", Layers: 64, Heads: 40, KVHeads: 8, HeadDim: 128, DType: BF16},
+	{Uniform("Qwen2.5-32B", 64, 40, 8, 128, BF16),
 		"Qwen", []string{"Qwen2.5-32B-Instruct", "Qwen2.5-Coder-32B", "Qwen2.5-Coder-32B-Instruct"}},
-	{Model{Name: "Qwen3-8B", Layers: 36, Heads: 32, KVHeads: 8, HeadDim: 128, DType: BF16},
+	{Uniform("Qwen3-8B", 36, 32, 8, 128, BF16),
 		"Qwen", []string{"Qwen3-8B-Base"}},
-	{Model{Name: "Llama-3.1-8B", Layers: 32, Heads: 32, KVHeads: 8, HeadDim: 128, DType: BF16},
+	{Uniform("Llama-3.1-8B", 32, 32, 8, 128, BF16),
 		"meta-llama", []string{"Llama-3.1-8B-Instruct", "Meta-Llama-3.1-8B", "Meta-Llama-3.1-8B-Instruct"}},
-	{Model{Name: "Llama-3.1-70B", Layers: 80, Heads: 64, KVHeads: 8, HeadDim: 128, DType: BF16},
+	{Uniform("Llama-3.1-70B", 80, 64, 8, 128, BF16),
 		"meta-llama", []string{"Llama-3.1-70B-Instruct", "Meta-Llama-3.1-70B", "Meta-Llama-3.1-70B-Instruct"}},
-	{Model{Name: "DeepSeek-V3", Layers: 61, Heads: 128, LatentDim: 512 + 64, DType: BF16},
+	{Model{Name: "DeepSeek-V3", Heads: 128, DType: BF16, Groups: []Group{{Kind: Latent, Layers: 61, KeyDim: 512 + 64}}},
 		"deepseek-ai", []string{"DeepSeek-V3-Base", "DeepSeek-V3-0324"}},
-	{Model{Name: "DeepSeek-R1", Layers: 61, Heads: 128, LatentDim: 512 + 64, DType: BF16},
+	{Model{Name: "DeepSeek-R1", Heads: 128, DType: BF16, Groups: []Group{{Kind: Latent, Layers: 61, KeyDim: 512 + 64}}},
 		"deepseek-ai", []string{"DeepSeek-R1-0528", "DeepSeek-R1-Zero"}},
-	{Model{Name: "gpt-oss-120b", Layers: 36, Heads: 64, KVHeads: 8, HeadDim: 64, DType: BF16, SlidingLayers: 18, SlidingWindow: 128},
+	{Model{Name: "gpt-oss-120b", Heads: 64, DType: BF16, Groups: []Group{
+		{Kind: Sliding, Layers: 18, KVHeads: 8, KeyDim: 64, ValueDim: 64, Window: 128}, {Kind: Full, Layers: 18, KVHeads: 8, KeyDim: 64, ValueDim: 64}}},
 		"openai", nil},
-	{Model{Name: "Mistral-7B", Layers: 32, Heads: 32, KVHeads: 8, HeadDim: 128, DType: BF16},
+	{Uniform("Mistral-7B", 32, 32, 8, 128, BF16),
 		"mistralai", []string{"Mistral-7B-v0.3", "Mistral-7B-Instruct-v0.3", "Mistral-7B-Instruct-v0.2"}},
 }
 

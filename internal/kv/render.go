@@ -48,15 +48,7 @@ const linksPerTable = 7
 // facts are the lines above the tables.
 func (s *Study) facts() []string {
 	r := s.Rank
-	var out []string
-	if r.MLA() {
-		out = append(out, fmt.Sprintf("%s: %d layers, one latent vector of %d values per token, %s", r.Name, r.Layers, r.LatentDim, r.DType),
-			fmt.Sprintf("%d × %d × %d B = %s per token", r.Layers, r.LatentDim, r.DType.Bytes(), units.FormatExact(r.Model.BytesPerToken())))
-	} else {
-		out = append(out, fmt.Sprintf("%s: %d layers, %d KV heads of %d values, %s", r.Name, r.Layers, r.KVHeads, r.HeadDim, r.DType),
-			fmt.Sprintf("2 (K and V) × %d × %d × %d × %d B = %s per token", r.Layers, r.KVHeads, r.HeadDim, r.DType.Bytes(),
-				units.FormatExact(r.Model.BytesPerToken())))
-	}
+	out := r.facts()
 	if r.TensorParallel > 1 {
 		line := fmt.Sprintf("tensor parallel %d: %s per token and rank", r.TensorParallel, units.FormatExact(r.BytesPerToken()))
 		if r.Replicas > 1 {
@@ -64,16 +56,81 @@ func (s *Study) facts() []string {
 		}
 		out = append(out, line, "all figures below are one rank's")
 	}
-	out = append(out, fmt.Sprintf("%s: %d regions, blocks of %d tokens, %s per block and region",
-		s.Layout, s.Regions, s.BlockTokens, units.FormatExact(s.BlockBytes)))
-	if r.MLA() && s.Layout == Split {
+	regions := fmt.Sprintf("%s: %d regions, blocks of %d tokens", s.Layout, s.Regions, s.BlockTokens)
+	if s.BlockBytes > 0 {
+		regions += fmt.Sprintf(", %s per block and region", units.FormatExact(s.BlockBytes))
+	}
+	out = append(out, regions)
+	if s.Layout == Split && !slices.ContainsFunc(r.Groups, func(g Group) bool { return g.ValueDim > 0 }) {
 		out = append(out, "a latent cache has no K and V to split: split is the same as packed")
 	}
 	out = append(out, "whole blocks are transferred: sizes are rounded up; contiguous is exact")
-	if n := r.Note(); n != "" {
-		out = append(out, table.Wrap(n, "", "", 76)...)
+	if slices.ContainsFunc(r.Groups, Group.windowed) {
+		out = append(out, table.Wrap("Of a window, the blocks that hold its tokens are transferred, as vLLM with its hybrid KV cache manager does; "+
+			"without that manager all blocks are.", "", "", 76)...)
 	}
 	return out
+}
+
+// facts are the sizes of the model's layers and tokens.
+func (m Model) facts() []string {
+	if len(m.Groups) == 1 && m.Groups[0].DType == "" && m.Groups[0].SlotBytes == 0 && m.DType.Bytes() > 0 {
+		switch g := m.Groups[0]; {
+		case g.Kind == Latent:
+			return []string{fmt.Sprintf("%s: %d layers, one latent vector of %d values per token, %s", m.Name, g.Layers, g.KeyDim, m.DType),
+				fmt.Sprintf("%d × %d × %d B = %s per token", g.Layers, g.KeyDim, m.DType.Bytes(), units.FormatExact(m.BytesPerToken()))}
+		case g.Kind == Full && g.KeyDim == g.ValueDim:
+			return []string{fmt.Sprintf("%s: %d layers, %d KV heads of %d values, %s", m.Name, g.Layers, g.KVHeads, g.KeyDim, m.DType),
+				fmt.Sprintf("2 (K and V) × %d × %d × %d × %d B = %s per token", g.Layers, g.KVHeads, g.KeyDim, m.DType.Bytes(),
+					units.FormatExact(m.BytesPerToken()))}
+		}
+	}
+	out := []string{fmt.Sprintf("%s: %s in %d groups, %s", m.Name, count(m.Layers(), "layer"), len(m.Groups), m.DType)}
+	if len(m.Groups) == 1 {
+		out[0] = fmt.Sprintf("%s: %s, %s", m.Name, count(m.Layers(), "layer"), m.DType)
+	}
+	for _, g := range m.Groups {
+		out = append(out, "  "+g.fact(m.DType))
+	}
+	if n := m.BytesPerToken(); n > 0 {
+		out = append(out, units.FormatExact(n)+" per token"+map[bool]string{true: " inside all windows"}[slices.ContainsFunc(m.Groups, Group.windowed)])
+	}
+	if n := m.StateBytes(); n > 0 {
+		out = append(out, units.FormatExact(n)+" of states per request")
+	}
+	return out
+}
+
+// fact is what one group's layers keep, in a cache of type d.
+func (g Group) fact(d DType) string {
+	what := fmt.Sprintf("%s, %s", count(g.Layers, "layer"), g.Kind)
+	switch g.Kind {
+	case Sliding, Chunked:
+		what += fmt.Sprintf(" (%s tokens)", units.FormatCount(int64(g.Window)))
+	case Cross:
+		what += fmt.Sprintf(" (%s encoder tokens)", units.FormatCount(int64(g.Window)))
+	case State:
+		return fmt.Sprintf("%s: %s B per request", what, units.FormatCount(g.state(1)))
+	}
+	switch {
+	case g.SlotBytes > 0, g.KVHeads == 0:
+	case g.KeyDim == g.ValueDim:
+		what += fmt.Sprintf(", %d × %d values", g.KVHeads, g.KeyDim)
+	default:
+		what += fmt.Sprintf(", %d × (%d + %d) values", g.KVHeads, g.KeyDim, g.ValueDim)
+	}
+	per := "per token"
+	if g.every() > 1 {
+		per = fmt.Sprintf("per %d tokens", g.every())
+	}
+	return fmt.Sprintf("%s: %s B %s", what, units.FormatCount(g.slot(d, 1)), per)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // rounded explains each size in bytes that was rounded up.
@@ -107,7 +164,7 @@ func tokensExact(t *Transfer) string {
 // caption stands above the table of sizes. Only the number of descriptors of
 // the fragmented shape depends on the size.
 func (s *Study) caption() string {
-	return fmt.Sprintf("size and descriptors (merged: %d, contiguous: 1, fragmented: as listed)", s.Regions)
+	return fmt.Sprintf("size and descriptors (merged: %d, contiguous: 1, fragmented: as listed)", s.Rows[0].Merged.Count())
 }
 
 // weights is the table of sizes and descriptors.
@@ -210,23 +267,38 @@ func (s *Study) csv(b *bytes.Buffer) error {
 }
 
 type jsonStudy struct {
-	Model          string    `json:"model"`
-	DType          string    `json:"dtype"`
-	Layers         int       `json:"layers"`
-	KVHeads        int       `json:"kv_heads,omitempty"`
-	HeadDim        int       `json:"head_dim,omitempty"`
-	LatentDim      int       `json:"latent_dim,omitempty"`
-	BytesPerToken  int64     `json:"bytes_per_token"`
-	TensorParallel int       `json:"tensor_parallel"`
-	RankKVHeads    int       `json:"rank_kv_heads,omitempty"`
-	Replicas       int       `json:"replicas"`
-	RankPerToken   int64     `json:"rank_bytes_per_token"`
-	Layout         string    `json:"kv_layout"`
-	Regions        int       `json:"regions"`
-	BlockTokens    int       `json:"block_tokens"`
-	BlockBytes     int64     `json:"block_bytes"`
-	Note           string    `json:"note,omitempty"`
-	Rows           []jsonRow `json:"rows"`
+	Model          string      `json:"model"`
+	DType          string      `json:"dtype"`
+	Layers         int         `json:"layers"`
+	KVHeads        int         `json:"kv_heads,omitempty"`
+	HeadDim        int         `json:"head_dim,omitempty"`
+	LatentDim      int         `json:"latent_dim,omitempty"`
+	Groups         []jsonGroup `json:"groups"`
+	BytesPerToken  int64       `json:"bytes_per_token"`
+	StateBytes     int64       `json:"state_bytes,omitempty"`
+	TensorParallel int         `json:"tensor_parallel"`
+	RankKVHeads    int         `json:"rank_kv_heads,omitempty"`
+	Replicas       int         `json:"replicas"`
+	RankPerToken   int64       `json:"rank_bytes_per_token"`
+	RankState      int64       `json:"rank_state_bytes,omitempty"`
+	Layout         string      `json:"kv_layout"`
+	Regions        int         `json:"regions"`
+	BlockTokens    int         `json:"block_tokens"`
+	BlockBytes     int64       `json:"block_bytes"`
+	Rows           []jsonRow   `json:"rows"`
+}
+
+// jsonGroup is a group of layers; its bytes are one rank's, per layer.
+type jsonGroup struct {
+	Kind       Kind  `json:"kind"`
+	Layers     int   `json:"layers"`
+	KVHeads    int   `json:"kv_heads,omitempty"`
+	KeyDim     int   `json:"key_dim,omitempty"`
+	ValueDim   int   `json:"value_dim,omitempty"`
+	Window     int   `json:"window_tokens,omitempty"`
+	SlotTokens int64 `json:"slot_tokens,omitempty"`
+	SlotBytes  int64 `json:"slot_bytes,omitempty"`
+	StateBytes int64 `json:"state_bytes,omitempty"`
 }
 
 type jsonRow struct {
@@ -249,10 +321,25 @@ type jsonTime struct {
 func (s *Study) json(b *bytes.Buffer) error {
 	r := s.Rank
 	out := jsonStudy{
-		Model: r.Name, DType: string(r.DType), Layers: r.Layers, KVHeads: r.KVHeads, HeadDim: r.HeadDim, LatentDim: r.LatentDim,
-		BytesPerToken: r.Model.BytesPerToken(), TensorParallel: r.TensorParallel, RankKVHeads: r.RankKVHeads, Replicas: r.Replicas,
-		RankPerToken: r.BytesPerToken(), Layout: string(s.Layout), Regions: s.Regions, BlockTokens: s.BlockTokens,
-		BlockBytes: s.BlockBytes, Note: r.Note(),
+		Model: r.Name, DType: string(r.DType), Layers: r.Layers(), BytesPerToken: r.Model.BytesPerToken(), StateBytes: r.Model.StateBytes(),
+		TensorParallel: r.TensorParallel, Replicas: r.Replicas, RankPerToken: r.BytesPerToken(), RankState: r.StateBytes(), Layout: string(s.Layout),
+		Regions: s.Regions, BlockTokens: s.BlockTokens, BlockBytes: s.BlockBytes,
+	}
+	for _, g := range r.Groups {
+		j := jsonGroup{Kind: g.Kind, Layers: g.Layers, KVHeads: g.KVHeads, KeyDim: g.KeyDim, ValueDim: g.ValueDim, Window: g.Window,
+			SlotBytes: g.slot(r.DType, r.TensorParallel), StateBytes: g.state(r.TensorParallel)}
+		if j.SlotBytes > 0 {
+			j.SlotTokens = g.every()
+		}
+		out.Groups = append(out.Groups, j)
+	}
+	// A model of one kind of layers has them without looking into the groups.
+	switch g := r.Groups[0]; {
+	case len(r.Groups) > 1:
+	case g.Kind == Latent:
+		out.LatentDim = g.KeyDim
+	case g.Kind == Full && g.KeyDim == g.ValueDim:
+		out.KVHeads, out.HeadDim, out.RankKVHeads = g.KVHeads, g.KeyDim, share(g.KVHeads, r.TensorParallel)
 	}
 	for _, row := range s.Rows {
 		for _, t := range row.Transfers() {

@@ -190,7 +190,7 @@ func (s *session) tune(ctx context.Context, w *workload) error {
 // the buffers, and nothing checks them.
 type probe struct {
 	*transport.Link
-	plans map[transport.Move]*transport.Plan
+	plans map[*transport.Move]*transport.Plan // by the tuner's own moves
 }
 
 func (w *workload) probe(ctx context.Context, at int, cfg transport.Config) (*probe, error) {
@@ -198,13 +198,13 @@ func (w *workload) probe(ctx context.Context, at int, cfg transport.Config) (*pr
 	if err != nil {
 		return nil, err
 	}
-	return &probe{Link: l, plans: map[transport.Move]*transport.Plan{}}, nil
+	return &probe{Link: l, plans: map[*transport.Move]*transport.Plan{}}, nil
 }
 
-// transfer runs m iters times, back to back.
-func (p *probe) transfer(ctx context.Context, m transport.Move, iters int) ([]loop.Sample, error) {
+// transfer runs m, one of the tuner's moves, iters times, back to back.
+func (p *probe) transfer(ctx context.Context, m *transport.Move, iters int) ([]loop.Sample, error) {
 	if p.plans[m] == nil {
-		plan, err := p.Plan(ctx, m)
+		plan, err := p.Plan(ctx, *m)
 		if err != nil {
 			return nil, err
 		}
@@ -231,7 +231,7 @@ func (t *tuner) search(ctx context.Context) (setting, error) {
 	t.iters = make([]int, len(t.moves))
 	var ns int64
 	for i, m := range t.moves {
-		n, err := t.warm(ctx, t.best, m)
+		n, err := t.warm(ctx, t.best, &t.moves[i])
 		if err != nil {
 			return start, err
 		}
@@ -265,7 +265,7 @@ func (t *tuner) search(ctx context.Context) (setting, error) {
 
 // warm runs a condition twice on a probe, and says what the second took: the
 // first is cold.
-func (t *tuner) warm(ctx context.Context, p *probe, m transport.Move) (ns int64, err error) {
+func (t *tuner) warm(ctx context.Context, p *probe, m *transport.Move) (ns int64, err error) {
 	ss, err := p.transfer(ctx, m, 2)
 	if err != nil {
 		return 0, err
@@ -276,8 +276,8 @@ func (t *tuner) warm(ctx context.Context, p *probe, m transport.Move) (ns int64,
 // block is the time of one transfer of each condition, each the mean of its
 // iterations.
 func (t *tuner) block(ctx context.Context, p *probe) (ns int64, err error) {
-	for i, m := range t.moves {
-		ss, err := p.transfer(ctx, m, t.iters[i])
+	for i := range t.moves {
+		ss, err := p.transfer(ctx, &t.moves[i], t.iters[i])
 		if err != nil {
 			return 0, err
 		}
@@ -335,8 +335,8 @@ func (t *tuner) against(ctx context.Context, cfg transport.Config) (p *probe, mi
 	if p, err = t.w.probe(ctx, t.at, cfg); err != nil {
 		return nil, nil, nil, err
 	}
-	for _, m := range t.moves {
-		if _, err := p.transfer(ctx, m, 1); err != nil {
+	for i := range t.moves {
+		if _, err := p.transfer(ctx, &t.moves[i], 1); err != nil {
 			return p, nil, nil, err
 		}
 	}

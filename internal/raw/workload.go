@@ -99,16 +99,12 @@ func (w *workload) layOut(ctx context.Context, id int, c cell) error {
 		return err
 	}
 	w.plans = append(w.plans, plan)
-	asked := uint64(m.KV.Bytes)
-	if round, _ := t.Rounding(); asked == 0 {
-		asked = uint64(round.AskedTokens * int64(t.Rank.BytesPerToken()))
-	}
 	info, mems := link.Info(), w.plan.memories[w.plan.over[c.transport]]
 	w.conditions = append(w.conditions, record.Condition{
 		ID: id, Provider: label, API: info.API, Op: m.Op.String(), Name: m.Name,
 		Memory: string(mems.local.Kind), PeerMem: string(mems.peer.Kind),
 		Shape: string(t.Shape), Layout: string(t.Layout), Model: t.Model.Name, TP: t.TensorParallel,
-		Tokens: t.Tokens, Block: t.BlockTokens, Asked: asked, Bytes: uint64(t.Bytes),
+		Tokens: t.Tokens, Block: t.BlockTokens, Asked: uint64(t.Asked()), Bytes: uint64(t.Bytes),
 		Descs: max(t.Count(), m.Pieces), Ops: plan.Ops, Ceiling: c.ceiling,
 		Landing: info.Landing[m.Op.String()], Transport: info, Simulated: info.Simulated,
 	})

@@ -37,7 +37,7 @@ type CompareOptions struct {
 }
 
 // CompareFormats are the names that [Compare] knows.
-func CompareFormats() []string { return []string{"text", "markdown", "csv", "json", "junit"} }
+func CompareFormats() []string { return []string{"text", "markdown", "csv", "json", "junit", "html"} }
 
 // compareDoc is what [Compare] renders of records of one kind.
 type compareDoc struct {
@@ -81,7 +81,7 @@ func Compare(w io.Writer, paths []string, o CompareOptions) error {
 		return compareRuns(w, recs, o)
 	case len(recs) > 2:
 		return fmt.Errorf("%w: %d of %d records are of TTFT runs: compare those of one kind, or one raw record with one of TTFT", ErrRefused, requests, len(recs))
-	case o.Format == "csv" || o.Format == "junit":
+	case o.Format == "csv" || o.Format == "junit" || o.Format == "html":
 		return fmt.Errorf("%w: --format %s is for records of one kind; a raw record beside one of a TTFT run has text, markdown and json", ErrRefused, o.Format)
 	case recs[0].Run.Kind == kindTTFT:
 		recs[0], recs[1] = recs[1], recs[0]
@@ -121,6 +121,8 @@ func compareRuns(w io.Writer, recs []*record.Record, o CompareOptions) error {
 		err = compareCSV(&buf, c)
 	case "junit":
 		err = compareJUnit(&buf, c)
+	case "html":
+		err = compareHTML(&buf, c)
 	default:
 		compareText(&buf, c)
 	}

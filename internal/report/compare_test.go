@@ -24,7 +24,7 @@ func compare(t *testing.T, a, b string, o CompareOptions) (string, error) {
 }
 
 // extensions of goldens by format.
-var extensions = map[string]string{"text": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "junit": ".xml"}
+var extensions = map[string]string{"text": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "junit": ".xml", "html": ".html"}
 
 func TestCompareGolden(t *testing.T) {
 	for _, format := range CompareFormats() {

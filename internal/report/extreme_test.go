@@ -155,7 +155,8 @@ func report(t testing.TB, what string, b []byte) map[string]string {
 		if err := Write(&w, []Document{d}, format, Options{Wide: true}); err != nil && format != "benchfmt" {
 			t.Errorf("%s: %s: %v", what, format, err)
 		}
-		if bad := strings.Contains(w.String(), "NaN"); bad || strings.Contains(w.String(), "Inf") {
+		figures, _, _ := strings.Cut(w.String(), "<script") // which knows NaN by name
+		if strings.Contains(figures, "NaN") || strings.Contains(figures, "Inf") {
 			t.Errorf("%s: %s has NaN or Inf", what, format)
 		}
 		out[format] = w.String()

@@ -193,7 +193,7 @@ func TestCompareKindsGolden(t *testing.T) {
 		for i, p := range paths {
 			paths[i] = filepath.Join(recordsDir, p+".jsonl")
 		}
-		for _, format := range []string{"text", "markdown", "csv", "json"} {
+		for _, format := range []string{"text", "markdown", "csv", "json", "html"} {
 			var b bytes.Buffer
 			if err := Compare(&b, paths, CompareOptions{Format: format, Threshold: 0.05}); !errors.Is(err, ErrThreshold) {
 				t.Errorf("%s: %v", name, err)

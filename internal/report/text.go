@@ -23,6 +23,8 @@ type Options struct {
 	// Color styles the text; the caller decides by NO_COLOR and whether the
 	// output is a terminal.
 	Color bool
+	// Only names the provider or arm whose rows benchfmt holds, "" for all.
+	Only string
 }
 
 // width is the number of columns, 0 for no limit.

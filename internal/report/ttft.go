@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -143,7 +142,7 @@ func runOrder(d *analysis.Requests) []orderText {
 			classes = append(classes, c.Component+" "+c.Class.String())
 			known = known || c.Class != stats.Unclassified
 		}
-		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil {
+		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil && s.NoLap == "" {
 			continue
 		}
 		o := orderText{head: fmt.Sprintf("%s, %d requests one at a time", seriesName(s), s.N)}
@@ -156,6 +155,9 @@ func runOrder(d *analysis.Requests) []orderText {
 				before, after = units.Digits(c.Before, 4), units.Digits(c.After, 4)
 			}
 			o.lines = append(o.lines, fmt.Sprintf("%s changes at request %d: %s to %s", c.Component, c.Sequence+1, before, after))
+		}
+		if s.NoLap != "" {
+			o.lines = append(o.lines, "block pool: not followed: "+s.NoLap)
 		}
 		if l := s.Lap; l != nil {
 			t := fmt.Sprintf("block pool: %s blocks, %d a request: the free list of a fresh engine wraps around at request %d", units.FormatCount(int64(l.PoolBlocks)), l.PerRequest, l.Sequence+1)
@@ -205,16 +207,9 @@ func launches(d *analysis.Requests) int {
 func ttftWarnings(d *analysis.Requests) []string {
 	var out []string
 	if d.Invalid > 0 {
-		var why []string
-		for r, n := range d.Reasons {
-			why = append(why, fmt.Sprintf("%s %d", r, n))
-		}
-		slices.Sort(why)
-		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.Invalid, d.N, list(why)))
-		for _, r := range slices.Sorted(maps.Keys(d.Details)) {
-			if detail := oneLine(d.Details[r]); detail != "" {
-				out = append(out, fmt.Sprintf("the first %s: %.*s", r, maxDetail, detail))
-			}
+		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.Invalid, d.N, list(reasons(d.Reasons))))
+		for _, detail := range details(d.Details) {
+			out = append(out, "the first "+detail)
 		}
 	}
 	switch end := d.Record.End; {
@@ -223,7 +218,7 @@ func ttftWarnings(d *analysis.Requests) []string {
 	case end.Status != record.StatusOK:
 		out = append(out, strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": "))
 	}
-	var direct, rows remarks
+	var direct, tokens, rows remarks
 	for _, r := range d.Rows {
 		if r.Cold > 0 {
 			out = append(out, fmt.Sprintf("%s: %d of %d requests had to open a connection", r.Condition.Name, r.Cold, r.N()))
@@ -234,6 +229,9 @@ func ttftWarnings(d *analysis.Requests) []string {
 		if r.Mismatch > 0 {
 			out = append(out, fmt.Sprintf("%s: the decode engine's first token differs from the prefill engine's in %d of %d requests", r.Condition.Name, r.Mismatch, r.Matched))
 		}
+		if n := r.Rules[record.RuleTokens]; n > 0 && (r.Path == record.PathTwoLeg || r.Path == record.PathProxy) {
+			tokens.add(r.Condition.Name, fmt.Sprintf("the engines' counts of tokens alone judged %d requests, since how many bytes must move is not known: name the model with --kv-model", n))
+		}
 		if r.Path == record.PathDirect {
 			direct.add(r.Arm, "ends at the prefill engine and contains no transfer of KV cache")
 		}
@@ -242,6 +240,7 @@ func ttftWarnings(d *analysis.Requests) []string {
 		}
 	}
 	out = append(out, direct.sentences("arms")...)
+	out = append(out, tokens.sentences("rows")...)
 	out = append(out, rows.sentences("rows")...)
 	for _, s := range d.Series {
 		if slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
@@ -296,10 +295,6 @@ func ttftMarkdown(b *bytes.Buffer, d *analysis.Requests) {
 // ttftLabel names a row in figures.
 func ttftLabel(r *analysis.RequestRow) string {
 	return fmt.Sprintf("%s, %s tokens, %s", r.Arm, units.FormatCount(int64(r.Tokens)), word(r.Load))
-}
-
-func ttftBenchName(r *analysis.RequestRow) string {
-	return pairs("TTFT", "arm", r.Arm, "path", r.Path, "load", r.Load, "tokens", fmt.Sprint(r.Tokens))
 }
 
 // ttftTable is a table of a TTFT run, with the words that explain it.

@@ -99,7 +99,7 @@ func compose(b *bytes.Buffer, docs []Document, format string, o Options) error {
 	case "json":
 		return writeJSON(b, docs)
 	case "benchfmt":
-		return writeBenchfmt(b, docs)
+		return writeBenchfmt(b, docs, o.Only)
 	case "html":
 		return writeHTML(b, docs)
 	}

@@ -104,6 +104,10 @@ type TTFTWorkload struct {
 	Model        string        `yaml:"model,omitempty"`    // served name; "": the engine's first
 	KVModel      string        `yaml:"kv_model,omitempty"` // "": by the served name
 	DType        string        `yaml:"dtype"`
+	// KVTP is the tensor-parallel size of all engines, or of prefill and decode engines;
+	// none: by the engines' own word. KVDraftLayers are those of a draft head.
+	KVTP          List[int] `yaml:"kv_tp,flow,omitempty"`
+	KVDraftLayers int       `yaml:"kv_draft_layers,omitempty"`
 	// MaxInvalid is the share of invalid requests above which a run has failed.
 	MaxInvalid Percent       `yaml:"max_invalid"`
 	Timeout    time.Duration `yaml:"timeout"` // of a request

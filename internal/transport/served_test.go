@@ -261,7 +261,7 @@ func TestServedRefusesAbsurdPlans(t *testing.T) {
 	if _, err := s.Connect(ctx, ConnectRequest{Endpoint: 0}); err != nil {
 		t.Fatal(err)
 	}
-	model := kv.Model{Name: "m", Layers: 10_000, Heads: 1 << 16, KVHeads: 1 << 16, HeadDim: 1 << 16, DType: "bf16"}
+	model := kv.Uniform("m", 10_000, 1<<16, 1<<16, 1<<16, kv.BF16)
 	for name, change := range map[string]func(*PlanRequest){
 		"negative number":  func(r *PlanRequest) { r.Plan = -1 },
 		"huge number":      func(r *PlanRequest) { r.Plan = math.MaxInt },
@@ -280,7 +280,7 @@ func TestServedRefusesAbsurdPlans(t *testing.T) {
 		},
 		"negative blocks":   func(r *PlanRequest) { r.KV = kv.Request{Model: model, Tokens: 1, BlockTokens: -1} },
 		"tensor parallel":   func(r *PlanRequest) { r.KV = kv.Request{Model: model, Tokens: 1, TensorParallel: -1} },
-		"layers":            func(r *PlanRequest) { m := model; m.Layers = 1 << 60; r.KV = kv.Request{Model: m, Tokens: 1} },
+		"layers":            func(r *PlanRequest) { r.KV = kv.Request{Model: kv.Uniform("m", 1<<60, 1, 1, 1, kv.BF16), Tokens: 1} },
 		"unknown data type": func(r *PlanRequest) { m := model; m.DType = "x"; r.KV = kv.Request{Model: m, Tokens: 1} },
 	} {
 		r := ok

@@ -60,7 +60,7 @@ func (r *recorder) measured() (out []record.Request) {
 // twoLeg is the arm over a pair.
 func twoLeg(set *sim.Set) Arm {
 	return Arm{Name: "sim", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL},
-		BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}
+		KV: Geometry{BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}}
 }
 
 // quick is a run of n requests in one block.
@@ -204,8 +204,8 @@ func TestUnifiedAndDirect(t *testing.T) {
 	set := simulate(t, sim.Config{}, true)
 	rec := &recorder{}
 	arms := []Arm{
-		{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
-		{Name: "direct", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: set.Prefill.URL, BytesPerToken: 256},
+		{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, KV: Geometry{BytesPerToken: 256}},
+		{Name: "direct", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: set.Prefill.URL, KV: Geometry{BytesPerToken: 256}},
 	}
 	res := mustRun(t, rec, quick(rec, 3, arms...))
 	if res.N != 6 || res.Invalid != 0 {

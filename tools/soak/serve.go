@@ -382,7 +382,7 @@ func planned(q transport.PlanRequest) func(context.Context, *peer.Client) error 
 	}
 }
 
-var tiny = kv.Request{Model: kv.Model{Name: "x", Layers: 1, KVHeads: 1, HeadDim: 1, DType: "bf16"}, Bytes: 64 << 20, Shape: kv.Contiguous}
+var tiny = kv.Request{Model: kv.Uniform("x", 1, 1, 1, 1, kv.BF16), Bytes: 64 << 20, Shape: kv.Contiguous}
 
 var absurd = []struct {
 	name string
@@ -427,7 +427,7 @@ var absurd = []struct {
 	{"chunk 1 on 64 MiB", planned(transport.PlanRequest{Op: loop.Read, KV: tiny, Lanes: 1, Chunk: 1})},
 	{"a plan of 2^40 lanes", planned(transport.PlanRequest{Op: loop.Read, KV: tiny, Lanes: 1 << 40})},
 	{"a plan of 2^62 layers", planned(transport.PlanRequest{Op: loop.Read, Lanes: 1,
-		KV: kv.Request{Model: kv.Model{Name: "x", Layers: 1 << 62, KVHeads: 1, HeadDim: 1, DType: "bf16"}, Tokens: 1 << 40, Shape: kv.Fragmented, BlockTokens: 1}})},
+		KV: kv.Request{Model: kv.Uniform("x", 1<<62, 1, 1, 1, kv.BF16), Tokens: 1 << 40, Shape: kv.Fragmented, BlockTokens: 1}})},
 	{"a plan beyond the buffer", planned(transport.PlanRequest{Op: loop.Read, Lanes: 1,
 		KV: kv.Request{Model: tiny.Model, Bytes: 1 << 40, Shape: kv.Contiguous}})},
 	{"a plan of nothing", planned(transport.PlanRequest{Op: loop.Read, Lanes: 1})},

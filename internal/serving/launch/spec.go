@@ -329,7 +329,7 @@ func (f *File) Arms() []ttft.Arm {
 		e := f.Engines[name]
 		a := byName[e.Arm]
 		if a == nil {
-			a = &ttft.Arm{Name: e.Arm, Model: f.ServedName, BytesPerToken: f.BytesPerToken}
+			a = &ttft.Arm{Name: e.Arm, Model: f.ServedName, KV: ttft.Geometry{BytesPerToken: f.BytesPerToken}}
 			byName[e.Arm] = a
 			order = append(order, e.Arm)
 		}
