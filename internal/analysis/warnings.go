@@ -38,6 +38,9 @@ func (a *Analysis) warn(live bool) {
 	if a.Emulated() {
 		a.warnf("emulated-device", "rows marked EMULATED: %s; they show that the path works and say nothing about its speed", Emulated)
 	}
+	if a.Record.Cut {
+		a.warnf("cut-file", "%s", CutFile)
+	}
 	switch end := a.Record.End; {
 	case end == nil && live:
 	case end == nil:

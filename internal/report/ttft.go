@@ -212,6 +212,9 @@ func ttftWarnings(d *analysis.Requests) []string {
 			out = append(out, "the first "+detail)
 		}
 	}
+	if d.Record.Cut {
+		out = append(out, analysis.CutFile)
+	}
 	switch end := d.Record.End; {
 	case end == nil:
 		out = append(out, "the record has no end line: the run was cut off; what it had measured is here")
