@@ -253,6 +253,8 @@ func Compare(a, b *Source) (*Runs, error) {
 		}
 		if x.Raw != nil {
 			r.Differences = append(r.Differences, transportDifferences(x.Raw, d.B.Raw)...)
+		} else {
+			r.Differences = append(r.Differences, armDifferences(x.TTFT, d.B.TTFT)...)
 		}
 		if d.Refused == "" {
 			q := ka[i].question(x)
@@ -371,6 +373,23 @@ func transportDifferences(x, y *Row) []string {
 	add("polling", p.Poll, q.Poll)
 	for _, k := range slices.Sorted(maps.Keys(union(p.Settings, q.Settings))) {
 		add(k, p.Settings[k], q.Settings[k])
+	}
+	return out
+}
+
+// armDifferences are those of what served a row.
+func armDifferences(x, y *RequestRow) []string {
+	var out []string
+	add := func(what, s, t string) {
+		if s != t {
+			out = append(out, fmt.Sprintf("%s %s: %s, then %s", x.Arm, what, orNone(s), orNone(t)))
+		}
+	}
+	add("model", x.Condition.Model, y.Condition.Model)
+	add("tokens of a KV block", fmt.Sprint(x.Condition.Block), fmt.Sprint(y.Condition.Block))
+	add("bytes of KV", fmt.Sprint(x.Condition.Bytes), fmt.Sprint(y.Condition.Bytes))
+	if x.N() > 0 && y.N() > 0 {
+		add("path", x.Path, y.Path)
 	}
 	return out
 }

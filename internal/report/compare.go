@@ -34,6 +34,9 @@ type CompareOptions struct {
 	Threshold float64
 	// AllowUndecided passes rows that the threshold could not be decided on.
 	AllowUndecided bool
+	// Transports states over which provider of the raw record the engines of a TTFT
+	// record moved the KV cache, by arm; "" is for all of which the record does not say it.
+	Transports map[string]string
 }
 
 // CompareFormats are the names that [Compare] knows.
@@ -78,6 +81,9 @@ func Compare(w io.Writer, paths []string, o CompareOptions) error {
 	}
 	switch {
 	case requests == 0 || requests == len(recs):
+		if len(o.Transports) > 0 {
+			return fmt.Errorf("%w: --transport is for a raw record and one of a TTFT run, and all records are of one kind", ErrRefused)
+		}
 		return compareRuns(w, recs, o)
 	case len(recs) > 2:
 		return fmt.Errorf("%w: %d of %d records are of TTFT runs: compare those of one kind, or one raw record with one of TTFT", ErrRefused, requests, len(recs))
@@ -107,32 +113,40 @@ func compareRuns(w io.Writer, recs []*record.Record, o CompareOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(c.Runs.Rows) == 0 {
+		return fmt.Errorf("%w: neither %s nor %s has a row", ErrRefused, c.Runs.A.Record.Path, c.Runs.B.Record.Path)
+	}
 	if c.Runs.Common() == 0 && c.Gate == nil {
 		return fmt.Errorf("%w: no condition stands in both records: %s has %s; %s has %s", ErrRefused,
 			c.Runs.A.Record.Path, list(rowNames(c.Runs.A.Rows)), c.Runs.B.Record.Path, list(rowNames(c.Runs.B.Rows)))
 	}
 	var buf bytes.Buffer
-	switch o.Format {
-	case "json":
-		err = compareJSON(&buf, c)
-	case "markdown":
-		compareMarkdown(&buf, c)
-	case "csv":
-		err = compareCSV(&buf, c)
-	case "junit":
-		err = compareJUnit(&buf, c)
-	case "html":
-		err = compareHTML(&buf, c)
-	default:
-		compareText(&buf, c)
-	}
-	if err != nil {
+	if err := c.render(&buf); err != nil {
 		return err
 	}
 	if _, err := w.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("writing the comparison: %w", err)
 	}
 	return c.outcome()
+}
+
+// render writes the comparison in its format.
+func (c *compareDoc) render(b *bytes.Buffer) error {
+	switch c.Options.Format {
+	case "json":
+		return compareJSON(b, c)
+	case "markdown":
+		compareMarkdown(b, c)
+	case "csv":
+		return compareCSV(b, c)
+	case "junit":
+		return compareJUnit(b, c)
+	case "html":
+		return compareHTML(b, c)
+	default:
+		compareText(b, c)
+	}
+	return nil
 }
 
 func analyseNamed(r *record.Record) (*analysis.Analysis, error) {
@@ -192,6 +206,15 @@ func rowNames(rows []*analysis.Figures) []string {
 	return out
 }
 
+// several lists names, of many the first.
+func several(names []string) string {
+	const most = 6
+	if len(names) > most {
+		names = append(slices.Clone(names[:most-1]), fmt.Sprintf("%d more", len(names)-most+1))
+	}
+	return list(names)
+}
+
 // name is a row's label, with its size where the label does not have it: rows that
 // only one record has may differ from another's in nothing else.
 func name(d *analysis.Delta) string {
@@ -210,11 +233,11 @@ func (c *compareDoc) outcome() error {
 	case len(f.failed) > 0:
 		return fmt.Errorf("%w: %s", ErrCheck, strings.Join(f.failed, "; "))
 	case g == nil && len(f.judged) == 0:
-		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, list(f.few), moreUnits(f.launches))
+		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, several(f.few), moreUnits(f.launches))
 	case g == nil:
 		return nil
 	case len(f.slower) > 0:
-		return fmt.Errorf("%w: %s", ErrThreshold, strings.Join(append([]string{list(f.slower) + " became slower by more than " + limit(g.Threshold)}, f.open...), "; "))
+		return fmt.Errorf("%w: %s", ErrThreshold, strings.Join(append([]string{several(f.slower) + " became slower by more than " + limit(g.Threshold)}, f.open...), "; "))
 	case len(f.open) > 0:
 		return fmt.Errorf("%w: %s", ErrTooFew, strings.Join(f.open, "; "))
 	case len(g.Of(analysis.Within))+len(g.Of(analysis.Undecided)) == 0:
@@ -249,7 +272,7 @@ func (c *compareDoc) findings() findings {
 		}
 	}
 	if len(failed) > 0 {
-		f.failed = append(f.failed, list(failed))
+		f.failed = append(f.failed, several(failed))
 	}
 	for i, s := range []*analysis.Source{c.Runs.A, c.Runs.B} {
 		if len(failed) == 0 && s.CheckFailed() {
@@ -270,11 +293,11 @@ func (c *compareDoc) findings() findings {
 		}
 	}
 	if len(missing) > 0 {
-		f.open = append(f.open, "missing: "+list(missing))
+		f.open = append(f.open, "missing: "+several(missing))
 	}
 	f.open = append(f.open, c.Gate.Incomplete...)
 	if len(undecided) > 0 && !c.Options.AllowUndecided {
-		f.open = append(f.open, fmt.Sprintf("undecided at %s: %s; %s", limit(c.Gate.Threshold), list(undecided), c.more()))
+		f.open = append(f.open, fmt.Sprintf("undecided at %s: %s; %s", limit(c.Gate.Threshold), several(undecided), c.more()))
 	}
 	return f
 }

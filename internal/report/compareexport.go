@@ -21,6 +21,7 @@ type (
 		Interleaved bool             `json:"interleaved"`
 		Simulated   bool             `json:"simulated"`
 		Threshold   *float64         `json:"threshold"`
+		Passed      *bool            `json:"passed"` // null without a threshold
 		Rows        []jsonCompareRow `json:"rows"`
 		OnlyA       []string         `json:"only_a"`
 		OnlyB       []string         `json:"only_b"`
@@ -87,7 +88,8 @@ func compareJSON(b *bytes.Buffer, c *compareDoc) error {
 	j := jsonComparison{Schema: jsonSchema, Kind: r.B.Record.Run.Kind, Text: c.answer(), A: recordNameOf(r.A), B: recordNameOf(r.B), Simulated: r.A.Simulated(),
 		Rows: []jsonCompareRow{}, OnlyA: []string{}, OnlyB: []string{}, Incomplete: []string{}, Differences: append([]string{}, r.Differences...), Warnings: compareWarnings(c)}
 	if c.Gate != nil {
-		j.Threshold = &c.Gate.Threshold
+		passed := c.outcome() == nil
+		j.Threshold, j.Passed = &c.Gate.Threshold, &passed
 	}
 	for i, s := range []*analysis.Source{r.A, r.B} {
 		if why := s.Unfinished(); why != "" {

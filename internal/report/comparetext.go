@@ -50,7 +50,7 @@ func (c *compareDoc) answer() string {
 	within, of := g.Of(analysis.Within), "limit of "+limit(g.Threshold)
 	var words []string
 	if len(f.slower) > 0 {
-		words = append(words, "slower: "+list(f.slower))
+		words = append(words, "slower: "+several(f.slower))
 	}
 	words = append(words, f.open...)
 	if len(words) > 0 {

@@ -90,7 +90,7 @@ func TestHostileTextCompared(t *testing.T) {
 	}
 	for _, pair := range [][]string{{"raw", "raw"}, {"ttft", "ttft"}, {"raw", "ttft"}} {
 		for _, format := range CompareFormats() {
-			if pair[0] != pair[1] && slices.Contains([]string{"csv", "junit", "html"}, format) {
+			if pair[0] != pair[1] && (format == "csv" || format == "junit" || format == "html") {
 				continue // of one kind only
 			}
 			what := fmt.Sprintf("%s: %s", strings.Join(pair, " and "), format)

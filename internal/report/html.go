@@ -41,6 +41,7 @@ type (
 		Answer          string // one sentence
 		Summary         []string
 		Forest          *htmlFigure
+		MoreForest      *htmlFigure // folded
 		Verdicts        []htmlVerdict
 		FoldVerdicts    bool // the forest shows them
 		Method          string
@@ -140,7 +141,7 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 
 // write writes the page. What records say has ended up in attributes, texts and
 // figures: all of it is made harmless here, for who reads the file on a terminal.
-func (p htmlPage) write(b *bytes.Buffer) error {
+func (p *htmlPage) write(b *bytes.Buffer) error {
 	var text strings.Builder
 	if err := pageTemplate.Execute(&text, p); err != nil {
 		return err
@@ -154,13 +155,14 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	fs := facts(a)
 	h := htmlRun{
 		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
-		Argv: strings.Join(run.Argv, " "), Forest: rawForest(a, id),
+		Argv: strings.Join(run.Argv, " "),
 	}
+	h.Forest, h.MoreForest = rawForest(a, id)
 	h.Answer, h.Summary = answer(a)
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
 	}
-	if h.Status = incomplete(a.Record); a.Failed() {
+	if h.Status = incomplete(a.Record, a.Live); a.Failed() {
 		h.Status = "A data check failed: the rows in red have no speed."
 	}
 	for _, v := range a.Pairs {
@@ -214,9 +216,11 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	return h
 }
 
-// incomplete says how a record ended that is not whole, "" for one that is.
-func incomplete(rec *record.Record) string {
+// incomplete says how a record ended that is not whole, "" for one that is. One of a
+// live run may yet end.
+func incomplete(rec *record.Record, live bool) string {
 	switch end := rec.End; {
+	case end == nil && live:
 	case end == nil:
 		return "This run was cut off."
 	case end.Status != record.StatusOK:
@@ -242,7 +246,7 @@ func answer(a *analysis.Analysis) (string, []string) {
 	all := summary(a)
 	switch {
 	case len(all) == 0:
-		return "No row of this record carries a figure.", nil
+		return "No transport of this record carries a figure.", nil
 	case len(a.Guides) == 1:
 		return guide(a.Guides[0]) + ".", all
 	}
