@@ -49,7 +49,7 @@ func saveComparison(t *testing.T, threshold float64, names ...string) string {
 func TestPageInBrowser(t *testing.T) {
 	tab := browser.Open(t)
 	sweep, two := savePage(t, "sweep.jsonl"), savePage(t, "two-providers.jsonl", "failed-check.jsonl", "ttft.jsonl")
-	for _, page := range []string{sweep, two, saveComparison(t, 0.05, "two-providers", "another-day"), saveComparison(t, 0.05, days...)} {
+	for _, page := range []string{sweep, two, saveComparison(t, 0.05, "two-providers", "another-day"), saveComparison(t, 0.05, days...), saveComparison(t, 0, "two-providers", "ttft")} {
 		for _, width := range []int{390, 800, 1400} {
 			tab.View(width, 900, browser.Light)
 			tab.Load(page)
