@@ -356,6 +356,9 @@ func undecidedLines(c *compareDoc) []string {
 func compareWarnings(c *compareDoc) []string {
 	r := c.Runs
 	out := []string{caveat}
+	if id := r.A.Record.Run.ID; id != "" && id == r.B.Record.Run.ID {
+		out = append(out, "A and B are records of one run, "+id+": a run does not differ from itself")
+	}
 	var about remarks
 	launches := 1
 	for _, d := range r.Rows {

@@ -140,7 +140,7 @@ func recordCase(ab string, s *analysis.Source) junitCase {
 
 func (c *compareDoc) junitCase(i int) junitCase {
 	d := c.Runs.Rows[i]
-	k := junitCase{Name: clean(d.Label()), Class: "xferbench." + clean(d.Row().Condition.Provider), Time: "0"}
+	k := junitCase{Name: cmp.Or(clean(d.Label()), fmt.Sprintf("condition %d", d.Row().Condition.ID)), Class: "xferbench." + clean(d.Row().Condition.Provider), Time: "0"}
 	if d.B != nil && d.B.HasSpeed() {
 		k.Time = secondsOf(d.B.MedianNs)
 	}
