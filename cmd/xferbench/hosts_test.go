@@ -38,7 +38,7 @@ func across(t *testing.T, a, b *testenv.NetNS, control testenv.Link, args ...str
 func units(t *testing.T, r *record.Record, condition int) []float64 {
 	t.Helper()
 	var ss []stats.Sample
-	for _, s := range r.Samples {
+	for s := range r.Samples.All() {
 		if s.Condition == condition && s.Phase == record.PhaseMeasure {
 			ss = append(ss, stats.Sample{Block: s.Block, Value: float64(s.TotalNs)})
 		}
@@ -70,13 +70,13 @@ func TestTwoHosts(t *testing.T) {
 		t.Errorf("hosts %+v and %+v", r.Run.Host, r.Run.Peer)
 	}
 	checked := 0
-	for _, s := range r.Samples {
+	for s := range r.Samples.All() {
 		if s.Verified != nil && *s.Verified {
 			checked++
 		}
 	}
-	if len(r.Conditions) != 6*3*2 || checked != len(r.Samples) {
-		t.Errorf("%d conditions, %d of %d samples verified", len(r.Conditions), checked, len(r.Samples))
+	if len(r.Conditions) != 6*3*2 || checked != r.Samples.Len() {
+		t.Errorf("%d conditions, %d of %d samples verified", len(r.Conditions), checked, r.Samples.Len())
 	}
 	for _, p := range r.Paths {
 		var out, in uint64

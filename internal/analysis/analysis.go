@@ -59,7 +59,7 @@ type Row struct {
 	// Iters is 0 when blocks differ. Launches counts fresh processes.
 	N, Blocks, Iters, Launches int
 	// Samples are those of the measure phase in time order.
-	Samples []record.Sample
+	Samples []Transfer
 	// Cold are the transport's first transfer and the condition's first one,
 	// which no figure holds.
 	Cold []record.Sample
@@ -92,6 +92,12 @@ type Row struct {
 	Path            *Path
 	// Emulated rows are no measurements.
 	Emulated bool
+}
+
+// Transfer is what a row keeps of a sample: see [record.Sample].
+type Transfer struct {
+	Launch, Block, Iteration int
+	BeginNs, PostNs, TotalNs int64
 }
 
 // Valid tells whether the row has samples and no data check failed.

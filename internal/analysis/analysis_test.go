@@ -24,7 +24,7 @@ func line(conds []record.Condition, times ...[][]int64) *record.Record {
 	for i, blocks := range times {
 		for b, ts := range blocks {
 			for k, t := range ts {
-				r.Samples = append(r.Samples, record.Sample{Condition: i, Block: b, Iteration: k, Phase: record.PhaseMeasure, BeginNs: now, PostNs: t / 10,
+				r.Samples.Add(record.Sample{Condition: i, Block: b, Iteration: k, Phase: record.PhaseMeasure, BeginNs: now, PostNs: t / 10,
 					TotalNs: t, LocalNs: t, Bytes: conds[i].Bytes, Verified: &yes, CPUNs: 2 * t, PeerCPUNs: t, EAgain: 3})
 				now += t
 			}
@@ -36,6 +36,24 @@ func line(conds []record.Condition, times ...[][]int64) *record.Record {
 func cond(id int, provider string) record.Condition {
 	return record.Condition{ID: id, Name: provider, Provider: provider, API: "libfabric", Op: "read", Memory: "host", Shape: "merged", Bytes: 1000, Descs: 4,
 		Transport: record.Transport{Streams: 1, Depth: 1}}
+}
+
+// edit changes the samples of a record.
+func edit(r *record.Record, change func(i int, s *record.Sample)) {
+	ss := slices.Collect(r.Samples.All())
+	for i := range ss {
+		change(i, &ss[i])
+	}
+	r.Samples = record.PackSamples(ss...)
+}
+
+// first changes the first sample of a record.
+func first(r *record.Record, change func(*record.Sample)) {
+	edit(r, func(i int, s *record.Sample) {
+		if i == 0 {
+			change(s)
+		}
+	})
 }
 
 // only are the lines of one type.
@@ -70,8 +88,8 @@ func of(t *testing.T, r *record.Record) *analysis.Analysis {
 // The expected figures are worked out by hand from the samples.
 func TestRow(t *testing.T) {
 	r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{100, 300, 200}, {400, 500, 600}, {100, 100, 1000}, {300, 200, 250}, {150, 700, 160}, {900, 800, 850}})
-	r.Samples = append(r.Samples, record.Sample{Condition: 0, Phase: record.PhaseCold, TotalNs: 99999, Bytes: 1000},
-		record.Sample{Condition: 0, Phase: record.PhaseWarmup, TotalNs: 88888, Bytes: 1000})
+	r.Samples.Add(record.Sample{Condition: 0, Phase: record.PhaseCold, TotalNs: 99999, Bytes: 1000})
+	r.Samples.Add(record.Sample{Condition: 0, Phase: record.PhaseWarmup, TotalNs: 88888, Bytes: 1000})
 	row := of(t, r).Rows[0]
 	// Block medians 200 500 100 250 160 850; their median (200+250)/2; the 95 %
 	// interval of six values is their range.
@@ -185,12 +203,12 @@ func TestRefused(t *testing.T) {
 		"condition": {func(r *record.Record) { r.Conditions[1].Simulated = true }, analysis.Emulated},
 		"transport": {func(r *record.Record) { r.Conditions[0].Transport.Simulated = true }, analysis.Emulated},
 		"run":       {func(r *record.Record) { r.Run.Simulated = true }, analysis.Emulated},
-		"sample":    {func(r *record.Record) { r.Samples[0].Simulated = true }, analysis.Emulated},
-		"check":     {func(r *record.Record) { r.Samples[0].Verified = &no }, "data check failed"},
+		"sample":    {func(r *record.Record) { first(r, func(s *record.Sample) { s.Simulated = true }) }, analysis.Emulated},
+		"check":     {func(r *record.Record) { first(r, func(s *record.Sample) { s.Verified = &no }) }, "data check failed"},
 		"cold check": {func(r *record.Record) {
-			r.Samples = append(r.Samples, record.Sample{Condition: 0, Phase: record.PhaseCold, TotalNs: 1, Verified: &no})
+			r.Samples.Add(record.Sample{Condition: 0, Phase: record.PhaseCold, TotalNs: 1, Verified: &no})
 		}, "data check failed"},
-		"empty": {func(r *record.Record) { r.Samples = r.Samples[:6] }, "no samples"},
+		"empty": {func(r *record.Record) { r.Samples = record.PackSamples(slices.Collect(r.Samples.All())[:6]...) }, "no samples"},
 	} {
 		r := line([]record.Condition{cond(0, "x"), cond(1, "y")}, ts, ts)
 		tt.change(r)
@@ -363,7 +381,7 @@ func TestCoincidingConditions(t *testing.T) {
 
 // What cannot be fitted is a warning: to a float these sizes are the same number.
 func TestNotFitted(t *testing.T) {
-	a := of(t, plane(nil, cut("merged", 1<<60, 4), cut("merged", 1<<60+1, 4), cut("merged", 1<<60+2, 4)))
+	a := of(t, plane(nil, cut("merged", 1<<57, 4), cut("merged", 1<<57+1, 4), cut("merged", 1<<57+2, 4)))
 	if len(a.Models) != 0 || len(a.Rows) != 3 || !slices.ContainsFunc(a.Warnings, func(w analysis.Warning) bool {
 		return w.Code == "not-fitted" && strings.HasPrefix(w.Text, "no cost model of x READ merged: ")
 	}) {
@@ -433,8 +451,8 @@ func TestWarnings(t *testing.T) {
 
 func TestDamaged(t *testing.T) {
 	for name, change := range map[string]func(r *record.Record){
-		"unknown condition": func(r *record.Record) { r.Samples[0].Condition = 9 },
-		"no time":           func(r *record.Record) { r.Samples[0].TotalNs = 0 },
+		"unknown condition": func(r *record.Record) { first(r, func(s *record.Sample) { s.Condition = 9 }) },
+		"no time":           func(r *record.Record) { first(r, func(s *record.Sample) { s.TotalNs = 0 }) },
 		"two of one id":     func(r *record.Record) { r.Conditions = append(r.Conditions, cond(0, "other")) },
 	} {
 		r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
@@ -480,4 +498,29 @@ func FuzzOf(f *testing.F) {
 			writable(t, q.Lines())
 		}
 	})
+}
+
+// Two times of 2^62 ns each are more than a sum holds; so are bytes and CPU times. The
+// kernel's counters, which go backwards with a driver's reset, stay at the most.
+func TestSumsThatOverflow(t *testing.T) {
+	for name, change := range map[string]func(s *record.Sample){
+		"time":         func(s *record.Sample) { s.TotalNs = 1 << 62 },
+		"bytes":        func(s *record.Sample) { s.Bytes = 1 << 63 },
+		"CPU":          func(s *record.Sample) { s.CPUNs = 1 << 62 },
+		"negative CPU": func(s *record.Sample) { s.PeerCPUNs = -1 },
+		"EAGAIN":       func(s *record.Sample) { s.EAgain = 1 << 63 },
+	} {
+		r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
+		edit(r, func(_ int, s *record.Sample) { change(s) })
+		if _, err := analysis.Of(r); err == nil || !strings.Contains(err.Error(), "beyond 64 bits") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{1, 2}})
+	for range 2 {
+		r.Paths = append(r.Paths, record.Path{Condition: 0, PayloadBytes: 1 << 63, Voluntary: math.MaxInt64, Counters: []record.Counter{{Name: "rx_bytes", Delta: 1<<63 + 1}}})
+	}
+	if p := of(t, r).Rows[0].Path; p.PayloadBytes != math.MaxUint64 || p.Counters[0].Delta != math.MaxUint64 || p.Voluntary != math.MaxInt64 {
+		t.Errorf("%+v", p)
+	}
 }

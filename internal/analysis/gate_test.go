@@ -88,12 +88,11 @@ func TestStandings(t *testing.T) {
 	b := line(conds("same", "slower", "faster", "few", "noisy", "new", "empty", "broken", "socket"),
 		blocks(8, 1e6), blocks(8, 1.2e6), blocks(8, 0.8e6), blocks(3, 1e6), noisy, blocks(8, 1e6), nil, blocks(8, 1e6), blocks(8, 3e6))
 	no := false
-	for i := range b.Samples {
-		if b.Samples[i].Condition == 7 {
-			b.Samples[i].Verified = &no
-			break
+	edit(b, func(_ int, s *record.Sample) {
+		if s.Condition == 7 && s.Block == 0 && s.Iteration == 0 {
+			s.Verified = &no
 		}
-	}
+	})
 	got := map[string]analysis.Standing{}
 	g := against(t, a, b).Judge(0.05)
 	for _, r := range g.Rows {
@@ -161,9 +160,7 @@ func TestIncomplete(t *testing.T) {
 func TestUnitsOfTwoKinds(t *testing.T) {
 	a := line([]record.Condition{cond(0, "tcp")}, blocks(12, 1e6))
 	b := line([]record.Condition{cond(0, "tcp")}, blocks(12, 1e6))
-	for i := range b.Samples {
-		b.Samples[i].Launch, b.Samples[i].Block = i/2, i%2
-	}
+	edit(b, func(i int, s *record.Sample) { s.Launch, s.Block = i/2, i%2 })
 	for _, r := range []*analysis.Runs{against(t, a, b), against(t, b, a)} {
 		if d := r.Rows[0]; d.Outcome() != "refused" || !strings.Contains(d.Refused, "--launches") || r.Judge(0.05).Rows[0].Standing != analysis.Undecided {
 			t.Errorf("%q, %q", d.Outcome(), d.Refused)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/xferbench/xferbench/internal/record"
@@ -310,7 +311,7 @@ func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 		}
 		seen[k] = true
 		n := float64(l.Moved.Transfers)
-		m.Transfers += l.Moved.Transfers
+		more(&m.Transfers, l.Moved.Transfers, math.MaxInt64)
 		bytes = append(bytes, float64(l.Moved.Bytes)/n)
 		xfer = append(xfer, float64(l.Moved.XferNs)/n)
 		post = append(post, float64(l.Moved.PostNs)/n)
@@ -341,7 +342,7 @@ func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 func (r *RequestRow) offline(lines []record.Request) error {
 	type batch struct {
 		end    int64
-		tokens int
+		tokens int64
 		bad    bool
 	}
 	batches := map[batchKey]*batch{}
@@ -356,7 +357,7 @@ func (r *RequestRow) offline(lines []record.Request) error {
 			batches[k] = b
 		}
 		b.end = max(b.end, l.E2ENs)
-		b.tokens += l.Completion
+		more(&b.tokens, int64(l.Completion), math.MaxInt64)
 		b.bad = b.bad || !l.Valid
 	}
 	var spans []float64
@@ -364,7 +365,7 @@ func (r *RequestRow) offline(lines []record.Request) error {
 	for _, b := range batches {
 		if !b.bad {
 			spans = append(spans, float64(b.end))
-			tokens = append(tokens, int64(b.tokens))
+			tokens = append(tokens, b.tokens)
 		}
 	}
 	if len(spans) == 0 {

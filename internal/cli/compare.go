@@ -17,6 +17,7 @@ func newCompareCommand() *cobra.Command {
 	var (
 		o         report.CompareOptions
 		threshold units.Percent
+		transport []string
 	)
 	cmd := &cobra.Command{
 		Use:   "compare A B [C ...]",
@@ -30,7 +31,8 @@ them in one run instead. More than two records are a history, in the order of
 time: the newest is held against the oldest.
 
 A raw record and one of xferbench ttft, in either order, tell where the time to
-first token went and which share of it the wire explains.
+first token went and which share of it the wire explains. Where the record does
+not say over which transport the engines moved the KV cache, --transport does.
 
 With --threshold a row passes only if the whole interval of its ratio is within
 it. Exit code 4: a data check failed. 5: a row is slower, with the whole interval.
@@ -40,7 +42,7 @@ wins.`,
 		Example: `  xferbench compare monday.jsonl last
   xferbench compare main.jsonl branch.jsonl --threshold 5% --format junit
   xferbench compare monday.jsonl tuesday.jsonl wednesday.jsonl
-  xferbench compare raw.jsonl ttft.jsonl`,
+  xferbench compare raw.jsonl ttft.jsonl --transport ucx:tcp`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef(`compare needs two records or more and got %d; "last" names the newest`, len(args))
@@ -58,12 +60,17 @@ wins.`,
 			if o.AllowUndecided && !gated {
 				return usagef("--allow-undecided is for --threshold, which is not given")
 			}
+			var err error
+			if o.Transports, err = transports(transport); err != nil {
+				return err
+			}
 			if slices.Contains(args, "last") {
 				warnState(cmd)
 			}
+			thrifty()
 			w := cmd.OutOrStdout()
 			o.Color = color(w)
-			err := report.Compare(w, args, o)
+			err = report.Compare(w, args, o)
 			for target, kind := range map[error]fault.Kind{
 				report.ErrRefused: fault.Usage, report.ErrCheck: fault.Data, report.ErrThreshold: fault.Threshold, report.ErrTooFew: fault.TooFew,
 			} {
@@ -77,7 +84,27 @@ wins.`,
 	f := cmd.Flags()
 	f.Var(&threshold, "threshold", "slowdown that is accepted, such as `5%`; beyond it the exit code is 5")
 	f.BoolVar(&o.AllowUndecided, "allow-undecided", false, "pass rows that --threshold cannot be decided on")
+	f.StringArrayVar(&transport, "transport", nil, "`[ARM=]NAME`: the provider of the raw record over which the engines moved the KV cache; may be repeated")
 	f.StringVar(&o.Format, "format", "text", "`format` of the output: "+strings.Join(report.CompareFormats(), ", "))
 	f.BoolVar(&o.Wide, "wide", false, "all columns, however long the lines")
 	return cmd
+}
+
+// transports reads [ARM=]NAME… into names by arm; "" is for all arms.
+func transports(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, s := range list {
+		arm, name, has := strings.Cut(s, "=")
+		if !has || strings.ContainsAny(arm, ": ") { // of a name: "tcp s=4"
+			arm, name, has = "", s, false
+		}
+		if name == "" || has && arm == "" {
+			return nil, usagef("--transport %q: want NAME or ARM=NAME, such as ucx:tcp", s)
+		}
+		if _, twice := out[arm]; twice {
+			return nil, usagef("--transport %q: a second transport of the same engines", s)
+		}
+		out[arm] = name
+	}
+	return out, nil
 }

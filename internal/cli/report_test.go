@@ -108,7 +108,7 @@ func TestCompare(t *testing.T) {
 		{"empty threshold", []string{"--threshold=", two, other}, 2, ""},
 		{"negative threshold", []string{"--threshold=-5%", two, other}, 2, ""},
 		{"interrupted", []string{"--threshold=50%", two, records + "compare/interrupted.jsonl"}, 6, "B was interrupted"},
-		{"ttft of other bytes", []string{records + "same-twice.jsonl", records + "ttft.jsonl"}, 6, "xferbench --size 438566912"},
+		{"ttft of other bytes", []string{records + "same-twice.jsonl", records + "ttft.jsonl"}, 6, "--tokens 7648"},
 		{"one record", []string{two}, 2, ""},
 		{"bad threshold", []string{"--threshold=5", two, other}, 2, ""},
 		{"format", []string{"--format=benchfmt", two, other}, 2, ""},

@@ -219,7 +219,7 @@ func (f *rawCommand) measure(cmd *cobra.Command, j *raw.Job) error {
 	if j.File != nil {
 		err = errors.Join(err, j.File.Close())
 	}
-	if !f.lines() && rec != nil && len(rec.Samples) > 0 {
+	if !f.lines() && rec != nil && rec.Samples.Len() > 0 {
 		a, aerr := analysis.Of(rec)
 		if aerr != nil {
 			return errors.Join(err, aerr)

@@ -107,13 +107,20 @@ type Split struct {
 
 // Moved is a transfer as NIXL saw it, or several if Scope is "batch".
 type Moved struct {
-	Scope       string `json:"scope"` // sample, batch
+	Scope       string `json:"scope"`        // sample, batch
+	By          string `json:"by,omitempty"` // the engine that counted it: ByDecode, which read, or ByPrefill, which wrote
 	Transfers   int64  `json:"transfers"`
 	Bytes       int64  `json:"bytes"`
 	Descriptors int64  `json:"descriptors"` // after merging
 	XferNs      int64  `json:"xfer_ns"`     // sum over transfers: start of posting to the poll that saw the end
 	PostNs      int64  `json:"post_ns"`     // sum over transfers
 }
+
+// Which engine moves the KV cache.
+const (
+	ByDecode  = "decode"
+	ByPrefill = "prefill"
+)
 
 // Reason says why a request does not count.
 type Reason string

@@ -34,6 +34,9 @@ type CompareOptions struct {
 	Threshold float64
 	// AllowUndecided passes rows that the threshold could not be decided on.
 	AllowUndecided bool
+	// Transports states over which provider of the raw record the engines of a TTFT
+	// record moved the KV cache, by arm; "" is for all of which the record does not say it.
+	Transports map[string]string
 }
 
 // CompareFormats are the names that [Compare] knows.
@@ -78,6 +81,9 @@ func Compare(w io.Writer, paths []string, o CompareOptions) error {
 	}
 	switch {
 	case requests == 0 || requests == len(recs):
+		if len(o.Transports) > 0 {
+			return fmt.Errorf("%w: --transport is for a raw record and one of a TTFT run, and all records are of one kind", ErrRefused)
+		}
 		return compareRuns(w, recs, o)
 	case len(recs) > 2:
 		return fmt.Errorf("%w: %d of %d records are of TTFT runs: compare those of one kind, or one raw record with one of TTFT", ErrRefused, requests, len(recs))

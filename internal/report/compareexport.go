@@ -3,7 +3,6 @@ package report
 import (
 	"bytes"
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -109,10 +108,7 @@ func compareJSON(b *bytes.Buffer, c *compareDoc) error {
 	if c.History != nil {
 		j.History = historyJSON(c.History)
 	}
-	e := json.NewEncoder(b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(j)
+	return encodeJSON(b, j)
 }
 
 func (c *compareDoc) jsonRow(i int) jsonCompareRow {

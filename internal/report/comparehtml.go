@@ -16,7 +16,8 @@ import (
 func compareHTML(b *bytes.Buffer, c *compareDoc) error {
 	sources := c.sources()
 	h := htmlRun{ID: "c", Title: fmt.Sprintf("%s against %s", c.Runs.B.Record.Run.ID, c.Runs.A.Record.Run.ID), When: startOf(sources[0].Record) + " to " + startOf(sources[len(sources)-1].Record),
-		Answer: c.answer(), Forest: compareForest(c)}
+		Answer: c.answer()}
+	h.Forest, h.MoreForest = compareForest(c)
 	if c.History != nil {
 		h.Title = fmt.Sprintf("%d records", len(sources))
 	}
@@ -55,11 +56,11 @@ func compareHTML(b *bytes.Buffer, c *compareDoc) error {
 		return err
 	}
 	p.Runs = []htmlRun{h}
-	return pageTemplate.Execute(b, p)
+	return p.write(b)
 }
 
 // compareForest holds B against A, row by row, with the threshold.
-func compareForest(c *compareDoc) *htmlFigure {
+func compareForest(c *compareDoc) (shown, folded *htmlFigure) {
 	var rows []ratioRow
 	threshold := 0.0
 	for i, d := range c.Runs.Rows {

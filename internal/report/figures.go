@@ -117,8 +117,8 @@ func ladder(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
 	return f
 }
 
-func thin(r *analysis.Row) []record.Sample {
-	return plot.Thin(r.Samples, maxDots, func(x, y record.Sample) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
+func thin(r *analysis.Row) []analysis.Transfer {
+	return plot.Thin(r.Samples, maxDots, func(x, y analysis.Transfer) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
 }
 
 // distribution shows every sample of rows of one size, and how they accumulate.

@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -117,7 +119,7 @@ func TestFiguresFit(t *testing.T) {
 	// The labels that lost their first digit: four digits and a unit.
 	t.Run("four digits", func(t *testing.T) {
 		a := analyse(t, filepath.Join(recordsDir, "two-providers.jsonl"))
-		scaled(t, a, func(i int, ns int64) int64 { return 1_225_000 + int64(i%7)*150 })
+		scaled(t, a, func(i int, _ record.Sample) int64 { return 1_225_000 + int64(i%7)*150 })
 		p := pageOf(t, a)
 		if !strings.Contains(p, ">1.225 ms</text>") {
 			t.Error("no figure has a tick of four digits")
@@ -127,12 +129,16 @@ func TestFiguresFit(t *testing.T) {
 }
 
 // scaled gives each sample of a record a time of its own and analyses it anew.
-func scaled(t *testing.T, a *analysis.Analysis, f func(i int, ns int64) int64) {
+func scaled(t *testing.T, a *analysis.Analysis, f func(i int, s record.Sample) int64) {
 	t.Helper()
-	for i := range a.Record.Samples {
-		s := &a.Record.Samples[i]
-		s.TotalNs = f(i, s.TotalNs)
+	var samples record.Samples
+	i := 0
+	for s := range a.Record.Samples.All() {
+		s.TotalNs = f(i, s)
+		samples.Add(s)
+		i++
 	}
+	a.Record.Samples = samples
 	b, err := analysis.Of(a.Record)
 	if err != nil {
 		t.Fatal(err)
@@ -147,12 +153,12 @@ func TestOutlier(t *testing.T) {
 		a := analyse(t, filepath.Join(recordsDir, name+".jsonl"))
 		victim := a.Rows[0].ID
 		done := false
-		scaled(t, a, func(i int, ns int64) int64 {
-			if s := a.Record.Samples[i]; !done && s.Condition == victim && s.Phase == "measure" && s.Block == 3 {
+		scaled(t, a, func(_ int, s record.Sample) int64 {
+			if !done && s.Condition == victim && s.Phase == "measure" && s.Block == 3 {
 				done = true
-				return ns * 100
+				return s.TotalNs * 100
 			}
-			return ns
+			return s.TotalNs
 		})
 		p := pageOf(t, a)
 		for _, id := range []string{map[string]string{"two-providers": "r0-d0", "sweep": "r0-v0"}[name], "r0-s0"} {
@@ -232,5 +238,20 @@ func TestTicks(t *testing.T) {
 		if s := strings.Join(got, "|"); s != tt.want {
 			t.Errorf("%v to %v: %s, want %s", tt.lo, tt.hi, s, tt.want)
 		}
+	}
+}
+
+// A forest of many comparisons shows the first and folds the rest, on one axis.
+func TestForestFolds(t *testing.T) {
+	var rows []ratioRow
+	for i := range openRatios + 3 {
+		rows = append(rows, ratioRow{label: fmt.Sprint("row ", i), verdict: stats.Verdict{Ratio: 1.01}})
+	}
+	shown, folded := forest(rows, "title", "text", "id", 0)
+	if shown == nil || folded == nil || folded.Title != "3 more comparisons" || strings.Count(string(shown.SVG), "<circle") != openRatios || strings.Count(string(folded.SVG), "<circle") != 3 {
+		t.Errorf("%+v\n%+v", shown, folded)
+	}
+	if shown, folded = forest([]ratioRow{{verdict: stats.Verdict{Ratio: math.NaN()}}}, "title", "text", "id", 0); shown != nil || folded != nil {
+		t.Error("a forest of nothing")
 	}
 }

@@ -38,48 +38,67 @@ func (r ratioRow) came(margin float64) string {
 	return "open"
 }
 
-// forest draws ratios of times with their intervals; threshold is the slowdown
-// that is accepted, 0 for none. It is nil without a ratio.
-func forest(rows []ratioRow, title, text, id string, threshold float64) *htmlFigure {
+// openRatios is how many rows a forest shows at once.
+const openRatios = 24
+
+// forest draws ratios of times with their intervals, the first of them at once and
+// the rest, if there are more, to be folded; threshold is the slowdown that is
+// accepted, 0 for none. Both are nil without a ratio.
+func forest(rows []ratioRow, title, text, id string, threshold float64) (shown, folded *htmlFigure) {
 	rows = slices.DeleteFunc(slices.Clone(rows), func(r ratioRow) bool { return !(r.verdict.Ratio > 0) || math.IsInf(r.verdict.Ratio, 0) })
 	if len(rows) == 0 {
-		return nil
+		return nil, nil
 	}
 	margin := cmp.Or(threshold, analysis.Relevant)
-	around := math.Max(1.2, 1+1.5*margin)
-	lo, hi := 1/around, around
-	mid := []float64{}
-	for _, r := range rows {
-		mid = append(mid, math.Log(r.verdict.Ratio))
+	ax := ratiosAxis(rows, margin)
+	limitLine := plot.Level{}
+	band := plot.Range{Lo: 1 / (1 + margin), Hi: 1 + margin}
+	if threshold > 0 {
+		limitLine = plot.Level{Y: 1 + threshold, Label: "threshold " + limit(threshold)}
 	}
-	reach := plot.Robust(mid)
+	draw := func(rows []ratioRow, id string) *htmlFigure {
+		var out []plot.Ratio
+		var words []string
+		for _, r := range rows {
+			v := r.verdict
+			est, iv := ratioInterval(v.Ratio, v.Interval)
+			p := plot.Ratio{Label: r.label, Text: strings.TrimSpace(est + " " + iv + " " + r.word), Class: r.came(margin), Mid: v.Ratio}
+			if v.Interval != nil {
+				p.Lo, p.Hi = v.Interval.Lo, v.Interval.Hi
+			}
+			out, words = append(out, p), append(words, r.label+" "+p.Text)
+		}
+		f := &htmlFigure{Title: title, Data: ratioTable(rows)}
+		f.SVG = plot.Forest(plot.Text{ID: id, Title: title, Desc: "Ratios of times with their 95% intervals: " + list(words) + ".", X: "ratio of times"}, ax, band, limitLine, out)
+		return f
+	}
+	shown = draw(rows[:min(len(rows), openRatios)], id)
+	shown.Text = text + fmt.Sprintf(" A triangle is a difference that the test finds, a filled circle lies within %s (the grey band), an open circle is undecided. The axis is logarithmic.", limit(margin))
+	if len(rows) > openRatios {
+		folded = draw(rows[openRatios:], id+"m")
+		folded.Title = fmt.Sprintf("%d more comparisons", len(rows)-openRatios)
+	}
+	return shown, folded
+}
+
+// ratiosAxis holds the ratios around 1; of intervals it holds what does not flatten
+// the rest.
+func ratiosAxis(rows []ratioRow, margin float64) plot.Axis {
+	hi := math.Max(1.2, 1+1.5*margin)
+	lo := 1 / hi
+	var logs []float64
+	for _, r := range rows {
+		logs = append(logs, math.Log(r.verdict.Ratio))
+	}
+	reach := plot.Robust(logs)
 	lo, hi = math.Min(lo, math.Exp(reach.Lo)/1.02), math.Max(hi, math.Exp(reach.Hi)*1.02)
 	for _, r := range rows {
 		if iv := r.verdict.Interval; iv != nil && iv.Lo > lo/1.5 && iv.Hi < hi*1.5 {
 			lo, hi = math.Min(lo, iv.Lo), math.Max(hi, iv.Hi)
 		}
 	}
-	ax := plot.Axis{Lo: lo / 1.03, Hi: hi * 1.03, Log: true, Value: rcell, Ticks: ratioTicks(lo/1.03, hi*1.03)}
-	var out []plot.Ratio
-	var words []string
-	for _, r := range rows {
-		v := r.verdict
-		est, iv := ratioInterval(v.Ratio, v.Interval)
-		p := plot.Ratio{Label: r.label, Text: strings.TrimSpace(est + " " + iv + " " + r.word), Class: r.came(margin), Mid: v.Ratio}
-		if v.Interval != nil {
-			p.Lo, p.Hi = v.Interval.Lo, v.Interval.Hi
-		}
-		out, words = append(out, p), append(words, r.label+" "+p.Text)
-	}
-	limitLine := plot.Level{}
-	band := plot.Range{Lo: 1 / (1 + margin), Hi: 1 + margin}
-	if threshold > 0 {
-		limitLine = plot.Level{Y: 1 + threshold, Label: "threshold " + limit(threshold)}
-	}
-	f := &htmlFigure{Title: title, Text: text, Data: ratioTable(rows)}
-	f.Text += fmt.Sprintf(" A triangle is a difference that the test finds, a filled circle lies within %s (the grey band), an open circle is undecided. The axis is logarithmic.", limit(margin))
-	f.SVG = plot.Forest(plot.Text{ID: id, Title: title, Desc: "Ratios of times with their 95% intervals: " + list(words) + ".", X: "ratio of times"}, ax, band, limitLine, out)
-	return f
+	lo, hi = lo/1.03, hi*1.03
+	return plot.Axis{Lo: lo, Hi: hi, Log: true, Value: rcell, Ticks: ratioTicks(lo, hi)}
 }
 
 // ratioTicks are round ratios within a range, on either side of 1.
@@ -124,7 +143,7 @@ func ratioTable(rows []ratioRow) *htmlTable {
 }
 
 // rawForest holds the pairs of a run and, below them, what fragmented costs.
-func rawForest(a *analysis.Analysis, id string) *htmlFigure {
+func rawForest(a *analysis.Analysis, id string) (shown, folded *htmlFigure) {
 	var rows []ratioRow
 	for _, p := range a.Pairs {
 		if p.Refused == "" {
@@ -137,11 +156,35 @@ func rawForest(a *analysis.Analysis, id string) *htmlFigure {
 			rows = append(rows, ratioRow{label: fmt.Sprintf("%s %s: fragmented / merged", p.A.Provider, strings.ToUpper(p.A.Op)), n: fmt.Sprint(p.Verdict.NA), verdict: p.Verdict})
 		}
 	}
-	return forest(rows, "Who is faster", "Time of the first named over time of the second, with its 95% interval: right of 1 the first takes longer.", id+"-f", 0)
+	text := "Time of the first named over time of the second, with its 95% interval: right of 1 the first takes longer."
+	if all := shared(rows); all != "" {
+		for i := range rows {
+			rows[i].label = strings.TrimPrefix(rows[i].label, all+" ")
+		}
+		text += " All rows: " + all + "."
+	}
+	return forest(rows, "Who is faster", text, id+"-f", 0)
+}
+
+// shared are the words that the labels of several rows begin with.
+func shared(rows []ratioRow) string {
+	if len(rows) < 2 {
+		return ""
+	}
+	words := strings.Fields(rows[0].label)
+	for _, r := range rows {
+		ws := strings.Fields(r.label)
+		n := 0
+		for n < min(len(words), len(ws)-1) && words[n] == ws[n] {
+			n++
+		}
+		words = words[:n]
+	}
+	return strings.Join(words, " ")
 }
 
 // ttftForest holds the arms of a run against the first.
-func ttftForest(d *analysis.Requests, id string) *htmlFigure {
+func ttftForest(d *analysis.Requests, id string) (shown, folded *htmlFigure) {
 	var rows []ratioRow
 	for _, c := range d.Comparisons {
 		rows = append(rows, ratioRow{label: fmt.Sprintf("%s / %s, %d tokens, %s", c.B.Arm, c.A.Arm, c.B.Tokens, c.B.Load), n: fmt.Sprint(c.Verdict.NA), verdict: c.Verdict})

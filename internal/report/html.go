@@ -41,6 +41,7 @@ type (
 		Answer          string // one sentence
 		Summary         []string
 		Forest          *htmlFigure
+		MoreForest      *htmlFigure // folded
 		Verdicts        []htmlVerdict
 		FoldVerdicts    bool // the forest shows them
 		Method          string
@@ -135,7 +136,19 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 		}
 		p.Runs = append(p.Runs, run)
 	}
-	return pageTemplate.Execute(b, p)
+	return p.write(b)
+}
+
+// write appends the page.
+func (p *htmlPage) write(b *bytes.Buffer) error {
+	var text strings.Builder
+	if err := pageTemplate.Execute(&text, p); err != nil {
+		return err
+	}
+	// What records say has ended up in attributes, texts and figures: all of it is
+	// made harmless here, for who reads the file on a terminal.
+	b.WriteString(units.PrintableText(strings.ReplaceAll(text.String(), "\t", " ")))
+	return nil
 }
 
 func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
@@ -143,8 +156,9 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	fs := facts(a)
 	h := htmlRun{
 		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
-		Argv: strings.Join(run.Argv, " "), Forest: rawForest(a, id),
+		Argv: strings.Join(run.Argv, " "),
 	}
+	h.Forest, h.MoreForest = rawForest(a, id)
 	h.Answer, h.Summary = answer(a)
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
@@ -231,7 +245,7 @@ func answer(a *analysis.Analysis) (string, []string) {
 	all := summary(a)
 	switch {
 	case len(all) == 0:
-		return "No row of this record carries a figure.", nil
+		return "No transport of this record carries a figure.", nil
 	case len(a.Guides) == 1:
 		return guide(a.Guides[0]) + ".", all
 	}

@@ -3,8 +3,11 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
@@ -175,10 +178,30 @@ func writeJSON(b *bytes.Buffer, docs []Document) error {
 			out.Reports = append(out.Reports, ttftJSON(d.TTFT))
 		}
 	}
-	e := json.NewEncoder(b)
+	return encodeJSON(b, out)
+}
+
+// encodeJSON writes v, indented. What a record's text has that drives a terminal or
+// hides stands as JSON's own escapes, so that a reader gets the text as it was.
+func encodeJSON(b *bytes.Buffer, v any) error {
+	var plain bytes.Buffer
+	e := json.NewEncoder(&plain)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(out)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	for _, r := range plain.String() {
+		switch hi, lo := utf16.EncodeRune(r); {
+		case unicode.IsGraphic(r) || r == '\n':
+			b.WriteRune(r)
+		case hi != unicode.ReplacementChar:
+			fmt.Fprintf(b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(b, `\u%04x`, r)
+		}
+	}
+	return nil
 }
 
 func toJSON(a *analysis.Analysis) jsonRun {

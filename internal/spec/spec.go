@@ -126,6 +126,9 @@ type SimEngine struct {
 	PrefixCaching   bool          `yaml:"prefix_caching,omitempty"`
 	Transport       string        `yaml:"transport"`
 	Model           string        `yaml:"model"`
+	DType           string        `yaml:"dtype,omitempty"` // "": the model's
+	TP              int           `yaml:"tp,omitempty"`    // tensor-parallel size
+	Push            bool          `yaml:"push,omitempty"`  // prefill counts the transfers
 	BlockTokens     int           `yaml:"block_tokens"`
 	VLLM            string        `yaml:"vllm"`
 	Recompute       bool          `yaml:"recompute,omitempty"`

@@ -72,10 +72,13 @@ func FuzzEstimators(f *testing.F) {
 				t.Errorf("unpaired %+v", v)
 			}
 		}
-		for _, s := range []func() (Share, error){
-			func() (Share, error) { return SharePaired(a, b, 0.95) }, func() (Share, error) { return ShareUnpaired(a, b, 0.95) }} {
-			if s, err := s(); err == nil {
+		for set := range 2 {
+			x, y := []Term{{1, a, 0}}, []Term{{-1, b, set}}
+			if s, err := ShareOf(x, y, 0.95); err == nil {
 				in("share", s.Interval, s.Value)
+			}
+			if e, err := Contrast(append(x, y...), 0.95); err == nil {
+				in("contrast", e.Interval, e.Value)
 			}
 		}
 		if w, err := UntilRatioWidth(a, b, 0.1, Options{}); err == nil {

@@ -234,36 +234,49 @@ func simCrossover(t *testing.T, reps, blocks, step int) (cover, alpha, width, bi
 	return cover / n, alpha / n, width / n, bias / n
 }
 
-// simShare is the coverage of the share interval: a part of 25 % with 10 % noise
-// of its own in wholes that vary by 8 %, paired or from separate samples.
-func simShare(t *testing.T, reps, n int, paired bool) float64 {
+// simShare is the coverage of the intervals of a share and of a difference of
+// medians: a part of 25 % with 10 % noise of its own in wholes that vary by 8 %,
+// paired or from separate samples. The noise is log-normal; with skew it is 5 times as
+// large.
+func simShare(t *testing.T, reps, n int, paired, skew bool) (share, difference float64) {
 	rng := newRand(uint64(n))
-	hit := 0
+	noise := func(sd float64) float64 {
+		if skew {
+			sd *= 5
+		}
+		return math.Exp(sd * rng.NormFloat64())
+	}
 	for range reps {
 		part, whole := make([]float64, n), make([]float64, n)
 		for i := range whole {
-			whole[i] = 200e6 * (1 + 0.08*rng.NormFloat64())
-			w := whole[i]
-			if !paired {
-				w = 200e6
+			whole[i] = 200e6 * noise(0.08)
+			part[i] = 50e6 * noise(0.1)
+			if paired {
+				part[i] *= whole[i] / 200e6
 			}
-			part[i] = 0.25 * w * (1 + 0.1*rng.NormFloat64())
 		}
-		var s Share
-		var err error
+		set := 1
 		if paired {
-			s, err = SharePaired(part, whole, 0.95)
-		} else {
-			s, err = ShareUnpaired(part, whole, 0.95)
+			set = 0
 		}
+		p, w := Term{1, part, 0}, Term{1, whole, set}
+		s, err := ShareOf([]Term{p}, []Term{w}, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Weight = -1
+		d, err := Contrast([]Term{w, p}, 0.95)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if s.Interval != nil && s.Interval.Contains(0.25) {
-			hit++
+			share++
+		}
+		if d.Interval.Contains(150e6) {
+			difference++
 		}
 	}
-	return float64(hit) / float64(reps)
+	return share / float64(reps), difference / float64(reps)
 }
 
 // within prints a simulated rate beside its bounds and fails outside them.
@@ -293,7 +306,9 @@ func TestSimShort(t *testing.T) {
 	within(t, "crossover interval, 10 blocks, ×4", cover, 0.915, 0.985)
 	within(t, "α interval", alpha, 0.915, 0.985)
 	within(t, "crossover bias", bias, -0.02, 0.02)
-	within(t, "share, paired, n 10", simShare(t, 1000, 10, true), 0.93, 0.97)
+	share, difference := simShare(t, 1000, 10, true, false)
+	within(t, "share, paired, n 10", share, 0.94, 0.99)
+	within(t, "difference of medians, paired, n 10", difference, 0.94, 0.99)
 }
 
 func trim(rho float64) string { return strconv.FormatFloat(rho, 'g', -1, 64) }

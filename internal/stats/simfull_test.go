@@ -61,8 +61,14 @@ func TestSimCoverage(t *testing.T) {
 		}
 	}
 	for _, n := range []int{6, 10, 30} {
-		within(t, fmt.Sprintf("share interval, paired, %d requests", n), simShare(t, 10_000, n, true), 0.93, 0.97)
-		within(t, fmt.Sprintf("share interval, unpaired, %d and %d", n, n), simShare(t, 10_000, n, false), 0.93, 0.97)
+		for _, paired := range []bool{true, false} {
+			for _, skew := range []bool{false, true} {
+				share, difference := simShare(t, 10_000, n, paired, skew)
+				what := fmt.Sprintf("%d blocks, paired %v, skewed %v", n, paired, skew)
+				within(t, "share of medians, "+what, share, 0.935, 0.985)
+				within(t, "difference of medians, "+what, difference, 0.935, 0.992)
+			}
+		}
 	}
 	for _, target := range []float64{0.01, 0.02, 0.03} {
 		cover, blocks := simSequentialStop(t, 2000, target)

@@ -202,6 +202,45 @@ func TestSignFlipMonteCarlo(t *testing.T) {
 	}
 }
 
+// Beyond 512 differences the smaller ones are drawn at once: against a sign for each
+// of them from another stream, where all are alike, and where a few outweigh the rest.
+func TestSignFlipOfManyDifferences(t *testing.T) {
+	const n, draws = 700, 8_000
+	for name, size := range map[string]func(i int) float64{
+		"alike": func(int) float64 { return 1 },
+		"heavy": func(i int) float64 { return 1 / float64(1+i) },
+	} {
+		rng := rand.New(rand.NewPCG(3, 4))
+		d := make([]float64, n)
+		obs := 0.0
+		for i := range d {
+			d[i] = size(i) * (1 + 0.1*rng.Float64())
+			if rng.IntN(100) < 48 {
+				d[i] = -d[i]
+			}
+			obs += d[i]
+		}
+		hit := 0
+		for range draws {
+			sum := 0.0
+			for _, x := range d {
+				if rng.IntN(2) == 0 {
+					x = -x
+				}
+				sum += x
+			}
+			if math.Abs(sum) >= math.Abs(obs) {
+				hit++
+			}
+		}
+		want := float64(hit) / draws
+		got, err := SignFlipTest(d, 7)
+		if err != nil || got.Exact || math.Abs(got.P-want) > 4*math.Sqrt(want*(1-want)*(1./draws+1./99_999)) {
+			t.Errorf("%s: p %v, with a sign for each %v, %v", name, got.P, want, err)
+		}
+	}
+}
+
 func TestDetectableFloor(t *testing.T) {
 	// For 6 blocks the test rejects only when all agree: Φ(δ)^6 = .8 (one side;
 	// the other is negligible), δ = 1.793.
@@ -439,14 +478,43 @@ func TestUntilWidth(t *testing.T) {
 
 func TestShare(t *testing.T) {
 	part := []float64{40, 42, 38, 41, 39, 40}
-	s, err := ShareUnpaired(part, []float64{160, 158, 162, 161, 159, 160, 160}, 0.95)
-	if err != nil || s.Interval == nil || s.Value != 0.25 || s.Paired || !s.Interval.Contains(0.25) || s.Interval.Hi-s.Interval.Lo > 0.03 {
+	of := func(part, whole []float64) (Share, error) {
+		return ShareOf([]Term{{1, part, 0}}, []Term{{1, whole, 1}}, 0.95)
+	}
+	s, err := of(part, []float64{160, 158, 162, 161, 159, 160, 160})
+	if err != nil || s.Interval == nil || s.Value != 0.25 || !s.Interval.Contains(0.25) || s.Interval.Hi-s.Interval.Lo > 0.03 {
 		t.Errorf("%+v %v, %v", s, s.Interval, err)
 	}
 	// An increment that is not told from zero bounds no share.
-	s, err = SharePaired(part, []float64{50, -60, 30, -20, 45, -10}, 0.95)
+	s, err = of(part, []float64{50, -60, 30, -20, 45, -10})
 	if err != nil || s.Interval != nil || codes(s.Warnings) != "share-unbounded" {
 		t.Errorf("%+v, %v", s, err)
+	}
+	// Too few blocks have a share without an interval.
+	if s, err = of(part[:5], part); err != nil || s.Interval != nil || s.Value != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// Of a median less itself nothing is left to doubt, and of one less its like in the same
+// blocks little; of two records it is √2 times as much, by 12 degrees of freedom in place of
+// 6. Samples whose pairwise correlations leave no variance count as independent.
+func TestContrast(t *testing.T) {
+	xs := []float64{1, 2, 3, 4, 5, 6, 7}
+	width := func(terms ...Term) float64 {
+		e, err := Contrast(terms, 0.95)
+		if err != nil || e.Interval == nil {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		return e.Interval.Hi - e.Interval.Lo
+	}
+	alone := width(Term{1, xs, 0})
+	ys := []float64{2, 3, 4, 5, 6, 7, 8}
+	if paired, apart := width(Term{1, ys, 0}, Term{-1, xs, 0}), width(Term{1, ys, 0}, Term{-1, xs, 1}); paired >= alone || math.Abs(apart/alone-math.Sqrt2*2.1788128/2.4469119) > 1e-6 {
+		t.Errorf("widths: %v alone, %v paired, %v apart", alone, paired, apart)
+	}
+	if w := width(Term{1, xs, 0}, Term{-1, xs, 0}); w <= 0 {
+		t.Errorf("a width of %v", w)
 	}
 }
 
@@ -503,9 +571,9 @@ func TestBadInput(t *testing.T) {
 		{"fit of one size", drop(FitCost([]CostPoint{{0, 1, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1}, {1, 1, 0, 1}, {2, 1, 0, 1}, {2, 1, 0, 1}}, 0.95)), ErrTooFew},
 		{"crossover of nothing", drop(FindCrossover(CostModel{}, CostModel{}, 0)), ErrEmpty},
 		{"guide of nothing", drop(Crossover{}.Guide(0, 0)), ErrEmpty},
-		{"share of 2", drop(SharePaired(ok[:2], ok[:2], 0.95)), ErrTooFew},
-		{"share lengths", drop(SharePaired(ok, ok[1:], 0.95)), ErrShape},
-		{"share of zero", drop(SharePaired(ok, make([]float64, 6), 0.95)), ErrNotFinite},
+		{"share of nothing", drop(ShareOf(nil, []Term{{1, ok, 0}}, 0.95)), ErrEmpty},
+		{"share of zero", drop(ShareOf([]Term{{1, ok, 0}}, []Term{{1, make([]float64, 6), 0}}, 0.95)), ErrNotFinite},
+		{"contrast beyond floats", drop(Contrast([]Term{{1, []float64{1e308}, 0}, {1, []float64{1e308}, 0}}, 0.95)), ErrNotFinite},
 		{"width target", drop(UntilWidth(ok, 0, Options{})), ErrOption},
 		{"width zero", drop(UntilWidth([]float64{0}, 0.1, Options{})), ErrNotPositive},
 		{"width lengths", drop(UntilRatioWidth(ok, ok[1:], 0.1, Options{})), ErrShape},

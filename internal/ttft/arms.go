@@ -26,6 +26,8 @@ type Arm struct {
 	Model string
 	// KV is the KV cache of its engines, as far as it is known beforehand.
 	KV Geometry
+	// Serving is what is known of the engines beforehand; hosts come from the URLs.
+	Serving record.Serving
 
 	// Found by Prepare.
 	expects   expects

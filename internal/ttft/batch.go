@@ -426,8 +426,11 @@ func (b *batch) conclude(ctx context.Context, ev evidence) error {
 			engineSplit(line.Split, ev, line.TTFTNs)
 		}
 		if m := ev.moved(); get(m, metrics.Transfers) > 0 {
-			line.Moved = &record.Moved{Scope: v.proof, Transfers: get(m, metrics.Transfers), Bytes: get(m, metrics.TransferBytes), Descriptors: get(m, metrics.Descriptors),
+			line.Moved = &record.Moved{Scope: v.proof, By: record.ByDecode, Transfers: get(m, metrics.Transfers), Bytes: get(m, metrics.TransferBytes), Descriptors: get(m, metrics.Descriptors),
 				XferNs: get(m, metrics.TransferNS), PostNs: get(m, metrics.PostNS)}
+			if ev.pushed() {
+				line.Moved.By = record.ByPrefill
+			}
 			if v.proof == record.ProofNone {
 				line.Moved = nil
 			}

@@ -119,7 +119,9 @@ func (r *runner) geometry(a *Arm) error {
 			return err
 		}
 	}
-	a.expects = x
+	if a.expects = x; x.known && x.BytesPerToken == 0 {
+		a.Serving.KVModel = x.Model.Name
+	}
 	return nil
 }
 
@@ -158,12 +160,16 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 	var version struct {
 		Version   string `json:"version"`
 		Simulated bool   `json:"simulated"`
+		Transport string `json:"kv_transport"` // of a simulated engine
 	}
 	if err := json.Unmarshal(body, &version); err != nil {
 		return fmt.Errorf("%s/version: %w", base, err)
 	}
 	a.versions[base] = version.Version
-	a.simulated = a.simulated || version.Simulated
+	if version.Simulated {
+		a.simulated = true
+		a.Serving.Connector, a.Serving.Provider, a.Serving.Op = simulatedConnector, version.Transport, "read"
+	}
 	if body, err = r.client.get(ctx, base+"/v1/models", maxDocument); err != nil {
 		return err
 	}

@@ -311,7 +311,7 @@ func unavailable(ctx context.Context, err error) error {
 
 func (r *runner) recordCondition(c *condition) record.Condition {
 	rc := record.Condition{ID: c.id, Name: c.name(r.cfg.Load), Provider: c.arm.Name, API: "http", Op: "ttft",
-		Model: c.arm.Model, Tokens: int64(c.tokens), Block: c.arm.expects.blockTokens, Simulated: c.arm.simulated}
+		Model: c.arm.Model, Tokens: int64(c.tokens), Block: c.arm.expects.blockTokens, Serving: c.arm.serving(), Simulated: c.arm.simulated}
 	if asked, bytes := c.arm.expects.bytes(c.tokens); bytes > 0 {
 		rc.Asked, rc.Bytes = uint64(asked), uint64(bytes)
 	}

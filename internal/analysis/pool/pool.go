@@ -208,13 +208,13 @@ func (p *Predictor) Next(promptTokens, outputTokens int) (int, error) {
 	}
 	// The prefill engine computes the whole prompt before it gives up what lies
 	// outside of a window.
-	held, err := p.prefill.groups(slices.Repeat([]int{blocks}, len(groups)))
+	held, err := p.prefill.AllocGroups(slices.Repeat([]int{blocks}, len(groups)))
 	if err != nil {
 		return 0, fmt.Errorf("prefill engine: %w", err)
 	}
-	loaded, err := p.decode.groups(groups)
+	loaded, err := p.decode.AllocGroups(groups)
 	if err != nil {
-		p.prefill.freeGroups(held, make([]int, len(groups)))
+		p.prefill.FreeGroups(held, make([]int, len(groups)))
 		return 0, fmt.Errorf("decode engine: %w", err)
 	}
 	var local, remote []int
@@ -228,8 +228,8 @@ func (p *Predictor) Next(promptTokens, outputTokens int) (int, error) {
 		for i := range loaded {
 			more, err := p.decode.Alloc(1)
 			if err != nil {
-				p.prefill.freeGroups(held, make([]int, len(groups)))
-				p.decode.freeGroups(loaded, make([]int, len(groups)))
+				p.prefill.FreeGroups(held, make([]int, len(groups)))
+				p.decode.FreeGroups(loaded, make([]int, len(groups)))
 				return 0, fmt.Errorf("decode engine: %w", err)
 			}
 			loaded[i] = append(loaded[i], more...)
@@ -239,18 +239,19 @@ func (p *Predictor) Next(promptTokens, outputTokens int) (int, error) {
 	for i, n := range groups {
 		hashed[i] = max(0, written/p.block-(blocks-n))
 	}
-	p.decode.freeGroups(loaded, hashed)
-	p.prefill.freeGroups(held, slices.Repeat([]int{promptTokens / p.block}, len(groups)))
+	p.decode.FreeGroups(loaded, hashed)
+	p.prefill.FreeGroups(held, slices.Repeat([]int{promptTokens / p.block}, len(groups)))
 	return descs, nil
 }
 
-// groups takes the blocks of each layer group, one group after the other, or none.
-func (p *Pool) groups(sizes []int) ([][]int, error) {
+// AllocGroups takes the blocks of each layer group, one group after the other, or
+// none. The slices are the caller's.
+func (p *Pool) AllocGroups(sizes []int) ([][]int, error) {
 	var out [][]int
 	for i, n := range sizes {
 		b, err := p.Alloc(n)
 		if err != nil {
-			p.freeGroups(out, make([]int, i))
+			p.FreeGroups(out, make([]int, i))
 			return nil, err
 		}
 		out = append(out, b)
@@ -258,8 +259,9 @@ func (p *Pool) groups(sizes []int) ([][]int, error) {
 	return out, nil
 }
 
-// freeGroups gives the blocks of layer groups back, in the order of the groups.
-func (p *Pool) freeGroups(groups [][]int, hashed []int) {
+// FreeGroups gives the blocks of layer groups back, in the order of the groups, as
+// [Pool.Free] does with each.
+func (p *Pool) FreeGroups(groups [][]int, hashed []int) {
 	for i, b := range groups {
 		p.Free(b, hashed[i])
 	}

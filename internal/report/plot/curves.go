@@ -85,6 +85,9 @@ type Mark struct {
 	Class, Label string
 }
 
+// maxShades is how many blocks are told apart by their shade.
+const maxShades = 120
+
 // Sequence draws one series of points (place, value) in run order, with alternate
 // blocks shaded and marks as vertical lines. A pointer on a dot is told its block
 // and the range there; an arrow at the edge is a value beyond the axis.
@@ -99,7 +102,7 @@ func Sequence(t Text, class int, pts [][2]float64, blocks []Span, marks []Mark, 
 	every := labelEvery(f, blocks)
 	for i, b := range blocks {
 		x1, x2 := f.x.At(b.From), f.x.At(b.To)
-		if i%2 == 1 {
+		if i%2 == 1 && len(blocks) <= maxShades {
 			d.rect(x1, f.y1, x2, f.y2, "shade", "")
 		}
 		if b.Label != "" && i%every == 0 {

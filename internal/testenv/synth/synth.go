@@ -4,7 +4,9 @@
 package synth
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -114,6 +116,22 @@ func KV(provider, op string, shape kv.Shape, hosts int, asked int64) record.Cond
 
 // Make returns the record as the bytes of its file.
 func (s Spec) Make() ([]byte, error) {
+	var b bytes.Buffer
+	if err := s.Write(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// Write writes the record line by line.
+func (s Spec) Write(to io.Writer) error {
+	w := record.NewWriter(to)
+	var first error
+	put := func(l record.Line) {
+		if first == nil {
+			first = w.Write(l)
+		}
+	}
 	a, b := host("synthetic-a"), host("synthetic-b")
 	run := record.Run{
 		Schema: record.Schema, ID: s.Name, Kind: s.Kind, StartUnixNs: startNs + s.Later, ToolVersion: "0.1.0", ToolCommit: "synthetic",
@@ -125,28 +143,27 @@ func (s Spec) Make() ([]byte, error) {
 	} else {
 		run.Peer = &a
 	}
-	lines := []record.Line{run}
+	put(run)
 	for i := range s.Cells {
 		s.Cells[i].ID = i
-		lines = append(lines, s.Cells[i].Condition)
+		put(s.Cells[i].Condition)
 	}
-	lines = append(lines, s.measure()...)
+	s.measure(put)
 	for _, e := range s.Events {
-		lines = append(lines, e)
+		put(e)
 	}
 	if s.End != nil {
 		end := *s.End
 		end.EndUnixNs += s.Later
-		lines = append(lines, end)
+		put(end)
 	}
-	return encode(lines)
+	return first
 }
 
-func (s Spec) measure() []record.Line {
+func (s Spec) measure(put func(record.Line)) {
 	rng := rand.New(rand.NewPCG(s.Seed, 0x5e17))
 	yes, no := true, false
 	now := int64(2e9)
-	var out []record.Line
 	ran := make([]int, len(s.Cells))
 	verdict := func(c Cell, n int) *bool {
 		switch {
@@ -164,11 +181,12 @@ func (s Spec) measure() []record.Line {
 		}
 		first[c.Provider] = true
 		cold := int64(c.time(rng, 1) * 1.7)
-		out = append(out, record.Cold{
+		put(record.Cold{
 			Provider: c.Provider, Condition: c.ID, OpenNs: 12_300_000, RegisterNs: int64(c.Bytes / 4), RegisterBytes: c.Bytes, ConnectNs: 2_100_000,
 			FirstNs: cold, FirstBytes: c.Bytes, PeerOpenNs: 13_100_000, PeerRegisterNs: int64(c.Bytes / 4), MemoryNs: int64(c.Bytes / 3),
 			PeerMemoryNs: int64(c.Bytes / 3), FirstVerified: !s.Unchecked, Simulated: c.Simulated,
-		}, record.Sample{
+		})
+		put(record.Sample{
 			Condition: c.ID, Phase: record.PhaseCold, BeginNs: now, PostNs: cold / 10, LocalNs: cold, TotalNs: cold, Bytes: c.Bytes,
 			Ops: uint64(c.Ops), Verified: verdict(c, c.Truth.Corrupt), CPUNs: cold / 2, PeerCPUNs: cold / 3, Simulated: c.Simulated,
 		})
@@ -185,7 +203,7 @@ func (s Spec) measure() []record.Line {
 					t = int64(float64(t) * c.Truth.Warm)
 				}
 				post := min(int64(1500+float64(c.Descs)*85*(1+0.05*rng.Float64())), t)
-				out = append(out, record.Sample{
+				put(record.Sample{
 					Condition: i, Launch: launch, Block: b, Order: place, Iteration: k, Phase: record.PhaseMeasure, BeginNs: now, PostNs: post, LocalNs: t, TotalNs: t,
 					Bytes: c.Bytes, Ops: uint64(c.Ops), EAgain: uint64(c.Descs / 700), Polls: uint64(t / 900), Verified: verdict(c, ran[i]),
 					CPUNs: t * 6 / 10, PeerCPUNs: t * 5 / 10, Simulated: c.Simulated,
@@ -194,12 +212,11 @@ func (s Spec) measure() []record.Line {
 				now += t + 50_000
 			}
 			if len(c.Transport.Devices) > 0 {
-				out = append(out, s.path(c, b))
+				put(s.path(c, b))
 			}
 			now += int64(c.Bytes / 8)
 		}
 	}
-	return out
 }
 
 func (s Spec) path(c Cell, block int) record.Path {
@@ -263,6 +280,15 @@ func full() []Cell {
 		cells = append(cells, Cell{KV(p, "read", kv.Merged, 1, size), truths[p]})
 	}
 	return cells
+}
+
+// Large is a record of n transfers in measured blocks: two transports in two shapes,
+// 50 blocks. n is rounded down to whole blocks.
+func Large(seed uint64, n int) Spec {
+	s := Specs()["two-providers.jsonl"]
+	s.Name, s.Seed, s.Cells, s.Blocks = fmt.Sprintf("large-%d", seed), seed, s.Cells[:4], 50
+	s.Iters = max(1, n/(s.Blocks*len(s.Cells)))
+	return s
 }
 
 // Specs are the raw records in testdata/records, by file name.

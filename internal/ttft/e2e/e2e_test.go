@@ -370,7 +370,7 @@ func rawMedian(t *testing.T, path, shape string, bytes uint64) float64 {
 		t.Fatal(err)
 	}
 	var ns []float64
-	for _, s := range rec.Samples {
+	for s := range rec.Samples.All() {
 		if c, ok := rec.Condition(s.Condition); ok && c.Provider == "ucx:tcp" && c.Shape == shape && c.Bytes == bytes && s.Phase == record.PhaseMeasure {
 			ns = append(ns, float64(s.TotalNs))
 		}

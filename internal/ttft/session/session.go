@@ -167,18 +167,21 @@ func (r *job) configure() (err error) {
 // SimConfig is the configuration of simulated engines, without a role.
 func SimConfig(e spec.SimEngine) (c sim.Config, err error) {
 	c = sim.Config{PrefillTime: e.PrefillTime, PrefillPerToken: e.PrefillPerToken, StepTime: e.StepTime, MoverDelay: e.TransferDelay,
-		Lease: e.Lease, Blocks: e.Blocks, Caching: e.PrefixCaching, Transport: e.Transport, Release: e.VLLM, Recompute: e.Recompute}
+		Lease: e.Lease, Blocks: e.Blocks, Caching: e.PrefixCaching, Transport: e.Transport, Release: e.VLLM, Recompute: e.Recompute,
+		DType: e.DType, Push: e.Push}
 	if c.Order, err = pool.ParseOrder(e.PoolOrder); err != nil {
 		return c, err
 	}
 	if err := transport.CheckConfig(transport.Config{Provider: e.Transport}); err != nil {
 		return c, fmt.Errorf("transport %w", err)
 	}
-	m, err := kv.Resolve(e.Model, "auto")
+	m, err := kv.Resolve(e.Model, cmp.Or(e.DType, "auto"))
 	if err != nil {
 		return c, err
 	}
-	c.Geometry = sim.Geometry{BlockTokens: e.BlockTokens, Regions: m.Layers(), BytesPerToken: int(m.BytesPerToken())}
+	if c.Geometry, err = sim.GeometryOf(m, e.BlockTokens, max(e.TP, 1), e.VLLM); err != nil {
+		return c, err
+	}
 	for _, s := range e.Fault {
 		in, err := sim.ParseInjection(s)
 		if err != nil {
@@ -276,10 +279,14 @@ func (r *job) engines(ctx context.Context) (err error) {
 			return fault.Usagef("--sim: %w", err)
 		}
 		defer func() { err = errors.Join(err, set.Close()) }()
-		of := ttft.Geometry{BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}
+		var of ttft.Geometry
+		if of.Model, err = kv.Resolve(r.w.Engine.Model, "auto"); err != nil {
+			return err
+		}
 		return r.measure(ctx, []ttft.Arm{
 			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, KV: of},
-			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: of},
+			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: of,
+				Serving: record.Serving{KVModel: r.w.Engine.Model}},
 		})
 	case r.w.Launch != "":
 		return r.launched(ctx)
@@ -339,9 +346,10 @@ func (r *job) measure(ctx context.Context, arms []ttft.Arm) error {
 	c := r.run
 	c.Arms = arms
 	for i := range arms {
-		per := arms[i].KV.BytesPerToken
+		own := arms[i].KV
 		if arms[i].KV = r.kv; r.kv.Model.Name == "" {
-			arms[i].KV.BytesPerToken = per // a launch file's or a simulation's
+			// A launch file's, or that of simulated engines.
+			arms[i].KV.BytesPerToken, arms[i].KV.Model = own.BytesPerToken, own.Model
 		}
 	}
 	if err := c.Check(); err != nil {
