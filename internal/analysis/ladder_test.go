@@ -170,11 +170,11 @@ func TestLadderJoins(t *testing.T) {
 		"other descriptors":  {why: "ucx:tcp READ fragmented: other descriptors: 13,384, NIXL posted 28", used: merged, wire: 1, unknown: []string{"library"}},
 		"UCX chose":          {raw: rows(func(c *record.Condition) { c.Provider = "ucx" }), used: "ucx READ merged", wire: 1, unknown: []string{"transport", "library"}},
 		"slower than the whole": {raw: func(r *record.Record) {
-			for i := range r.Samples {
-				if r.Samples[i].Condition == 2 {
-					r.Samples[i].TotalNs *= 5
+			edit(r, func(_ int, s *record.Sample) {
+				if s.Condition == 2 {
+					s.TotalNs *= 5
 				}
-			}
+			})
 		}, used: "ucx:tcp READ fragmented", wire: 1, why: "so it cannot be what was used", unknown: []string{"library"}},
 		"socket is what they used": {serving: func(s *record.Serving) { s.Provider = "socket" }, used: "socket READ merged", wire: 1},
 	} {

@@ -169,7 +169,7 @@ func TestWaterfallOfLess(t *testing.T) {
 			}
 		},
 		"memory socket raw nixl wait engines total": func(_, tt *record.Record) { tt.Conditions[0].Tokens = 10 },
-		"nixl wait residual base total":             func(raw, _ *record.Record) { raw.Conditions, raw.Samples = nil, nil },
+		"nixl wait residual base total":             func(raw, _ *record.Record) { raw.Conditions, raw.Samples = nil, record.Samples{} },
 	} {
 		if got := steps(change); got != want {
 			t.Errorf("steps %s, want %s", got, want)

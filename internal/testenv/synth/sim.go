@@ -41,7 +41,7 @@ func MakeSim(seed uint64, t SimTruth, blocks, iters int) (raw, tt *record.Record
 		for place, i := range stats.Order(seed, b, len(times)) {
 			for k, effect := 0, block(); k < iters; k++ {
 				ns := noisy(times[i], effect)
-				raw.Samples = append(raw.Samples, record.Sample{Condition: i, Block: b, Order: place, Iteration: k, Phase: record.PhaseMeasure, BeginNs: int64(len(raw.Samples)) * 1e9,
+				raw.Samples.Add(record.Sample{Condition: i, Block: b, Order: place, Iteration: k, Phase: record.PhaseMeasure, BeginNs: int64(raw.Samples.Len()) * 1e9,
 					TotalNs: ns, LocalNs: ns, Bytes: bytes, Simulated: false})
 			}
 		}
