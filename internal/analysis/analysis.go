@@ -29,7 +29,9 @@ const Emulated = "emulated device, not a measurement"
 // Analysis is what a run says. Slices follow the order of the record.
 type Analysis struct {
 	Record *record.Record
-	Rows   []*Row
+	// Live: the run may still go on, so that a missing end line means nothing.
+	Live bool
+	Rows []*Row
 	// Pairs are comparisons of rows that differ in the provider only.
 	Pairs []Pair
 	// Brackets compare the fragmented with the merged shape of one provider: the
@@ -151,7 +153,7 @@ func of(rec *record.Record, live bool) (*Analysis, error) {
 	if rec == nil {
 		return nil, errors.New("nothing to analyse: no record")
 	}
-	a := &Analysis{Record: rec}
+	a := &Analysis{Record: rec, Live: live}
 	if err := a.rows(); err != nil {
 		return nil, err
 	}
@@ -160,7 +162,7 @@ func of(rec *record.Record, live bool) (*Analysis, error) {
 		return nil, err
 	}
 	a.models()
-	a.warn(live)
+	a.warn()
 	return a, nil
 }
 

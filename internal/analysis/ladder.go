@@ -86,7 +86,7 @@ type Rung struct {
 	Bytes      int64
 	// Differs are the fields in which a raw row is not what the engines used; it has
 	// no share then.
-	Differs []Difference
+	Differs []Mismatch
 	// Share is the part of the TTFT that this transfer explains; nil for the TTFT
 	// itself and for what is not the engines' transfer.
 	Share *stats.Share
@@ -359,7 +359,7 @@ func (row *LadderRow) sort(raw *Analysis) (ceilings, candidates []Rung) {
 		} else {
 			g.Differs, missing = row.engines.match(r, &raw.Record.Run)
 			if r.MedianNs >= row.TTFT.Median {
-				g.Differs = append(g.Differs, Difference{FieldTime, units.FormatNanos(r.MedianNs), units.FormatNanos(row.TTFT.Median)})
+				g.Differs = append(g.Differs, Mismatch{FieldTime, units.FormatNanos(r.MedianNs), units.FormatNanos(row.TTFT.Median)})
 			}
 		}
 		switch {

@@ -22,8 +22,8 @@ const sameBytes = 0.02
 // NIXL posted for the row to tell for its shape.
 const sameDescs = 2
 
-// Difference is a field in which a raw row is not what the engines used.
-type Difference struct {
+// Mismatch is a field in which a raw row is not what the engines used.
+type Mismatch struct {
 	Field        string // one of the constants
 	Raw, Engines string // of the row, and of the engines
 }
@@ -44,7 +44,7 @@ const (
 var joined = []string{FieldModel, FieldOp, FieldConnector, FieldTransport, FieldLibrary, FieldHosts}
 
 // String says it in words: "other op: WRITE, the engines READ".
-func (d Difference) String() string {
+func (d Mismatch) String() string {
 	verb := map[string]string{FieldModel: "the engines serve", FieldConnector: "the engines use", FieldTransport: "the engines use", FieldOp: "the engines",
 		FieldLibrary: "the engines loaded", FieldHosts: "the engines ran on", FieldDescriptors: "NIXL posted"}[d.Field]
 	if d.Field == FieldTime {
@@ -106,12 +106,12 @@ func (e engines) uses() string { return cmp.Or(e.stated, e.Provider) }
 
 // match holds a raw row of the engines' bytes against what is known of them.
 // Fields that either record lacks are in unknown.
-func (e engines) match(r *Row, run *record.Run) (differs []Difference, unknown []string) {
+func (e engines) match(r *Row, run *record.Run) (differs []Mismatch, unknown []string) {
 	for _, field := range joined {
 		raw, ours, agree := e.field(field, r, run)
 		switch agree {
 		case other:
-			differs = append(differs, Difference{field, raw, ours})
+			differs = append(differs, Mismatch{field, raw, ours})
 		case notKnown:
 			unknown = append(unknown, field)
 		}
@@ -120,12 +120,12 @@ func (e engines) match(r *Row, run *record.Run) (differs []Difference, unknown [
 }
 
 // ceiling holds a ceiling to the engines' hosts alone; memory is a host's own.
-func (e engines) ceiling(r *Row, run *record.Run) []Difference {
+func (e engines) ceiling(r *Row, run *record.Run) []Mismatch {
 	raw, ours, agree := e.hosts(r.Op, run)
 	if agree != other || r.API == "memcpy" {
 		return nil
 	}
-	return []Difference{{FieldHosts, raw, ours}}
+	return []Mismatch{{FieldHosts, raw, ours}}
 }
 
 // accord is how a field of two records stands.
@@ -269,7 +269,7 @@ func shape(rungs []Rung, m *MovedMedians) (kept, others []Rung) {
 			if m.MaxDesc > m.MinDesc {
 				counted += " to " + units.FormatCount(m.MaxDesc)
 			}
-			g.Differs = append(g.Differs, Difference{FieldDescriptors, units.FormatCount(int64(g.row.Descs)), counted})
+			g.Differs = append(g.Differs, Mismatch{FieldDescriptors, units.FormatCount(int64(g.row.Descs)), counted})
 			others = append(others, g)
 			continue
 		}

@@ -14,7 +14,9 @@ import (
 // Requests is what the requests of a TTFT run say. Slices follow the order of
 // the record.
 type Requests struct {
-	Record      *record.Record
+	Record *record.Record
+	// Live: the run may still go on, so that a missing end line means nothing.
+	Live        bool
 	Rows        []*RequestRow
 	Comparisons []ArmComparison
 	Series      []Series
@@ -100,6 +102,15 @@ type ArmComparison struct {
 	A, B    *RequestRow
 	Verdict stats.Verdict
 	Dropped int // units that only one of the arms has
+}
+
+// LiveRequests is [OfRequests] for a run that has yet to write its end line.
+func LiveRequests(rec *record.Record) (*Requests, error) {
+	r, err := OfRequests(rec)
+	if r != nil {
+		r.Live = true
+	}
+	return r, err
 }
 
 // OfRequests analyses the record of a TTFT run.

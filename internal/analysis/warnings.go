@@ -29,7 +29,7 @@ func (a *Analysis) warnf(code, format string, args ...any) {
 }
 
 // warn collects the warnings, the gravest first.
-func (a *Analysis) warn(live bool) {
+func (a *Analysis) warn() {
 	for _, r := range a.Rows {
 		if r.Failed > 0 {
 			a.warnf("data-check-failed", "%s: %d of %d checks found wrong data, so the row has no speed; the transport or its settings corrupt data: repeat with another provider or library version", r.Label, r.Failed, r.Checked)
@@ -39,7 +39,7 @@ func (a *Analysis) warn(live bool) {
 		a.warnf("emulated-device", "rows marked EMULATED: %s; they show that the path works and say nothing about its speed", Emulated)
 	}
 	switch end := a.Record.End; {
-	case end == nil && live:
+	case end == nil && a.Live:
 	case end == nil:
 		a.warnf("cut-off", "the record has no end line: the run was cut off; what it had measured is here")
 	case end.Status != record.StatusOK:

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,7 @@ func newReportCommand() *cobra.Command {
 		force  bool
 		wide   bool
 		run    string
+		follow liveFlags
 		only   string
 	)
 	cmd := &cobra.Command{
@@ -35,11 +37,15 @@ record; nothing is measured. "last" names the newest record of this host.
 text is what the run itself printed. csv and json hold base units only. benchfmt
 is the Go benchmark format, one line a block, for benchstat; --only takes one
 provider or arm, so that two such files compare them. html is one file
-without references to the network.`,
+without references to the network.
+
+--live serves that page to browsers of this host while the run still writes its
+record, and renews it at most every second. Ctrl-C ends it.`,
 		Example: `  xferbench report last
   xferbench report last --wide
   xferbench report run.jsonl --format html -o run.html
-  xferbench report day1.jsonl --format benchfmt -o day1.txt`,
+  xferbench report day1.jsonl --format benchfmt -o day1.txt
+  xferbench report --live run.jsonl`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef(`report needs a record: name a file, or "last" for the newest`)
@@ -47,6 +53,14 @@ without references to the network.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if follow.on {
+				return follow.serve(cmd, args)
+			}
+			for _, name := range []string{"listen", "wait"} {
+				if cmd.Flags().Changed(name) {
+					return usagef("--%s goes with --live", name)
+				}
+			}
 			if !slices.Contains(report.Formats(), format) {
 				return usagef("--format %q is not known; use %s", format, strings.Join(report.Formats(), ", "))
 			}
@@ -82,5 +96,8 @@ without references to the network.`,
 	f.StringVar(&run, "run", "", "take the record of that run (`ID`) from a file that holds several, as after cat or >>")
 	f.StringVar(&only, "only", "", "benchfmt: the rows of one provider or arm (`NAME`), which their names then leave out")
 	f.BoolVar(&wide, "wide", false, "all columns, however long the lines")
+	f.BoolVar(&follow.on, "live", false, "serve the HTML report of a record that a run still writes, on this host")
+	f.StringVar(&follow.listen, "listen", loopback("0"), "with --live: loopback address to serve, host:port, port 0 for any; there is no access control")
+	f.DurationVar(&follow.wait, "wait", time.Minute, "with --live: how long to wait for a record that is not there yet")
 	return cmd
 }

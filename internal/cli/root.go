@@ -46,7 +46,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	cmd.AddCommand(newServeCommand(), newProvidersCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
-		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand(), newWorkerCommand())
+		newCompareCommand(), newAdviseCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand(), newWorkerCommand())
 	return cmd
 }
 

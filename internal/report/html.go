@@ -163,7 +163,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
 	}
-	if h.Status = incomplete(a.Record); a.Failed() {
+	if h.Status = incomplete(a.Record, a.Live); a.Failed() {
 		h.Status = "A data check failed: the rows in red have no speed."
 	}
 	for _, v := range a.Pairs {
@@ -217,9 +217,11 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	return h
 }
 
-// incomplete says how a record ended that is not whole, "" for one that is.
-func incomplete(rec *record.Record) string {
+// incomplete says how a record ended that is not whole, "" for one that is. One of a
+// live run may yet end.
+func incomplete(rec *record.Record, live bool) string {
 	switch end := rec.End; {
+	case end == nil && live:
 	case end == nil:
 		return "This run was cut off."
 	case end.Status != record.StatusOK:

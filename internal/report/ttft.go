@@ -203,6 +203,19 @@ func launches(d *analysis.Requests) int {
 	return n
 }
 
+// unfinished says that a run did not come to its end, if so.
+func unfinished(d *analysis.Requests) string {
+	switch end := d.Record.End; {
+	case end == nil && d.Live:
+		return ""
+	case end == nil:
+		return "the record has no end line: the run was cut off; what it had measured is here"
+	case end.Status != record.StatusOK:
+		return strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": ")
+	}
+	return ""
+}
+
 // ttftWarnings are what a reader must know beside the numbers.
 func ttftWarnings(d *analysis.Requests) []string {
 	var out []string
@@ -212,11 +225,8 @@ func ttftWarnings(d *analysis.Requests) []string {
 			out = append(out, "the first "+detail)
 		}
 	}
-	switch end := d.Record.End; {
-	case end == nil:
-		out = append(out, "the record has no end line: the run was cut off; what it had measured is here")
-	case end.Status != record.StatusOK:
-		out = append(out, strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": "))
+	if w := unfinished(d); w != "" {
+		out = append(out, w)
 	}
 	var direct, tokens, rows remarks
 	for _, r := range d.Rows {

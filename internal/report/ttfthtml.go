@@ -26,7 +26,7 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 	if d.Simulated {
 		h.Emulated = "SIMULATED: " + simulatedTTFT
 	}
-	h.Status = incomplete(d.Record)
+	h.Status = incomplete(d.Record, d.Live)
 	if len(h.Verdicts) > 0 {
 		h.Method = ttftMethod(d)
 	}
