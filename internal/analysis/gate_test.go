@@ -162,7 +162,7 @@ func TestUnitsOfTwoKinds(t *testing.T) {
 	b := line([]record.Condition{cond(0, "tcp")}, blocks(12, 1e6))
 	edit(b, func(i int, s *record.Sample) { s.Launch, s.Block = i/2, i%2 })
 	for _, r := range []*analysis.Runs{against(t, a, b), against(t, b, a)} {
-		if d := r.Rows[0]; d.Outcome() != "refused" || !strings.Contains(d.Refused, "--launches") || r.Judge(0.05).Rows[0].Standing != analysis.Undecided {
+		if d := r.Rows[0]; d.Outcome() != "refused" || !strings.Contains(d.Refused, "measure both with the same --launches") || r.Judge(0.05).Rows[0].Standing != analysis.Undecided {
 			t.Errorf("%q, %q", d.Outcome(), d.Refused)
 		}
 	}

@@ -174,6 +174,8 @@ type Runs struct {
 	Rows []*Delta
 	// Differences say what else is not the same in the two records.
 	Differences []string
+	// Warnings are about what was compared with what.
+	Warnings []Warning
 }
 
 // Common counts the rows that both records have.
@@ -255,6 +257,9 @@ func Compare(a, b *Source) (*Runs, error) {
 			r.Differences = append(r.Differences, armDifferences(x.TTFT, d.B.TTFT)...)
 		}
 		if d.Refused == "" {
+			if w := OneLaunch(x.Units, d.B.Units); w != nil {
+				r.Warnings = once(append(r.Warnings, *w))
+			}
 			q := ka[i].question(x)
 			if groups[q] == nil {
 				order = append(order, q)
@@ -292,8 +297,8 @@ func (d *Delta) decide(seed uint64) error {
 		d.Refused = "a data check failed, so there is no speed to compare"
 	case d.A.N == 0 || d.B.N == 0:
 		d.Refused = "one side has no " + d.A.things()
-	case (d.A.Launches > 1) != (d.B.Launches > 1):
-		d.Refused = "launches in one record, blocks of one launch in the other: repeat the latter with --launches"
+	default:
+		d.Refused = UnlikeUnits(d.A.Units, d.B.Units)
 	}
 	if d.Refused != "" {
 		return nil

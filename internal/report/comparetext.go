@@ -34,9 +34,6 @@ func startOf(r *record.Record) string {
 // caveat stands beside every comparison of two records.
 const caveat = "the records were not interleaved: what changed on the hosts or the network between them looks the same as a difference. To tell them apart, run both in one invocation"
 
-// oneLaunch stands beside a comparison of blocks of one launch.
-const oneLaunch = "the units are blocks of one launch each: two launches of the same build differ too, which these intervals do not know. For a gate, measure both records with --launches 6 or more"
-
 // answer is the comparison in one sentence.
 func (c *compareDoc) answer() string {
 	f := c.findings()
@@ -360,9 +357,7 @@ func compareWarnings(c *compareDoc) []string {
 		out = append(out, "A and B are records of one run, "+id+": a run does not differ from itself")
 	}
 	var about remarks
-	launches := 1
 	for _, d := range r.Rows {
-		launches = max(launches, d.Launches())
 		switch d.Outcome() {
 		case "only-a":
 			out = append(out, "gone from B: "+name(d))
@@ -373,8 +368,8 @@ func compareWarnings(c *compareDoc) []string {
 		}
 		about.pair(d)
 	}
-	if launches == 1 {
-		out = append(out, oneLaunch)
+	for _, w := range r.Warnings {
+		out = append(out, w.Text)
 	}
 	out = append(out, about.sentences("rows")...)
 	for i, s := range c.sources() {
@@ -384,7 +379,7 @@ func compareWarnings(c *compareDoc) []string {
 		}
 		if s.Raw != nil {
 			for _, w := range s.Raw.Warnings {
-				if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "path"}, w.Code) {
+				if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "excursion", "path"}, w.Code) {
 					out = append(out, name+": "+w.Text)
 				}
 			}
