@@ -144,8 +144,8 @@ func TestIncomplete(t *testing.T) {
 			want = []string{"A " + tt.want}
 		}
 		r := against(t, whole(tt.end), ok)
-		if got := r.Judge(0.05).Incomplete; !slices.Equal(got, want) || r.A.CheckFailed() != tt.failed || r.A.Unfinished() != tt.want {
-			t.Errorf("%+v: %q, check failed %v", tt.end, got, r.A.CheckFailed())
+		if got := r.Judge(0.05).Incomplete; !slices.Equal(got, want) || analysis.EndedOverCheck(r.A.Record) != tt.failed || r.A.Unfinished() != tt.want {
+			t.Errorf("%+v: %q, check failed %v", tt.end, got, analysis.EndedOverCheck(r.A.Record))
 		}
 		if want != nil {
 			want[0] = "B" + want[0][1:]

@@ -130,7 +130,7 @@ func compareJUnit(b *bytes.Buffer, c *compareDoc) error {
 func recordCase(ab string, s *analysis.Source) junitCase {
 	k := junitCase{Name: "record " + ab + " is complete", Class: "xferbench.records", Time: "0"}
 	switch why := s.Unfinished(); {
-	case s.CheckFailed():
+	case analysis.EndedOverCheck(s.Record):
 		k.Error = outcomeOf("data-check", "the run ended over a failed data check: "+s.Record.End.Error)
 	case why != "":
 		k.Error = outcomeOf("incomplete", ab+" "+why)
