@@ -174,8 +174,6 @@ type Runs struct {
 	Rows []*Delta
 	// Differences say what else is not the same in the two records.
 	Differences []string
-	// Warnings are about what was compared with what.
-	Warnings []Warning
 }
 
 // Common counts the rows that both records have.
@@ -257,9 +255,6 @@ func Compare(a, b *Source) (*Runs, error) {
 			r.Differences = append(r.Differences, armDifferences(x.TTFT, d.B.TTFT)...)
 		}
 		if d.Refused == "" {
-			if w := OneLaunch(x.Units, d.B.Units); w != nil {
-				r.Warnings = once(append(r.Warnings, *w))
-			}
 			q := ka[i].question(x)
 			if groups[q] == nil {
 				order = append(order, q)

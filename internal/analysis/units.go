@@ -14,14 +14,3 @@ func UnlikeUnits(a, b []stats.Unit) string {
 	}
 	return "the units are launches on one side and blocks of one launch on the other: measure both with the same --launches"
 }
-
-// OneLaunch warns of a comparison between runs of one launch each, and returns nil of
-// others. What two launches differ by looks the same as a difference between the
-// runs, and no test of blocks knows of it: of equal transports whose blocks and
-// launches both vary by 10 %, half come out different (docs/methodology.md).
-func OneLaunch(a, b []stats.Unit) *Warning {
-	if len(a) == 0 || len(b) == 0 || launches(a) || launches(b) {
-		return nil
-	}
-	return &Warning{"one-launch", "each side is one launch, and two launches of the same differ too, which p does not know: for a gate, measure both with --launches 6 or more"}
-}

@@ -34,6 +34,9 @@ func startOf(r *record.Record) string {
 // caveat stands beside every comparison of two records.
 const caveat = "the records were not interleaved: what changed on the hosts or the network between them looks the same as a difference. To tell them apart, run both in one invocation"
 
+// oneLaunch stands beside a comparison of blocks of one launch.
+const oneLaunch = "the units are blocks of one launch each: two launches of the same build differ too, which these intervals do not know. For a gate, measure both records with --launches 6 or more"
+
 // answer is the comparison in one sentence.
 func (c *compareDoc) answer() string {
 	f := c.findings()
@@ -357,7 +360,9 @@ func compareWarnings(c *compareDoc) []string {
 		out = append(out, "A and B are records of one run, "+id+": a run does not differ from itself")
 	}
 	var about remarks
+	launches := 1
 	for _, d := range r.Rows {
+		launches = max(launches, d.Launches())
 		switch d.Outcome() {
 		case "only-a":
 			out = append(out, "gone from B: "+name(d))
@@ -368,8 +373,8 @@ func compareWarnings(c *compareDoc) []string {
 		}
 		about.pair(d)
 	}
-	for _, w := range r.Warnings {
-		out = append(out, w.Text)
+	if launches == 1 {
+		out = append(out, oneLaunch)
 	}
 	out = append(out, about.sentences("rows")...)
 	for i, s := range c.sources() {
