@@ -212,7 +212,7 @@ func compareColumns(c *compareDoc) ([]table.Column, string) {
 			notes += "; " + words
 		}
 	}
-	return cols, notes
+	return cols, notes + chance(c.Runs.Chance)
 }
 
 // validOf is how many requests of a row count.
