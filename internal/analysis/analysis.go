@@ -26,6 +26,9 @@ const Relevant = 0.05
 // Emulated are the words that stand beside every number of an emulated device.
 const Emulated = "emulated device, not a measurement"
 
+// CutFile is the warning about a record of which [record.Record.Cut] is set.
+const CutFile = "the compressed file ends early: it was cut off while it was written or copied; what it holds is here"
+
 // Analysis is what a run says. Slices follow the order of the record.
 type Analysis struct {
 	Record *record.Record

@@ -88,6 +88,8 @@ func (s *Source) Unfinished() string {
 	switch end := s.Record.End; {
 	case end == nil:
 		return "was cut off: it has no end line"
+	case s.Record.Cut:
+		return "is of a compressed file that ends early"
 	case end.Status == record.StatusOK || end.ExitCode == exitTooFew:
 		return ""
 	case end.Status == record.StatusInterrupted:

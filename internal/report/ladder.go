@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
@@ -548,7 +547,7 @@ func ladderJSON(b *bytes.Buffer, res *analysis.Ladder) error {
 
 func jsonEnd(r analysis.LadderRow) jsonEndRow {
 	row := jsonEndRow{Arm: r.Arm, Path: r.Path, Load: r.Load, Tokens: r.Tokens, Requests: r.N(), Blocks: r.Blocks, TTFT: r.TTFT.Median, CI: interval(r.TTFT.CI),
-		FromEngines: r.FromEngines, Bytes: r.Bytes, OtherBytes: r.OtherBytes, Unknown: slices.Concat([]string{}, r.Unknown), Transport: r.Transport, Stated: r.Stated, Base: r.Base,
+		FromEngines: r.FromEngines, Bytes: r.Bytes, OtherBytes: r.OtherBytes, Unknown: append([]string{}, r.Unknown...), Transport: r.Transport, Stated: r.Stated, Base: r.Base,
 		Text: strings.Join(wireSentences(r), " "), Parts: []jsonPart{}, Rungs: []jsonRung{}, Others: []jsonOther{}, Steps: []jsonStep{}, Causes: []jsonCause{}}
 	if e := r.Increment; e != nil {
 		row.Increment, row.IncrementCI = number(e.Value), interval(e.Interval)
