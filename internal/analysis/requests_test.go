@@ -109,9 +109,9 @@ func TestSeriesOfGroupsAndRanks(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for why, groups := range map[string][]int{
-		"nothing says how many KV blocks of each layer group a request takes; xferbench proxy does": nil,
-		"a layer group of one KV block may be a state, which takes no others":                       {1, 32},
-		"layer groups that hand over 5 to 33 KV blocks are not of a prompt of 32":                   {5, 33},
+		"how many KV blocks of each layer group a request takes is not known":     nil,
+		"a layer group of one KV block may be a state, which takes no others":     {1, 32},
+		"layer groups that hand over 5 to 33 KV blocks are not of a prompt of 32": {5, 33},
 	} {
 		for i := range lines {
 			lines[i].KVBlocks = groups

@@ -253,7 +253,7 @@ func layerGroups(lines []record.Request) (groups []int, why string) {
 	}
 	if !known {
 		if slices.ContainsFunc(lines, func(q record.Request) bool { return q.Rule != "" }) {
-			return nil, "nothing says how many KV blocks of each layer group a request takes; xferbench proxy does"
+			return nil, "how many KV blocks of each layer group a request takes is not known"
 		}
 		return nil, ""
 	}

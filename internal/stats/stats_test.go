@@ -559,6 +559,11 @@ func TestShare(t *testing.T) {
 	if err != nil || s.Interval != nil || codes(s.Warnings) != "share-unbounded" {
 		t.Errorf("%+v, %v", s, err)
 	}
+	// Of times no share is below zero, however they vary.
+	s, err = of([]float64{1, 1, 1, 90, 90, 1}, []float64{100, 100, 100, 110, 90, 100})
+	if err != nil || s.Interval == nil || s.Interval.Lo != 0 {
+		t.Errorf("%+v %v, %v", s, s.Interval, err)
+	}
 	// Too few blocks have a share without an interval.
 	if s, err = of(part[:5], part); err != nil || s.Interval != nil || s.Value != 1 {
 		t.Errorf("%+v, %v", s, err)
