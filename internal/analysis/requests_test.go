@@ -2,6 +2,7 @@ package analysis_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -66,6 +68,28 @@ func TestSeriesFindsTheStep(t *testing.T) {
 	}
 }
 
+// Eleven requests in a row that take 2.3 times as long are a stretch, in one arm.
+func TestSeriesFindsAStretch(t *testing.T) {
+	r := equalArms(rand.New(rand.NewPCG(5, 5)), 2, 1, 60)
+	for i := range r.Requests {
+		if q := &r.Requests[i]; q.Arm == "arm1" && q.Sequence >= 19 && q.Sequence < 30 {
+			q.TTFTNs = q.TTFTNs * 23 / 10
+		}
+	}
+	for _, s := range ofRequests(t, r).Series {
+		want := stats.Flat
+		if s.Arm == "arm1" {
+			want = stats.Excursions
+			if len(s.Stretches) != 1 || s.Stretches[0].First != 19 || s.Stretches[0].Last != 29 || s.Stretches[0].N != 11 || math.Abs(s.Stretches[0].Factor-2.3) > 0.1 {
+				t.Errorf("stretches %+v", s.Stretches)
+			}
+		}
+		if got := s.Class(analysis.ComponentTTFT); got != want {
+			t.Errorf("%s is %v, want %v", s.Arm, got, want)
+		}
+	}
+}
+
 // Layer groups share one pool, and each rank counts descriptors of its own. The first
 // two counts are twice those of a real engine with windows (testdata/engines, 0.32.0,
 // windows-1000), whose prompt takes 2 x 32 blocks of 1,170, and of which 5 + 32 cross;
@@ -85,9 +109,9 @@ func TestSeriesOfGroupsAndRanks(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for why, groups := range map[string][]int{
-		"nothing says how many KV blocks of each layer group a request takes; xferbench proxy does": nil,
-		"a layer group of one KV block may be a state, which takes no others":                       {1, 32},
-		"layer groups that hand over 5 to 33 KV blocks are not of a prompt of 32":                   {5, 33},
+		"how many KV blocks of each layer group a request takes is not known":     nil,
+		"a layer group of one KV block may be a state, which takes no others":     {1, 32},
+		"layer groups that hand over 5 to 33 KV blocks are not of a prompt of 32": {5, 33},
 	} {
 		for i := range lines {
 			lines[i].KVBlocks = groups

@@ -55,8 +55,8 @@ type Request struct {
 	// Rule is what the KV cache that moved was held to: RuleBlocks, RuleGeometry or
 	// RuleTokens; left out where the answer decided.
 	Rule string `json:"rule,omitempty"`
-	// KVBlocks is how many KV blocks of each layer group the prefill engine handed over,
-	// by its own answer. PrefillTP and DecodeTP are the engines' tensor-parallel sizes,
+	// KVBlocks is how many KV blocks of each layer group had to cross, by the prefill
+	// engine's answer and what the model's windows cover. PrefillTP and DecodeTP are the engines' tensor-parallel sizes,
 	// by their own answers.
 	KVBlocks  []int `json:"kv_blocks,omitempty"`
 	PrefillTP int   `json:"prefill_tp,omitempty"`

@@ -308,7 +308,7 @@ func (b *batch) exchange(ctx context.Context, q *slot, intended time.Time) {
 		ev.decodeTP = fingerprintTP(sl.fingerprint)
 	}
 	if h := ev.handed; h != nil {
-		line.KVBlocks, line.PrefillTP = h.Groups, h.TP
+		line.PrefillTP = h.TP
 	}
 	line.DecodeTP = ev.decodeTP
 	line.ConnReused = sl.reused
@@ -419,6 +419,7 @@ func (b *batch) conclude(ctx context.Context, ev evidence) error {
 	for i, q := range b.slots {
 		line, v := &q.line, verdicts[i]
 		line.Valid, line.Reason, line.Detail, line.Proof, line.Rule = v.reason == "", v.reason, v.detail, v.proof, v.rule
+		line.KVBlocks = v.blocks
 		if err := b.r.once(b.c.arm, v.note); err != nil {
 			return err
 		}

@@ -157,6 +157,28 @@ func TestListsThatAreNotThePrompts(t *testing.T) {
 	}
 }
 
+// Of a window the prefill engine may list a block more than the decode engine loads.
+// Seen on 0.32.0 with the model of windows-1000 and 1,056 tokens: [5, 33] were listed,
+// and 33,947,648 bytes moved, 4 + 33 blocks of 917,504.
+func TestListThatTheWindowDoesNotCover(t *testing.T) {
+	const block = 14 * 65_536
+	for blocks, want := range map[int64]record.Reason{36: record.ReasonShortBytes, 37: "", 38: record.ReasonExcessBytes} {
+		ev := captures[1].evidence(t)
+		for _, side := range []*metrics.Reading{&ev.prefill, &ev.decode} {
+			for _, c := range []metrics.Count{metrics.PromptTokens, metrics.LocalCompute, metrics.ExternalKV, metrics.ExternalHits} {
+				if n := get(*side, c); n == 1000 {
+					side.Set(c, 1056)
+				}
+			}
+		}
+		ev.reqs[0].tokens, ev.reqs[0].handed = 1056, &twoleg.Handed{Groups: []int{5, 33}, Tokens: 1056, TP: 1}
+		ev.set(1, blocks*block)
+		if v := judge(ev)[0]; v.reason != want || !slices.Equal(v.blocks, []int{4, 33}) {
+			t.Errorf("%d blocks: %q (%s), %v have to cross; want %q", blocks, v.reason, v.detail, v.blocks, want)
+		}
+	}
+}
+
 // Requests in flight together add up, and one block of any of them is found.
 func TestBatchOfCapturedCaches(t *testing.T) {
 	for _, c := range captures {

@@ -45,6 +45,7 @@ type verdict struct {
 	detail string
 	proof  string
 	rule   string // what the bytes were held to; "" where the answer decided, or none had to move
+	blocks []int  // of each layer group that had to cross; nil: not known
 	note   string // on that, for the user
 }
 
@@ -87,7 +88,7 @@ func judge(ev evidence) []verdict {
 			continue
 		}
 		n := ev.expects.of(ev.reqs[i], counted)
-		out[i].rule, out[i].note = n.rule, n.note
+		out[i].rule, out[i].blocks, out[i].note = n.rule, n.blocks, n.note
 		if v.reason == "" && n.misfit.reason != "" {
 			out[i].reason, out[i].detail, out[i].proof = n.misfit.reason, n.misfit.detail, record.ProofNone
 		}

@@ -221,18 +221,21 @@ func TestShapesOfKVCaches(t *testing.T) {
 		cfg          sim.Config
 		tp           int
 		bytes        int64 // by hand: 100 tokens are 7 blocks of 16
+		tokens       int   // 0: 100
 	}{
 		// Of the window of 40, floor(61/16) blocks have been given up: 4 + 7 blocks of 4
 		// layers x 16 tokens x 64 bytes.
-		"windows":                 {windows, windows, sim.Config{}, 1, (4 + 7) * 4 * 16 * 64},
-		"windows before 0.23":     {windows, windows, sim.Config{Release: "0.15.1"}, 1, 7 * 8 * 16 * 64},
-		"two ranks":               {grouped, grouped, sim.Config{}, 2, 7 * 4 * 16 * 64},
-		"more ranks than heads":   {few, few, sim.Config{}, 2, 2 * 7 * 4 * 16 * 32},
-		"copies of a latent":      {latent, latent, sim.Config{}, 2, 2 * 7 * 4 * 16 * 48},
-		"push":                    {windows, windows, sim.Config{Push: true}, 1, (4 + 7) * 4 * 16 * 64},
-		"fp8 by the page":         {fp8, grouped, sim.Config{DType: "fp8"}, 1, 7 * 4 * 16 * 32},
-		"nothing known of groups": {windows, kv.Model{}, sim.Config{}, 1, (4 + 7) * 4 * 16 * 64},
-		"nothing known of one":    {grouped, kv.Model{}, sim.Config{}, 1, 7 * 4 * 16 * 64},
+		"windows": {windows, windows, sim.Config{}, 1, (4 + 7) * 4 * 16 * 64, 0},
+		// Of 112 tokens the prefill engine lists 4 blocks of the window, which covers 3.
+		"a window that covers less": {plays: windows, known: windows, tp: 1, bytes: (3 + 7) * 4 * 16 * 64, tokens: 112},
+		"windows before 0.23":       {windows, windows, sim.Config{Release: "0.15.1"}, 1, 7 * 8 * 16 * 64, 0},
+		"two ranks":                 {grouped, grouped, sim.Config{}, 2, 7 * 4 * 16 * 64, 0},
+		"more ranks than heads":     {few, few, sim.Config{}, 2, 2 * 7 * 4 * 16 * 32, 0},
+		"copies of a latent":        {latent, latent, sim.Config{}, 2, 2 * 7 * 4 * 16 * 48, 0},
+		"push":                      {windows, windows, sim.Config{Push: true}, 1, (4 + 7) * 4 * 16 * 64, 0},
+		"fp8 by the page":           {fp8, grouped, sim.Config{DType: "fp8"}, 1, 7 * 4 * 16 * 32, 0},
+		"nothing known of groups":   {windows, kv.Model{}, sim.Config{}, 1, (4 + 7) * 4 * 16 * 64, 0},
+		"nothing known of one":      {grouped, kv.Model{}, sim.Config{}, 1, 7 * 4 * 16 * 64, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -254,7 +257,7 @@ func TestShapesOfKVCaches(t *testing.T) {
 				silent.Name, silent.Path, silent.Front = "silent", record.PathProxy, withoutBlocks(t, ours.Front)
 				rec := &recorder{}
 				run := quick(rec, 1, legs, ours, silent)
-				run.Settle = 100 * time.Millisecond
+				run.Settle, run.PromptTokens = 100*time.Millisecond, []int{cmp.Or(tt.tokens, 100)}
 				if mustRun(t, rec, run); len(rec.measured()) != 3 {
 					t.Fatalf("%d requests", len(rec.measured()))
 				}

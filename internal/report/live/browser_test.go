@@ -1,8 +1,6 @@
 package live
 
 import (
-	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,55 +10,72 @@ import (
 	"github.com/xferbench/xferbench/internal/testenv/browser"
 )
 
-// A browser has the report of what is there, and later that of the whole run in its
-// place, without a reload and with what was open still open.
+// In a browser the next report takes the place of the old one: the same scroll
+// position, the same open details, the new rows, and no complaint.
 func TestInBrowser(t *testing.T) {
 	all := lines(t)
-	path := filepath.Join(t.TempDir(), "r.jsonl")
-	put := func(ls [][]byte) {
-		t.Helper()
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err == nil {
-			_, err = f.Write(bytes.Join(ls, nil))
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	path := filepath.Join(t.TempDir(), "run.jsonl")
+	if err := os.WriteFile(path, []byte(strings.Join(texts(all[:len(all)/2]), "")), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	put(all[:len(all)*2/3])
+	s := start(t, path, 0, time.Minute)
+	until(t, s, func(s state) bool { return s.Text == "running" })
 	tab := browser.Open(t)
-	s := start(t, path, time.Second, time.Minute)
+	tab.View(800, 600, browser.Light)
 	tab.Visit(s.url)
-	// shown is what the frame has: the samples of the first row, and whether the first
-	// fold is open.
-	shown := func() (got struct {
-		N    string
-		Open bool
-	}) {
-		tab.Eval(`(() => {
-			const d = document.querySelector("iframe")?.contentDocument;
-			return {N: d?.querySelector("section > .scroll tbody tr")?.cells[2].textContent ?? "", Open: d?.querySelector("details")?.open ?? false};
-		})()`, &got)
-		return got
+	// come is true once the page's state begins with words and a whole report is in it.
+	come := func(words string) string {
+		return `new Promise(function (done) {
+			const look = setInterval(function () {
+				const f = document.querySelector("iframe");
+				const d = f && f.contentDocument;
+				if (document.readyState === "complete" && d && d.readyState === "complete" && d.querySelector("details") &&
+					document.querySelectorAll("iframe").length === 1 && document.getElementById("state").textContent.startsWith("` + words + `")) {
+					clearInterval(look);
+					done(true);
+				}
+			}, 20);
+		})`
 	}
-	wait := func(ok func() bool) {
-		t.Helper()
-		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("the frame still shows %+v; the page says: %s", shown(), strings.Join(tab.Complaints, "\n"))
+	var ok bool
+	tab.Eval(come("running"), &ok)
+	var before struct{ Text string }
+	tab.Eval(`(function () {
+		const f = document.querySelector("iframe");
+		f.contentDocument.querySelector("details").open = true;
+		f.contentWindow.scrollTo(0, 300);
+		f.contentWindow.old = true;
+		return {Text: f.contentDocument.body.textContent};
+	})()`, &before)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(strings.Join(texts(all[len(all)/2:]), "")); err != nil {
+		t.Fatal(err)
+	}
+	tab.Eval(come("finished: ok"), &ok)
+	var after struct {
+		Text, Title string
+		Scroll      float64
+		Open, Old   bool
+	}
+	tab.Eval(`new Promise(function (done) {
+		const look = setInterval(function () {
+			const f = document.querySelector("iframe");
+			const old = f.contentWindow.old === true;
+			if (!old && document.querySelectorAll("iframe").length === 1) {
+				clearInterval(look);
+				done({Text: f.contentDocument.body.textContent, Title: document.title, Scroll: f.contentWindow.scrollY,
+					Open: f.contentDocument.querySelector("details").open, Old: old});
 			}
-		}
+		}, 20);
+	})`, &after)
+	if after.Text == before.Text || !after.Open || after.Scroll != 300 || after.Title != "xferbench: finished: ok" {
+		t.Errorf("the report changed: %v; open %v, scrolled to %v, title %q", after.Text != before.Text, after.Open, after.Scroll, after.Title)
 	}
-	wait(func() bool { return shown().N != "" })
-	first := shown().N
-	tab.Eval(`document.querySelector("iframe").contentDocument.querySelector("details").open = true`, nil)
-	put(all[len(all)*2/3:])
-	wait(func() bool { return shown().N == "10x4" })
-	if first == "10x4" || !shown().Open {
-		t.Errorf("the frame went from %s to %+v", first, shown())
-	}
-	if len(tab.Complaints) > 0 {
-		t.Errorf("the page complains: %s", strings.Join(tab.Complaints, "\n"))
+	for _, c := range tab.Complaints {
+		t.Errorf("the page complains: %s", c)
 	}
 }

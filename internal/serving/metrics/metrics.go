@@ -322,9 +322,10 @@ func cacheOf(m *dto.Metric) Cache {
 		c.DType = t
 	}
 	// Of a pool whose size was given, or whose pages are padded to that of a state,
-	// the memory says nothing about what moves.
+	// the memory says nothing about what moves; nor do lists of blocks where all layers
+	// have a window.
 	plain := true
-	for _, name := range []string{"num_gpu_blocks_override", "mamba_page_size_padded", "skip_page_size_padded", "mamba_block_size"} {
+	for _, name := range []string{"num_gpu_blocks_override", "sliding_window", "mamba_page_size_padded", "skip_page_size_padded", "mamba_block_size"} {
 		plain = plain && slices.Contains([]string{"None", ""}, label(m, name))
 	}
 	if plain && blocks > 0 && bytes > 0 {

@@ -81,13 +81,26 @@ func (g Geometry) windows() []int {
 	return g.Windows
 }
 
-// skipped is how many blocks of a prompt, from the first, each layer group has given
-// up once the prompt is computed: those that end before the window of the next token.
+// skipped is how many blocks of a prompt, from the first, the decode engine does not
+// load of each layer group: those that end before the window of the next token.
 func (g Geometry) skipped(tokens int) []int {
 	out := make([]int, len(g.windows()))
 	for i, w := range g.windows() {
 		if w > 0 {
 			out[i] = max(0, tokens-w+1) / g.BlockTokens
+		}
+	}
+	return out
+}
+
+// clip is how many blocks of a prompt the prefill engine hands over of each layer
+// group: of a window as many as it may ever cover, and so at times one more than the
+// decode engine loads.
+func (g Geometry) clip(tokens int) []int {
+	out := make([]int, len(g.windows()))
+	for i, w := range g.windows() {
+		if out[i] = g.Blocks(tokens); w > 0 {
+			out[i] = min(out[i], g.Blocks(w)+1)
 		}
 	}
 	return out

@@ -140,11 +140,13 @@ func (j *job) prefillLeg(ctx context.Context) error {
 func (j *job) handedOver() [][]int {
 	short := j.e.hits(ShortList)
 	var out [][]int
-	for i, skip := range j.e.cfg.Geometry.skipped(j.q.tokens) {
-		if short && i == 0 {
-			skip++
+	for i, n := range j.e.cfg.Geometry.clip(j.q.tokens) {
+		blocks := j.held.groups[i]
+		if blocks = blocks[len(blocks)-n:]; short && i == 0 {
+			// One less than the decode engine loads.
+			blocks = blocks[max(0, j.e.cfg.Geometry.skipped(j.q.tokens)[0]+1-(len(j.held.groups[0])-n)):]
 		}
-		out = append(out, slices.Clone(j.held.groups[i][min(skip, len(j.held.groups[i])):]))
+		out = append(out, slices.Clone(blocks))
 	}
 	return out
 }
@@ -163,11 +165,11 @@ func (j *job) decodeLeg(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sizes := make([]int, len(remote))
-	j.held.skipped = make([]int, len(remote))
+	sizes, all := make([]int, len(remote)), e.cfg.Geometry.Blocks(q.tokens)
+	j.held.skipped = e.cfg.Geometry.skipped(q.tokens)
 	for i, blocks := range remote {
-		sizes[i] = len(blocks)
-		j.held.skipped[i] = e.cfg.Geometry.Blocks(q.tokens) - len(blocks)
+		sizes[i] = min(len(blocks), all-j.held.skipped[i])
+		remote[i], j.held.skipped[i] = blocks[len(blocks)-sizes[i]:], all-sizes[i]
 	}
 	if j.held.groups, err = e.alloc(ctx, sizes); err != nil {
 		return err
