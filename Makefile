@@ -18,7 +18,7 @@ EFA_INCLUDE := $(wildcard /opt/amazon/efa/include)
 export CGO_ENABLED := 1
 export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) $(addprefix -I,$(EFA_INCLUDE))
 
-.PHONY: help deps build demo test conformance check fuzz bench verify-stats e2e test-rdma soak dist archives clean
+.PHONY: help deps build demo test conformance check fuzz bench pictures verify-stats e2e test-rdma soak dist archives clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,9 +48,14 @@ check: ## golangci-lint, go mod tidy, shellcheck, and every C file under -Wall -
 fuzz: deps ## each fuzz target for FUZZTIME (60s), one per core, with a table of what they found
 	scripts/fuzz.sh
 
-bench: build ## this tool against its peers, interleaved, on the same work
+bench: build ## this tool against its peers, and reports of 10^6 transfers
 	@scripts/deps.sh test
 	$(GO) run ./tools/bench $(BENCH_ARGS)
+	$(GO) test ./cmd/xferbench -run '^$$' -bench Report -benchtime 1x
+
+pictures: deps ## the pictures of docs/pictures.md, from synthetic records, by a headless Chromium
+	@scripts/deps.sh test
+	$(GO) test -count=1 -tags pictures -run TestPictures ./internal/report
 
 verify-stats: deps ## the simulations that check the statistics' stated error rates
 	$(GO) test -count=1 -tags verifystats -timeout 60m ./internal/stats/...

@@ -17,6 +17,9 @@ build=(gcc libc6-dev make git ca-certificates libfabric-dev libfabric1 libfabric
 # Peers to compare with, tools that tests drive, and headers of the emulated EFA device.
 test=(libasan8 libibverbs-dev librdmacm-dev iproute2 procps iperf3 openssh-client
 	binutils shellcheck)
+# A browser for the pages of reports; Ubuntu has it as a snap alone.
+# shellcheck source=/dev/null
+[[ $(. /etc/os-release 2>/dev/null && echo "${ID-}") != debian ]] || test+=(chromium fonts-dejavu-core)
 # Compiler driver for old glibc versions, the arm64 emulator, and the archives' tools.
 dist=(python3-venv python3-pip binutils qemu-user-static tar gzip)
 # A virtual machine with a kernel of its own, for Soft-RoCE.

@@ -11,11 +11,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ -z ${XFERBENCH_REQUIRE+set} ]]; then
 	XFERBENCH_REQUIRE=cc,git,libfabric,ucx,readelf,dist,qemu-user,hadolint
+	# shellcheck source=/dev/null
+	debian=$(. /etc/os-release && echo "$ID")
+	[[ $debian != debian ]] || XFERBENCH_REQUIRE+=,chromium
 	# Root in a container may still lack the right to make namespaces.
 	if ((EUID == 0)) && unshare --mount --net true 2>/dev/null; then
 		XFERBENCH_REQUIRE+=,root,netns,mount
-		# shellcheck source=/dev/null
-		[[ $(. /etc/os-release && echo "$ID") != debian ]] || XFERBENCH_REQUIRE+=,debian13,sshd
+		[[ $debian != debian ]] || XFERBENCH_REQUIRE+=,debian13,sshd
 	fi
 fi
 export XFERBENCH_REQUIRE

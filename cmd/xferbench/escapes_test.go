@@ -110,11 +110,15 @@ func TestRecordsDoNotDriveTheTerminal(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for _, format := range []string{"text", "markdown", "csv", "benchfmt"} {
+			for _, format := range []string{"text", "markdown", "csv", "benchfmt", "html", "json"} {
 				t.Run(format, func(t *testing.T) {
 					p := xferbench(t, "report", "--format", format, file)
 					p.exits(0)
-					tame(t, p.Out.String()+p.Errs.String())
+					text := p.Out.String() + p.Errs.String()
+					if format == "json" {
+						text = strings.ReplaceAll(text, `\u001b`, `\x1b`) // JSON's own escape
+					}
+					tame(t, text)
 				})
 			}
 			t.Run("compare", func(t *testing.T) {

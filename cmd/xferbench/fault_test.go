@@ -359,7 +359,7 @@ func TestInterrupt(t *testing.T) {
 	r.Signal(syscall.SIGINT)
 	r.exits(130)
 	rec := r.closed(record.StatusInterrupted, 130)
-	if len(rec.Samples) == 0 {
+	if rec.Samples.Len() == 0 {
 		t.Error("what was measured is not in the record")
 	}
 	if !strings.Contains(r.Out.String(), "ucx:tcp") {
@@ -516,7 +516,7 @@ func TestQueueOverflow(t *testing.T) {
 			r.exits(0)
 			got := r.closed(record.StatusOK, 0)
 			var refused uint64
-			for _, s := range got.Samples {
+			for s := range got.Samples.All() {
 				refused += s.EAgain
 				if s.Verified == nil || !*s.Verified || s.Ops != 8192 {
 					t.Errorf("sample %+v", s)

@@ -170,7 +170,7 @@ func TestStrangersStayOutside(t *testing.T) {
 			knocks(h.a, h.links[0].AddrA, theirs)
 			knocks(h.b, h.links[0].AddrB, mine)
 			r.exits(0)
-			for _, s := range r.closed(record.StatusOK, 0).Samples {
+			for s := range r.closed(record.StatusOK, 0).Samples.All() {
 				if s.Verified == nil || !*s.Verified {
 					t.Fatalf("sample %+v", s)
 				}

@@ -37,7 +37,7 @@ func TestMeasuringProcessDies(t *testing.T) {
 			r.exits(tt.code)
 			r.says("the measuring process", tt.words)
 			rec := r.closed(record.StatusFailed, tt.code)
-			if len(rec.Samples) == 0 {
+			if rec.Samples.Len() == 0 {
 				t.Error("what was measured is not in the record")
 			}
 			end(t, all)

@@ -96,10 +96,10 @@ func recorded(t *testing.T, start func(...string) *proc, args ...string) *record
 	r.record = rec
 	r.exits(0)
 	got := r.closed(record.StatusOK, 0)
-	if len(got.Samples) == 0 {
+	if got.Samples.Len() == 0 {
 		t.Error("nothing was measured")
 	}
-	for _, s := range got.Samples {
+	for s := range got.Samples.All() {
 		if s.Verified == nil || !*s.Verified {
 			t.Errorf("not verified: %+v", s)
 		}

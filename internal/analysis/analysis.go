@@ -29,12 +29,16 @@ const Emulated = "emulated device, not a measurement"
 // Analysis is what a run says. Slices follow the order of the record.
 type Analysis struct {
 	Record *record.Record
-	Rows   []*Row
+	// Live: the run may still go on, so that a missing end line means nothing.
+	Live bool
+	Rows []*Row
 	// Pairs are comparisons of rows that differ in the provider only.
 	Pairs []Pair
 	// Brackets compare the fragmented with the merged shape of one provider: the
 	// range in which the transfer of an engine lies.
 	Brackets []Pair
+	// Chance is of the verdicts on Pairs and Brackets together.
+	Chance   Chance
 	Models   []Model
 	Pieces   []PieceModel
 	Guides   []Guide
@@ -59,7 +63,7 @@ type Row struct {
 	// Iters is 0 when blocks differ. Launches counts fresh processes.
 	N, Blocks, Iters, Launches int
 	// Samples are those of the measure phase in time order.
-	Samples []record.Sample
+	Samples []Transfer
 	// Cold are the transport's first transfer and the condition's first one,
 	// which no figure holds.
 	Cold []record.Sample
@@ -92,6 +96,12 @@ type Row struct {
 	Path            *Path
 	// Emulated rows are no measurements.
 	Emulated bool
+}
+
+// Transfer is what a row keeps of a sample: see [record.Sample].
+type Transfer struct {
+	Launch, Block, Iteration int
+	BeginNs, PostNs, TotalNs int64
 }
 
 // Valid tells whether the row has samples and no data check failed.
@@ -145,7 +155,7 @@ func of(rec *record.Record, live bool) (*Analysis, error) {
 	if rec == nil {
 		return nil, errors.New("nothing to analyse: no record")
 	}
-	a := &Analysis{Record: rec}
+	a := &Analysis{Record: rec, Live: live}
 	if err := a.rows(); err != nil {
 		return nil, err
 	}
@@ -154,7 +164,7 @@ func of(rec *record.Record, live bool) (*Analysis, error) {
 		return nil, err
 	}
 	a.models()
-	a.warn(live)
+	a.warn()
 	return a, nil
 }
 

@@ -4,17 +4,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
+	"github.com/xferbench/xferbench/internal/units"
 )
-
-// sameBytes is how far the bytes of a raw row may be from those that an engine
-// moved for the two to count as the same transfer: a part of a block of a short
-// prompt.
-const sameBytes = 0.02
 
 // Ladder is a TTFT run held against raw transfers, a row each arm, prompt
 // length and load: where a TTFT went, and which share of it the wire explains.
@@ -24,7 +22,8 @@ type Ladder struct {
 	Rows     []LadderRow
 }
 
-// LadderRow is one condition of the TTFT run that has a valid request.
+// LadderRow is one condition of the TTFT run that has a valid request. All its
+// figures are medians of units, their ratios and their differences.
 type LadderRow struct {
 	*RequestRow
 	// Parts are what the TTFT consists of, in the order of time.
@@ -33,19 +32,42 @@ type LadderRow struct {
 	FromEngines bool
 	// Bytes is what NIXL moved for a request, 0 for none.
 	Bytes int64
-	// Rungs are the same bytes over everything that was measured, fastest first.
+	// Rungs are the same bytes in the order of the path: ceilings, raw rows that may
+	// be the engines' transfer, NIXL's count, the first token.
 	Rungs []Rung
+	// Others are raw rows of the same bytes that are not it, with the fields that
+	// differ, and OtherBytes counts valid rows of other bytes.
+	Others     []Rung
+	OtherBytes int
+	// Unknown are fields that one of the records lacks, so that no row was held to them.
+	Unknown []string
+	// Transport is the one that the engines used: stated by the user, or as the record
+	// has it; "" where it is not known.
+	Transport string
+	Stated    bool
+	// Used is the raw row that is the engines' transfer; nil with none or several.
+	Used *Rung
+	// Without is the TTFT with a wire that takes no time: less Used.
+	Without *stats.Estimate
 	// Base is the unified arm at the same prompt length and load, if any, and
 	// Increment what the row takes more than it.
 	Base      string
-	Increment *Increment
+	Increment *stats.Estimate
+	// Steps are the waterfall from memory to the TTFT, and Causes what the record has
+	// to explain steps that no transfer does.
+	Steps  []Step
+	Causes []Cause
+
+	engines engines
+	base    *RequestRow
+	queue   []stats.Unit // the decode engine's queue, by its own count
 }
 
 // Part is a share of the TTFT.
 type Part struct {
 	Name, Words string
 	MedianNs    float64
-	Share       stats.Share
+	Share       *stats.Share
 }
 
 // Kinds of rungs.
@@ -62,28 +84,33 @@ type Rung struct {
 	MedianNs   float64
 	CI         *stats.Interval
 	Bytes      int64
+	// Differs are the fields in which a raw row is not what the engines used; it has
+	// no share then.
+	Differs []Mismatch
 	// Share is the part of the TTFT that this transfer explains; nil for the TTFT
-	// itself, and with fewer than 3 blocks.
+	// itself and for what is not the engines' transfer.
 	Share *stats.Share
-	// OfIncrement is the same of the increment over the unified arm.
-	OfIncrement *stats.Share
-}
 
-// Increment is how much longer the first token takes than on the unified arm,
-// by the differences of the blocks.
-type Increment struct {
-	MedianNs float64
-	CI       *stats.Interval
-	Units    []float64
+	row   *Row // of the raw record
+	units []stats.Unit
 }
 
 // ErrNoRequest is matched by the error for a TTFT record of which no request
 // counts.
 var ErrNoRequest = errors.New("no valid request")
 
-// NewLadder holds the requests of a TTFT run against raw transfers.
-func NewLadder(raw *Analysis, tt *Requests) (*Ladder, error) {
+// ErrTransport is matched by the error for a stated transport that does not fit
+// the records.
+var ErrTransport = errors.New("not a transport of these engines")
+
+// NewLadder holds the requests of a TTFT run against raw transfers. transports
+// states over which provider of the raw record an arm's engines moved the KV cache,
+// by arm; the one of "" is for all arms of which the record does not say it.
+func NewLadder(raw *Analysis, tt *Requests, transports map[string]string) (*Ladder, error) {
 	out := &Ladder{Raw: raw, Requests: tt}
+	if err := checkTransports(raw, tt, transports); err != nil {
+		return nil, err
+	}
 	for _, r := range tt.Rows {
 		if r.TTFT == nil {
 			continue
@@ -92,15 +119,21 @@ func NewLadder(raw *Analysis, tt *Requests) (*Ladder, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Arm, err)
 		}
+		row.engines = newEngines(r, &tt.Record.Run, stated(r, transports))
+		row.Transport, row.Stated = row.engines.uses(), row.engines.stated != ""
 		for _, b := range tt.Rows {
 			if b.Path == record.PathUnified && r.Path != record.PathUnified && b.Tokens == r.Tokens && b.Load == r.Load && b.TTFT != nil {
-				if err := row.increment(b); err != nil {
+				if row.Increment, err = contrast(Level, plus(r.Units), minus(b.Units)); err != nil {
 					return nil, err
 				}
+				row.Base, row.base = b.Arm, b
 				break
 			}
 		}
 		if err := row.ladder(raw); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.Arm, err)
+		}
+		if err := row.waterfall(tt); err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Arm, err)
 		}
 		out.Rows = append(out.Rows, row)
@@ -111,8 +144,59 @@ func NewLadder(raw *Analysis, tt *Requests) (*Ladder, error) {
 	return out, nil
 }
 
-// minShare is the fewest units for a share with its interval.
-const minShare = 3
+// stated is the transport that the user states for a row's engines.
+func stated(r *RequestRow, transports map[string]string) string {
+	if t, ok := transports[r.Arm]; ok {
+		return t
+	}
+	if s := r.Condition.Serving; s == nil || s.Provider == "" || providerNamed(s.Provider, transports[""]) {
+		return transports[""]
+	}
+	return ""
+}
+
+// providerNamed tells whether a provider as a raw record names it, such as "tcp#2",
+// is the one that engines used.
+func providerNamed(provider, name string) bool {
+	return name != "" && provider == providerOf(record.Condition{Provider: name})
+}
+
+// checkTransports refuses a statement about an arm or a provider that is not there,
+// or that the record of the engines contradicts.
+func checkTransports(raw *Analysis, tt *Requests, transports map[string]string) error {
+	for _, arm := range slices.Sorted(maps.Keys(transports)) {
+		name := transports[arm]
+		var names, arms, used []string
+		for _, r := range raw.Rows {
+			names = append(names, r.Provider, providerOf(r.Condition))
+		}
+		fits := false
+		for _, r := range tt.Rows {
+			if arms = append(arms, r.Arm); arm != "" && arm != r.Arm || r.Path == record.PathUnified {
+				continue
+			}
+			if s := r.Condition.Serving; s != nil && s.Provider != "" && !providerNamed(s.Provider, name) {
+				used = append(used, fmt.Sprintf("%s ran over %s", r.Arm, s.Provider))
+				continue
+			}
+			fits = true
+		}
+		switch {
+		case !slices.Contains(names, name):
+			return fmt.Errorf("%w: %s has no transport %q; it has %s", ErrTransport, raw.Record.Path, name, words(names))
+		case arm != "" && !slices.Contains(arms, arm):
+			return fmt.Errorf("%w: %s has no arm %q; it has %s", ErrTransport, tt.Record.Path, arm, words(arms))
+		case !fits:
+			return fmt.Errorf("%w: %s, and in %s %s", ErrTransport, name, tt.Record.Path, words(used))
+		}
+	}
+	return nil
+}
+
+// words is each word once, in order.
+func words(ws []string) string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(ws))), ", ")
+}
 
 func newLadderRow(r *RequestRow) (LadderRow, error) {
 	row := LadderRow{RequestRow: r}
@@ -121,17 +205,15 @@ func newLadderRow(r *RequestRow) (LadderRow, error) {
 	}
 	row.FromEngines = r.Split != nil && r.Split.Engine > 0
 	for _, p := range ladderParts(row.FromEngines) {
-		_, us, err := row.units(func(l record.Request) (float64, bool) {
-			if l.Split == nil || row.FromEngines && !l.Split.Engine {
-				return 0, false
-			}
-			return float64(p.of(l.Split)), true
-		})
+		us, err := row.part(p)
 		if err != nil {
 			return row, err
 		}
 		if len(us) == 0 {
 			continue
+		}
+		if p.name == partQueue && row.FromEngines {
+			row.queue = us
 		}
 		part := Part{Name: p.name, Words: p.words}
 		if part.MedianNs, err = stats.Median(stats.Values(us)); err != nil {
@@ -140,11 +222,7 @@ func newLadderRow(r *RequestRow) (LadderRow, error) {
 		if part.MedianNs == 0 && p.optional {
 			continue
 		}
-		xs, ys, _, err := stats.PairUnits(us, r.Units)
-		if err != nil {
-			return row, err
-		}
-		if part.Share, err = share(xs, ys, true); err != nil {
+		if part.Share, err = share(plus(us), plus(r.Units)); err != nil {
 			return row, err
 		}
 		row.Parts = append(row.Parts, part)
@@ -152,23 +230,62 @@ func newLadderRow(r *RequestRow) (LadderRow, error) {
 	return row, nil
 }
 
-// share is part over whole, without an interval where units are too few.
-func share(part, whole []float64, paired bool) (stats.Share, error) {
-	if min(len(part), len(whole)) < minShare {
-		p, err := stats.Median(part)
-		if err != nil {
-			return stats.Share{}, err
+// part are the units of a part of the TTFT, of the requests with the engines' own
+// counts where there are such.
+func (r *RequestRow) part(p ladderPart) ([]stats.Unit, error) {
+	engines := r.Split != nil && r.Split.Engine > 0
+	_, us, err := r.units(func(l record.Request) (float64, bool) {
+		if l.Split == nil || engines && !l.Split.Engine {
+			return 0, false
 		}
-		w, err := stats.Median(whole)
-		if err != nil {
-			return stats.Share{}, err
+		return float64(p.of(l.Split)), true
+	})
+	return us, err
+}
+
+// signed are units whose median counts with a sign; raw ones are of the raw record.
+type signed struct {
+	sign  float64
+	units []stats.Unit
+	raw   bool
+}
+
+func plus(us []stats.Unit) signed  { return signed{1, us, false} }
+func minus(us []stats.Unit) signed { return signed{-1, us, false} }
+
+func (g *Rung) plus() signed { return signed{1, g.units, g.row != nil} }
+
+func (s signed) negative() signed {
+	s.sign = -s.sign
+	return s
+}
+
+// terms are medians of units. Units of one record with the same keys were measured
+// in the same blocks.
+func terms(all ...signed) []stats.Term {
+	keys := func(a, b stats.Unit) bool { return a.Key == b.Key }
+	out := make([]stats.Term, len(all))
+	for i, s := range all {
+		out[i] = stats.Term{Weight: s.sign, Values: stats.Values(s.units), Set: i}
+		for j := range i {
+			if all[j].raw == s.raw && slices.EqualFunc(all[j].units, s.units, keys) {
+				out[i].Set = out[j].Set
+				break
+			}
 		}
-		return stats.Share{Value: p / w, NPart: len(part), NWhole: len(whole), Paired: paired}, nil
 	}
-	if paired {
-		return stats.SharePaired(part, whole, Level)
-	}
-	return stats.ShareUnpaired(part, whole, Level)
+	return out
+}
+
+func contrast(level float64, all ...signed) (*stats.Estimate, error) {
+	e, err := stats.Contrast(terms(all...), level)
+	return &e, err
+}
+
+func share(part, whole signed) (*stats.Share, error) {
+	ts := terms(part, whole)
+	s, err := stats.ShareOf(ts[:1], ts[1:], Level)
+	return &s, err
 }
 
 type ladderPart struct {
@@ -177,12 +294,14 @@ type ladderPart struct {
 	optional    bool // left out when it is zero
 }
 
+const partQueue = "decode queue"
+
 func ladderParts(engines bool) []ladderPart {
 	ps := []ladderPart{
 		{"wait", "sent later than intended", func(s *record.Split) int64 { return s.Wait }, true},
 		{"prefill", "the prefill engine's queue and computing", func(s *record.Split) int64 { return s.Prefill }, false},
 		{"hand-over", "from the prefill engine's answer to the decode request", func(s *record.Split) int64 { return s.HandOver }, true},
-		{"decode queue", "handshake, transfer and the wait for its end", func(s *record.Split) int64 { return s.DecodeQueue }, true},
+		{partQueue, "handshake, transfer and the wait for its end", func(s *record.Split) int64 { return s.DecodeQueue }, true},
 		{"one token", "the decode engine's pass over the last prompt token", func(s *record.Split) int64 { return s.OneToken }, true},
 		{"network", "HTTP, the API servers", func(s *record.Split) int64 { return s.Network }, true},
 	}
@@ -192,52 +311,96 @@ func ladderParts(engines bool) []ladderPart {
 	return ps
 }
 
-// increment is the row's TTFT less the unified arm's, block by block.
-func (row *LadderRow) increment(base *RequestRow) error {
-	as, xs, _, err := stats.PairUnits(base.Units, row.Units)
-	if err != nil || len(as) == 0 {
-		return err
-	}
-	d := make([]float64, len(as))
-	for i := range as {
-		d[i] = xs[i] - as[i]
-	}
-	sum, err := stats.Summarize(d, Level)
-	if err != nil {
-		return err
-	}
-	row.Base, row.Increment = base.Arm, &Increment{MedianNs: sum.Median, CI: sum.CI, Units: d}
-	return nil
-}
-
-// ladder collects the transfers of the same bytes.
+// ladder collects the transfers of the same bytes and finds the engines' own.
 func (row *LadderRow) ladder(raw *Analysis) error {
 	if row.Bytes == 0 {
 		return nil
 	}
-	for _, r := range raw.Rows {
-		if !r.HasSpeed() || math.Abs(float64(r.Bytes)/float64(row.Bytes)-1) > sameBytes {
-			continue
-		}
-		g := Rung{Name: r.Label, Kind: RungRaw, MedianNs: r.MedianNs, CI: r.CI, Bytes: int64(r.Bytes)}
-		if r.Ceiling {
-			g.Kind = RungCeiling
-		}
-		if err := row.add(g, stats.Values(r.Units), false); err != nil {
+	ceilings, candidates := row.sort(raw)
+	candidates, others := shape(candidates, row.Moved)
+	row.Others = append(row.Others, others...)
+	for _, g := range append(ceilings, candidates...) {
+		var err error
+		if g.Share, err = share(g.plus(), plus(row.Units)); err != nil {
 			return err
 		}
+		row.Rungs = append(row.Rungs, g)
 	}
 	if err := row.connector(); err != nil {
 		return err
 	}
-	row.Rungs = append(row.Rungs, Rung{Name: "first token", Kind: RungTTFT, MedianNs: row.TTFT.Median, CI: row.TTFT.CI, Bytes: row.Bytes})
-	slices.SortStableFunc(row.Rungs, func(x, y Rung) int { return cmp.Compare(x.MedianNs, y.MedianNs) })
-	return nil
+	row.Rungs = append(row.Rungs, Rung{Name: "first token", Kind: RungTTFT, MedianNs: row.TTFT.Median, CI: row.TTFT.CI, Bytes: row.Bytes, units: row.Units})
+	if len(candidates) != 1 {
+		return nil
+	}
+	row.Used = &row.Rungs[len(ceilings)]
+	var err error
+	row.Without, err = contrast(Level, plus(row.Units), row.Used.plus().negative())
+	return err
+}
+
+// sort tells apart the raw rows of the engines' bytes: ceilings, those that may be
+// the engines' transfer, fastest first, and the others, which it keeps.
+func (row *LadderRow) sort(raw *Analysis) (ceilings, candidates []Rung) {
+	unknown := map[string]bool{}
+	for _, r := range raw.Rows {
+		if !r.HasSpeed() {
+			continue
+		}
+		if math.Abs(float64(r.Bytes)/float64(row.Bytes)-1) > sameBytes {
+			row.OtherBytes++
+			continue
+		}
+		g := Rung{Name: r.Label, Kind: RungRaw, MedianNs: r.MedianNs, CI: r.CI, Bytes: int64(r.Bytes), row: r, units: r.Units}
+		var missing []string
+		if ceiling(r) && !providerNamed(row.Transport, r.Provider) {
+			g.Kind = RungCeiling
+			g.Differs = row.engines.ceiling(r, &raw.Record.Run)
+		} else {
+			g.Differs, missing = row.engines.match(r, &raw.Record.Run)
+			if r.MedianNs >= row.TTFT.Median {
+				g.Differs = append(g.Differs, Mismatch{FieldTime, units.FormatNanos(r.MedianNs), units.FormatNanos(row.TTFT.Median)})
+			}
+		}
+		switch {
+		case len(g.Differs) > 0:
+			row.Others = append(row.Others, g)
+		case g.Kind == RungCeiling:
+			ceilings = append(ceilings, g)
+		default:
+			candidates = append(candidates, g)
+			for _, f := range missing {
+				unknown[f] = true
+			}
+		}
+	}
+	for _, f := range joined {
+		if unknown[f] {
+			row.Unknown = append(row.Unknown, f)
+		}
+	}
+	slices.SortStableFunc(ceilings, func(x, y Rung) int {
+		return cmp.Or(cmp.Compare(pathOrder(x), pathOrder(y)), cmp.Compare(x.row.Descs, y.row.Descs))
+	})
+	slices.SortStableFunc(candidates, func(x, y Rung) int { return cmp.Compare(x.MedianNs, y.MedianNs) })
+	return ceilings, candidates
+}
+
+// ceiling tells whether a row is one by its kind, whether or not it was asked for as a
+// transport.
+func ceiling(r *Row) bool { return r.Ceiling || r.API == "memcpy" || r.API == "socket" }
+
+// pathOrder is the order of ceilings: memory first.
+func pathOrder(g Rung) int {
+	if g.row.API == "memcpy" {
+		return 0
+	}
+	return 1
 }
 
 // connector adds what NIXL's transfers took.
 func (row *LadderRow) connector() error {
-	_, us, err := row.units(func(l record.Request) (float64, bool) {
+	_, us, err := row.RequestRow.units(func(l record.Request) (float64, bool) {
 		if l.Moved == nil || l.Moved.Transfers == 0 {
 			return 0, false
 		}
@@ -250,40 +413,26 @@ func (row *LadderRow) connector() error {
 	if err != nil {
 		return err
 	}
-	return row.add(Rung{Name: "NIXL transfer", Kind: RungNIXL, MedianNs: sum.Median, CI: sum.CI, Bytes: row.Bytes}, stats.Values(us), true)
-}
-
-// add puts a rung on the ladder, with its share of the TTFT and of the increment.
-// Units that are paired are of the same requests as the row's.
-func (row *LadderRow) add(g Rung, units []float64, paired bool) error {
-	whole := stats.Values(row.Units)
-	sh, err := share(units, whole, paired && len(units) == len(whole))
+	s, err := share(plus(us), plus(row.Units))
 	if err != nil {
 		return err
 	}
-	g.Share = &sh
-	if inc := row.Increment; inc != nil && inc.MedianNs > 0 {
-		of, err := share(units, inc.Units, false)
-		switch {
-		case err == nil:
-			g.OfIncrement = &of
-		case !errors.Is(err, stats.ErrNotFinite): // the increments may be zero on average
-			return err
-		}
-	}
-	row.Rungs = append(row.Rungs, g)
+	row.Rungs = append(row.Rungs, Rung{Name: "NIXL transfer", Kind: RungNIXL, MedianNs: sum.Median, CI: sum.CI, Bytes: row.Bytes, Share: s, units: us})
 	return nil
 }
 
-// Wire are the raw transports' rungs: without ceilings.
+// Wire are the raw rows that may be the engines' transfer, fastest first.
 func (row *LadderRow) Wire() []Rung {
 	return slices.DeleteFunc(slices.Clone(row.Rungs), func(r Rung) bool { return r.Kind != RungRaw })
 }
 
 // Connector is NIXL's rung, nil when nothing was counted.
-func (row *LadderRow) Connector() *Rung {
+func (row *LadderRow) Connector() *Rung { return row.rung(RungNIXL, "") }
+
+// rung is the first rung of a kind, of a raw API if one is named; nil: none.
+func (row *LadderRow) rung(kind, api string) *Rung {
 	for i, r := range row.Rungs {
-		if r.Kind == RungNIXL {
+		if r.Kind == kind && (api == "" || r.row.API == api) {
 			return &row.Rungs[i]
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/xferbench/xferbench/internal/record"
@@ -13,7 +14,9 @@ import (
 // Requests is what the requests of a TTFT run say. Slices follow the order of
 // the record.
 type Requests struct {
-	Record      *record.Record
+	Record *record.Record
+	// Live: the run may still go on, so that a missing end line means nothing.
+	Live        bool
 	Rows        []*RequestRow
 	Comparisons []ArmComparison
 	Series      []Series
@@ -45,6 +48,11 @@ type RequestRow struct {
 	// Invalid counts those that are not.
 	Requests []record.Request
 	Invalid  int
+	// Reasons count those that do not count, Details are of the first of each reason,
+	// and Rules count what all were held to.
+	Reasons map[record.Reason]int
+	Details map[record.Reason]string
+	Rules   map[string]int
 	// Units are the independent observations: medians of the TTFT over blocks, or
 	// over launches when there are several. Blocks counts the blocks, Launches the
 	// sets of fresh processes.
@@ -96,6 +104,15 @@ type ArmComparison struct {
 	Dropped int // units that only one of the arms has
 }
 
+// LiveRequests is [OfRequests] for a run that has yet to write its end line.
+func LiveRequests(rec *record.Record) (*Requests, error) {
+	r, err := OfRequests(rec)
+	if r != nil {
+		r.Live = true
+	}
+	return r, err
+}
+
 // OfRequests analyses the record of a TTFT run.
 func OfRequests(rec *record.Record) (*Requests, error) {
 	if rec == nil {
@@ -138,15 +155,14 @@ func OfRequests(rec *record.Record) (*Requests, error) {
 }
 
 func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, error) {
-	row := &RequestRow{Condition: c, Arm: c.Provider, Tokens: int(c.Tokens)}
+	row := &RequestRow{Condition: c, Arm: c.Provider, Tokens: int(c.Tokens), Reasons: map[record.Reason]int{}, Details: map[record.Reason]string{}, Rules: map[string]int{}}
 	slices.SortStableFunc(lines, func(a, b record.Request) int {
 		return cmp.Or(cmp.Compare(a.Launch, b.Launch), cmp.Compare(a.Sequence, b.Sequence))
 	})
 	var ttft, itl, e2e []float64
 	for _, q := range lines {
 		row.Path, row.Load = q.Path, load(q)
-		if !q.Valid {
-			row.Invalid++
+		if row.judged(q); !q.Valid {
 			continue
 		}
 		row.Requests = append(row.Requests, q)
@@ -203,6 +219,20 @@ func newRequestRow(c record.Condition, lines []record.Request) (*RequestRow, err
 		return row, err
 	}
 	return row, row.offline(lines)
+}
+
+// judged counts what a request was held to, and why it does not count.
+func (r *RequestRow) judged(q record.Request) {
+	if q.Rule != "" {
+		r.Rules[q.Rule]++
+	}
+	if q.Valid {
+		return
+	}
+	r.Invalid++
+	if r.Reasons[q.Reason]++; r.Reasons[q.Reason] == 1 {
+		r.Details[q.Reason] = q.Detail
+	}
 }
 
 // units are the independent observations of a value of the row's requests, and
@@ -292,7 +322,7 @@ func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 		}
 		seen[k] = true
 		n := float64(l.Moved.Transfers)
-		m.Transfers += l.Moved.Transfers
+		more(&m.Transfers, l.Moved.Transfers, math.MaxInt64)
 		bytes = append(bytes, float64(l.Moved.Bytes)/n)
 		xfer = append(xfer, float64(l.Moved.XferNs)/n)
 		post = append(post, float64(l.Moved.PostNs)/n)
@@ -323,7 +353,7 @@ func movedMedians(lines []record.Request, ttft float64) (*MovedMedians, error) {
 func (r *RequestRow) offline(lines []record.Request) error {
 	type batch struct {
 		end    int64
-		tokens int
+		tokens int64
 		bad    bool
 	}
 	batches := map[batchKey]*batch{}
@@ -338,7 +368,7 @@ func (r *RequestRow) offline(lines []record.Request) error {
 			batches[k] = b
 		}
 		b.end = max(b.end, l.E2ENs)
-		b.tokens += l.Completion
+		more(&b.tokens, int64(l.Completion), math.MaxInt64)
 		b.bad = b.bad || !l.Valid
 	}
 	var spans []float64
@@ -346,7 +376,7 @@ func (r *RequestRow) offline(lines []record.Request) error {
 	for _, b := range batches {
 		if !b.bad {
 			spans = append(spans, float64(b.end))
-			tokens = append(tokens, int64(b.tokens))
+			tokens = append(tokens, b.tokens)
 		}
 	}
 	if len(spans) == 0 {

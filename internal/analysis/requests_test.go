@@ -2,6 +2,7 @@ package analysis_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -66,6 +68,64 @@ func TestSeriesFindsTheStep(t *testing.T) {
 	}
 }
 
+// Eleven requests in a row that take 2.3 times as long are a stretch, in one arm.
+func TestSeriesFindsAStretch(t *testing.T) {
+	r := equalArms(rand.New(rand.NewPCG(5, 5)), 2, 1, 60)
+	for i := range r.Requests {
+		if q := &r.Requests[i]; q.Arm == "arm1" && q.Sequence >= 19 && q.Sequence < 30 {
+			q.TTFTNs = q.TTFTNs * 23 / 10
+		}
+	}
+	for _, s := range ofRequests(t, r).Series {
+		want := stats.Flat
+		if s.Arm == "arm1" {
+			want = stats.Excursions
+			if len(s.Stretches) != 1 || s.Stretches[0].First != 19 || s.Stretches[0].Last != 29 || s.Stretches[0].N != 11 || math.Abs(s.Stretches[0].Factor-2.3) > 0.1 {
+				t.Errorf("stretches %+v", s.Stretches)
+			}
+		}
+		if got := s.Class(analysis.ComponentTTFT); got != want {
+			t.Errorf("%s is %v, want %v", s.Arm, got, want)
+		}
+	}
+}
+
+// Layer groups share one pool, and each rank counts descriptors of its own. The first
+// two counts are twice those of a real engine with windows (testdata/engines, 0.32.0,
+// windows-1000), whose prompt takes 2 x 32 blocks of 1,170, and of which 5 + 32 cross;
+// the third follows by hand, since a free list turned round twice is as it was.
+func TestSeriesOfGroupsAndRanks(t *testing.T) {
+	var lines []record.Request
+	for i, descs := range []int64{28, 1036, 28} {
+		lines = append(lines, record.Request{Arm: "tcp", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Sequence: i, Phase: record.PhaseMeasure, Load: record.LoadClosed,
+			Concurrency: 1, PromptTokens: 1000, MaxTokens: 4, TTFTNs: 1e9, Valid: true, PoolBlocks: 1170, BlockTokens: 32, KVBlocks: []int{5, 32}, DecodeTP: 2,
+			Rule: record.RuleBlocks, Moved: &record.Moved{Scope: record.ProofSample, Transfers: 2, Bytes: 67_895_296, Descriptors: descs}})
+	}
+	series := func() analysis.Series {
+		return ofRequests(t, &record.Record{Conditions: []record.Condition{{Name: "c", Provider: "tcp"}}, Requests: lines}).Series[0]
+	}
+	want := &analysis.Lap{PoolBlocks: 1170, PerRequest: 64, Sequence: 18, DecodeSequence: 31, Model: "lifo", Agree: 3, Of: 3}
+	if diff := cmp.Diff(want, series().Lap); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for why, groups := range map[string][]int{
+		"how many KV blocks of each layer group a request takes is not known":     nil,
+		"a layer group of one KV block may be a state, which takes no others":     {1, 32},
+		"layer groups that hand over 5 to 33 KV blocks are not of a prompt of 32": {5, 33},
+	} {
+		for i := range lines {
+			lines[i].KVBlocks = groups
+		}
+		if s := series(); s.Lap != nil || s.NoLap != why {
+			t.Errorf("%v: lap %+v, %q; want %q", groups, s.Lap, s.NoLap, why)
+		}
+	}
+	lines[0].KVBlocks = []int{5, 31}
+	if s := series(); s.Lap != nil || s.NoLap != "requests of one length hand over different numbers of KV blocks" {
+		t.Errorf("lap %+v, %q", s.Lap, s.NoLap)
+	}
+}
+
 // What an engine did not count leaves the rest of the figures as they are: without
 // descriptors nothing is said of the order of the free list.
 func TestWithoutDescriptors(t *testing.T) {
@@ -98,6 +158,9 @@ func FuzzOfRequests(f *testing.F) {
 			l := record.Request{Condition: rng.IntN(6), Arm: fmt.Sprint(rng.IntN(3)), Load: []string{record.LoadClosed, record.LoadOpen, record.LoadOffline}[rng.IntN(3)], Concurrency: rng.IntN(3),
 				Block: rng.IntN(4), Sequence: i, Phase: []string{record.PhaseMeasure, record.PhaseWarmup}[rng.IntN(2)], PromptTokens: rng.IntN(200), MaxTokens: rng.IntN(4),
 				TTFTNs: 1 + rng.Int64N(1e9), E2ENs: 1 + rng.Int64N(1e9), Valid: rng.IntN(3) > 0, PoolBlocks: rng.IntN(50), BlockTokens: rng.IntN(17), Path: record.PathTwoLeg}
+			for range rng.IntN(3) {
+				l.KVBlocks = append(l.KVBlocks, rng.IntN(20)-1)
+			}
 			if rng.IntN(2) == 0 {
 				l.Split = &record.Split{Prefill: rng.Int64N(100), Engine: rng.IntN(2) == 0}
 				l.Moved = &record.Moved{Scope: "sample", Transfers: rng.Int64N(3), Descriptors: rng.Int64N(50)}

@@ -3,6 +3,7 @@ package analysis
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -24,12 +25,8 @@ func (a *Analysis) rows() error {
 		r := &Row{Condition: c, Emulated: c.Simulated || c.Transport.Simulated || rec.Run.Simulated}
 		byID[c.ID], a.Rows = r, append(a.Rows, r)
 	}
-	for _, s := range rec.Samples {
-		r := byID[s.Condition]
-		if r == nil {
-			return fmt.Errorf("a sample of condition %d, which no line describes: the record is damaged", s.Condition)
-		}
-		r.add(s)
+	if err := a.transfers(byID); err != nil {
+		return err
 	}
 	for _, p := range rec.Paths {
 		if r := byID[p.Condition]; r != nil && (p.Phase == "" || p.Phase == record.PhaseMeasure) {
@@ -45,19 +42,64 @@ func (a *Analysis) rows() error {
 	return nil
 }
 
-func (r *Row) add(s record.Sample) {
+// transfers sorts the samples into their rows, whose room is made first: a record
+// may hold millions.
+func (a *Analysis) transfers(byID map[int]*Row) error {
+	for s := range a.Record.Samples.All() {
+		r := byID[s.Condition]
+		if r == nil {
+			return fmt.Errorf("a sample of condition %d, which no line describes: the record is damaged", s.Condition)
+		}
+		if s.Phase == record.PhaseMeasure {
+			r.N++
+		}
+	}
+	for _, r := range a.Rows {
+		r.Samples = make([]Transfer, 0, r.N)
+	}
+	for s := range a.Record.Samples.All() {
+		if err := byID[s.Condition].add(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Row) add(s record.Sample) error {
 	r.Emulated = r.Emulated || s.Simulated
 	if s.Verified != nil && !*s.Verified {
 		r.Failed++
 	}
 	if s.Phase != record.PhaseMeasure {
 		r.Cold = append(r.Cold, s)
-		return
+		return nil
 	}
 	if s.Verified != nil {
 		r.Checked++
 	}
-	r.Samples = append(r.Samples, s)
+	if s.TotalNs <= 0 {
+		return fmt.Errorf("%s: block %d iteration %d took %d ns: the record is damaged", r.Name, s.Block, s.Iteration, s.TotalNs)
+	}
+	r.Samples = append(r.Samples, Transfer{s.Launch, s.Block, s.Iteration, s.BeginNs, s.PostNs, s.TotalNs})
+	sums := []bool{addTo(&r.SumNs, s.TotalNs), addTo(&r.CPUNs, s.CPUNs), addTo(&r.PeerCPUNs, s.PeerCPUNs), addTo(&r.SumBytes, s.Bytes), addTo(&r.EAgain, s.EAgain)}
+	if slices.Contains(sums, false) {
+		return fmt.Errorf("%s: block %d iteration %d: its CPU times are negative, or the sums of the row beyond 64 bits: the record is damaged", r.Name, s.Block, s.Iteration)
+	}
+	return nil
+}
+
+// addTo adds x, 0 or more, to a sum and tells whether that holds it.
+func addTo[T int64 | uint64](sum *T, x T) bool {
+	*sum += x
+	return x >= 0 && *sum >= x
+}
+
+// more adds a count of others' (the kernel's may have gone backwards and so be
+// anything) to a sum that stays at most.
+func more[T int64 | uint64](sum *T, x, most T) {
+	if !addTo(sum, x) && x > 0 {
+		*sum = most
+	}
 }
 
 func (r *Row) addPath(p record.Path) {
@@ -65,11 +107,11 @@ func (r *Row) addPath(p record.Path) {
 		r.Path = &Path{}
 	}
 	q := r.Path
-	q.PayloadBytes += p.PayloadBytes
-	q.Voluntary += p.Voluntary
-	q.Involuntary += p.Involuntary
-	q.PeerVoluntary += p.PeerVoluntary
-	q.PeerInvoluntary += p.PeerInvoluntary
+	more(&q.PayloadBytes, p.PayloadBytes, math.MaxUint64)
+	more(&q.Voluntary, p.Voluntary, math.MaxInt64)
+	more(&q.Involuntary, p.Involuntary, math.MaxInt64)
+	more(&q.PeerVoluntary, p.PeerVoluntary, math.MaxInt64)
+	more(&q.PeerInvoluntary, p.PeerInvoluntary, math.MaxInt64)
 	for _, c := range p.Counters {
 		if !strings.Contains(c.Name, "bytes") {
 			continue
@@ -79,7 +121,7 @@ func (r *Row) addPath(p record.Path) {
 			q.Counters = append(q.Counters, c)
 			continue
 		}
-		q.Counters[i].Delta += c.Delta
+		more(&q.Counters[i].Delta, c.Delta, math.MaxUint64)
 	}
 }
 
@@ -91,29 +133,18 @@ func (r *Row) figure() error {
 			r.Path.Ratio = float64(r.Path.Counters[0].Delta) / float64(r.Path.PayloadBytes)
 		}
 	}
-	r.N = len(r.Samples)
 	if r.N == 0 {
 		return nil
 	}
-	slices.SortStableFunc(r.Samples, func(x, y record.Sample) int {
+	if inOrder := func(x, y Transfer) int {
 		return cmp.Or(cmp.Compare(x.Launch, y.Launch), cmp.Compare(x.BeginNs, y.BeginNs), cmp.Compare(x.Block, y.Block), cmp.Compare(x.Iteration, y.Iteration))
-	})
-	var ss []stats.Sample
-	var times, posts, rates []float64
-	var sizes []int64
-	for _, s := range r.Samples {
-		t := float64(s.TotalNs)
-		if s.TotalNs <= 0 {
-			return fmt.Errorf("block %d iteration %d took %d ns: the record is damaged", s.Block, s.Iteration, s.TotalNs)
-		}
-		ss = append(ss, stats.Sample{Launch: s.Launch, Block: s.Block, Value: t})
-		times, posts = append(times, t), append(posts, float64(s.PostNs))
-		rates, sizes = append(rates, t), append(sizes, int64(s.Bytes))
-		r.SumBytes += s.Bytes
-		r.SumNs += s.TotalNs
-		r.CPUNs += s.CPUNs
-		r.PeerCPUNs += s.PeerCPUNs
-		r.EAgain += s.EAgain
+	}; !slices.IsSortedFunc(r.Samples, inOrder) {
+		slices.SortStableFunc(r.Samples, inOrder)
+	}
+	ss, times, posts := make([]stats.Sample, r.N), make([]float64, r.N), make([]float64, r.N)
+	for i, s := range r.Samples {
+		times[i], posts[i] = float64(s.TotalNs), float64(s.PostNs)
+		ss[i] = stats.Sample{Launch: s.Launch, Block: s.Block, Value: times[i]}
 	}
 	blocks, us, err := independent(ss)
 	if err != nil {
@@ -139,9 +170,7 @@ func (r *Row) figure() error {
 	if r.P95, err = stats.Quantile(times, 0.95); err != nil {
 		return err
 	}
-	if r.Rate, err = stats.Rate(sizes, rates); err != nil {
-		return err
-	}
+	r.Rate = float64(r.SumBytes) / float64(r.SumNs) * 1e9
 	if r.PostNs, err = stats.Median(posts); err != nil {
 		return err
 	}
@@ -267,7 +296,7 @@ func (a *Analysis) bound(r *Row) *Bound {
 				bits = 0
 				break
 			}
-			bits += d.LinkBits
+			more(&bits, d.LinkBits, math.MaxUint64)
 		}
 		if bits > 0 {
 			return &Bound{Kind: "line", Rate: float64(bits) / 8}

@@ -18,13 +18,17 @@ type Series struct {
 	// Requests are the valid ones of N, warm-up included, in order.
 	Requests []record.Request
 	N        int
-	// Changes of the level of each component that had one.
-	Changes []Change
+	// Changes of the level of each component that had one, and Stretches of requests of
+	// a component that is at one level but for them.
+	Changes   []Change
+	Stretches []Stretch
 	// Classes of the components that were seen.
 	Classes []ComponentClass
 	// Lap is the prediction; nil where the pool is not known, the arm mixes prompt
-	// lengths or concurrency, or has several engines.
-	Lap *Lap
+	// lengths or concurrency, or has several engines. NoLap is why there is none where
+	// the pool is known and how requests take blocks of it is not.
+	Lap   *Lap
+	NoLap string
 }
 
 // Components of a request that are looked at over time.
@@ -37,7 +41,7 @@ const (
 )
 
 // ComponentClass is how one component went over time: flat, warm-up, slowdown, no
-// steady state, unclassified.
+// steady state, excursion, unclassified.
 type ComponentClass struct {
 	Component string
 	Class     stats.Class
@@ -60,14 +64,26 @@ type Change struct {
 	Before, After float64
 }
 
+// Stretch is a run of N requests of the arm whose component is Factor times that of
+// the rest.
+type Stretch struct {
+	Component   string
+	First, Last int // sequences, from 0
+	N           int
+	Factor      float64
+}
+
 // Lap is what the block pool predicts for fresh engines.
 type Lap struct {
+	// PerRequest is the blocks that a prompt takes of the prefill engine's pool, over
+	// all layer groups.
 	PoolBlocks, PerRequest int
 	// Sequence is the arm's request, from 0, at which the free list wraps around:
-	// ⌊(blocks-1)/⌈N/block⌉⌋.
+	// ⌊(blocks-1)/PerRequest⌋.
 	Sequence int
 	// DecodeSequence is the same for the decode engine, which also holds the
-	// output: one block more where the prompt fills its last one.
+	// output: one block more where the prompt fills its last one. Of windowed layers
+	// it takes no more than what crosses.
 	DecodeSequence int
 	Reached        bool // the series is that long
 	// Model is the free list order that explains the observed descriptors best,
@@ -178,6 +194,9 @@ func (s *Series) changes() error {
 		for _, t := range st.Transitions {
 			s.Changes = append(s.Changes, Change{c.name, seq[t.Iteration], t.Before, t.After})
 		}
+		for _, e := range st.Excursions {
+			s.Stretches = append(s.Stretches, Stretch{c.name, seq[e.Start], seq[e.End-1], e.End - e.Start, e.Factor})
+		}
 	}
 	return nil
 }
@@ -195,26 +214,79 @@ func (s *Series) lap(lines []record.Request) {
 	if first.PoolBlocks < 2 || first.BlockTokens < 1 || first.Path == record.PathDirect || first.Path == record.PathUnified {
 		return
 	}
-	per := (first.PromptTokens + first.BlockTokens - 1) / first.BlockTokens
-	l := &Lap{PoolBlocks: first.PoolBlocks, PerRequest: per, Sequence: pool.LapIndex(first.PoolBlocks, per)}
-	l.DecodeSequence = pool.LapIndex(first.PoolBlocks, (first.PromptTokens+first.MaxTokens-1+first.BlockTokens-1)/first.BlockTokens)
+	groups, why := layerGroups(lines)
+	if why != "" {
+		s.NoLap = why
+		return
+	}
+	blocks := func(tokens int) int { return (tokens + first.BlockTokens - 1) / first.BlockTokens }
+	prompt := blocks(first.PromptTokens)
+	per, decode := prompt, prompt
+	if groups != nil {
+		per, decode = prompt*len(groups), 0
+		for _, n := range groups {
+			decode += n
+		}
+	}
+	decode += (blocks(first.PromptTokens+first.MaxTokens-1) - prompt) * max(1, len(groups))
+	l := &Lap{PoolBlocks: first.PoolBlocks, PerRequest: per, Sequence: pool.LapIndex(first.PoolBlocks, per), DecodeSequence: pool.LapIndex(first.PoolBlocks, decode)}
 	l.Reached = last >= min(l.Sequence, l.DecodeSequence)
 	s.Lap = l
 	if first.PoolBlocks <= maxPool && last <= maxWalk/max(per, 1) {
-		l.explain(lines)
+		l.explain(lines, groups)
 	}
 }
 
-// explain finds the order of the free list that predicts the descriptors which were
-// counted. It finds none without the count of the first request, which tells how
-// many regions there are, or where a request does not fit in the pool.
-func (l *Lap) explain(lines []record.Request) {
-	observed := map[int]int64{}
+// layerGroups is how many blocks cross in each layer group, the same for all requests;
+// nil for records that say nothing of groups, which have one. why is why the pool
+// cannot be followed.
+func layerGroups(lines []record.Request) (groups []int, why string) {
+	known := false
 	for _, q := range lines {
-		if q.Moved != nil && q.Moved.Transfers == 1 {
-			if n := Descriptors(q); n > 0 {
-				observed[q.Sequence] = n
-			}
+		if q.KVBlocks == nil {
+			continue
+		}
+		if known && !slices.Equal(groups, q.KVBlocks) {
+			return nil, "requests of one length hand over different numbers of KV blocks"
+		}
+		groups, known = q.KVBlocks, true
+	}
+	if !known {
+		if slices.ContainsFunc(lines, func(q record.Request) bool { return q.Rule != "" }) {
+			return nil, "how many KV blocks of each layer group a request takes is not known"
+		}
+		return nil, ""
+	}
+	prompt := (lines[0].PromptTokens + lines[0].BlockTokens - 1) / lines[0].BlockTokens
+	switch most, least := slices.Max(append([]int{0}, groups...)), slices.Min(append([]int{prompt}, groups...)); {
+	case len(groups) > maxLayerGroups || most > prompt || least < 1:
+		return nil, fmt.Sprintf("layer groups that hand over %d to %d KV blocks are not of a prompt of %d", least, most, prompt)
+	case least == 1 && prompt > 2:
+		return nil, "a layer group of one KV block may be a state, which takes no others"
+	}
+	return groups, ""
+}
+
+// maxLayerGroups bounds the layer groups whose pool is followed.
+const maxLayerGroups = 1 << 10
+
+// explain finds the order of the free list that predicts the descriptors which were
+// counted, over all ranks. It finds none without the count of the first request,
+// which tells how many regions there are, or where a request does not fit in the
+// pool.
+func (l *Lap) explain(lines []record.Request, groups []int) {
+	observed := map[int]int64{}
+	var transfers int64 // of each request: one for each rank
+	for _, q := range lines {
+		n := Descriptors(q)
+		if n == 0 {
+			continue
+		}
+		if transfers == 0 {
+			transfers = q.Moved.Transfers
+		}
+		if q.Moved.Transfers == transfers {
+			observed[q.Sequence] = n
 		}
 	}
 	if observed[0] == 0 {
@@ -226,7 +298,7 @@ func (l *Lap) explain(lines []record.Request) {
 		caching bool
 	}{{"fifo", pool.FIFO, false}, {"lifo", pool.LIFO, false}, {"lifo with prefix caching", pool.LIFO, true}} {
 		agree, err := agreement(lines, observed, pool.Config{PrefillBlocks: l.PoolBlocks, DecodeBlocks: l.PoolBlocks, Order: m.order, Caching: m.caching,
-			Regions: int(observed[0]), BlockTokens: lines[0].BlockTokens})
+			Regions: 1, BlockTokens: lines[0].BlockTokens, Groups: groups})
 		if err != nil {
 			l.Model, l.Agree = "", 0
 			return
@@ -238,19 +310,24 @@ func (l *Lap) explain(lines []record.Request) {
 	l.Of = len(observed)
 }
 
-// agreement counts the requests whose descriptors a pool of such engines predicts.
+// agreement counts the requests whose descriptors a pool of such engines predicts,
+// with as many regions as the first one shows.
 func agreement(lines []record.Request, observed map[int]int64, c pool.Config) (int, error) {
 	p, err := pool.NewPredictor(c)
 	if err != nil {
 		return 0, err
 	}
 	agree := 0
+	var regions int64
 	for i := range lines[len(lines)-1].Sequence + 1 {
 		n, err := p.Next(lines[0].PromptTokens, lines[0].MaxTokens)
 		if err != nil {
 			return 0, err
 		}
-		if got, ok := observed[i]; ok && got == int64(n) {
+		if i == 0 {
+			regions = observed[0] / int64(n)
+		}
+		if got, ok := observed[i]; ok && got == int64(n)*regions {
 			agree++
 		}
 	}

@@ -33,6 +33,7 @@ func TestPagesNameEveryFlag(t *testing.T) {
 		"sweep":   {newSweepCommand(), func(f string) bool { return newRootCommand().Flags().Lookup(f) != nil }},
 		"serve":   {cmd: newServeCommand()},
 		"version": {cmd: newVersionCommand()},
+		"advise":  {cmd: newAdviseCommand()},
 	} {
 		doc := page(t, "docs", name+".md")
 		tt.cmd.Flags().VisitAll(func(f *pflag.Flag) {

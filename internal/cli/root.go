@@ -46,7 +46,7 @@ or ssh://[user@]host to start one there, or nothing for a second process here.`,
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	cmd.AddCommand(newServeCommand(), newProvidersCommand(), newSweepCommand(), newTTFTCommand(), newProxyCommand(), newSimCommand(),
-		newCompareCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand(), newWorkerCommand())
+		newCompareCommand(), newAdviseCommand(), newReportCommand(), newKVCommand(), newVersionCommand(), newLaunchCommand(), newWorkerCommand())
 	return cmd
 }
 
@@ -219,7 +219,7 @@ func (f *rawCommand) measure(cmd *cobra.Command, j *raw.Job) error {
 	if j.File != nil {
 		err = errors.Join(err, j.File.Close())
 	}
-	if !f.lines() && rec != nil && len(rec.Samples) > 0 {
+	if !f.lines() && rec != nil && rec.Samples.Len() > 0 {
 		a, aerr := analysis.Of(rec)
 		if aerr != nil {
 			return errors.Join(err, aerr)

@@ -69,7 +69,8 @@ func TestSanitized(t *testing.T) {
 			if t.Failed() {
 				return
 			}
-			for _, s := range run.read().Samples {
+			samples := run.read().Samples
+			for s := range samples.All() {
 				if s.Verified == nil || !*s.Verified {
 					t.Errorf("not verified: %+v", s)
 				}

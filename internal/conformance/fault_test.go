@@ -139,7 +139,7 @@ func TestDeviceFails(t *testing.T) {
 				t.Errorf("stderr does not say what failed:\n%s", s)
 			}
 			closedFailed(t, run)
-			if r := run.read(); len(r.Samples) == 0 {
+			if r := run.read(); r.Samples.Len() == 0 {
 				t.Error("what was measured before is not in the record")
 			}
 			serve.Signal(syscall.SIGTERM)

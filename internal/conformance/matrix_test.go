@@ -196,7 +196,7 @@ func (r row) args(rec string, run []string) []string {
 func (r row) refusals(t *testing.T, rec *record.Record) {
 	t.Helper()
 	var n uint64
-	for _, s := range rec.Samples {
+	for s := range rec.Samples.All() {
 		n += s.EAgain
 	}
 	if n == 0 {
@@ -232,7 +232,7 @@ func (r row) check(t *testing.T, rec *record.Record, c record.Condition) {
 		t.Errorf("%d rails on devices %+v, want %d", c.Transport.Rails, c.Transport.Devices, r.rails)
 	}
 	phases := map[string]int{}
-	for _, s := range rec.Samples {
+	for s := range rec.Samples.All() {
 		if s.Condition != c.ID {
 			continue
 		}

@@ -44,15 +44,15 @@ func TestOtherProof(t *testing.T) {
 					return
 				}
 				rec := p.read()
-				if want := len(c.providers) * len(shapes); len(rec.Conditions) != want || len(rec.Samples) != want*7 {
-					t.Errorf("%d conditions and %d samples, want %d and %d", len(rec.Conditions), len(rec.Samples), want, want*7)
+				if want := len(c.providers) * len(shapes); len(rec.Conditions) != want || rec.Samples.Len() != want*7 {
+					t.Errorf("%d conditions and %d samples, want %d and %d", len(rec.Conditions), rec.Samples.Len(), want, want*7)
 				}
 				for _, cond := range rec.Conditions {
 					if cond.Landing != c.landing {
 						t.Errorf("%s: landing %q, want %q", cond.Name, cond.Landing, c.landing)
 					}
 				}
-				for _, s := range rec.Samples {
+				for s := range rec.Samples.All() {
 					if s.Verified == nil || !*s.Verified {
 						t.Errorf("not verified: %+v", s)
 					}

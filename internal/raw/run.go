@@ -46,7 +46,7 @@ func Run(ctx context.Context, j *Job) (*record.Record, error) {
 // sumUp has the figures and verdicts of what was measured, for readers of the
 // record that do not compute their own.
 func sumUp(r *record.Record) ([]record.Line, error) {
-	if len(r.Samples) == 0 {
+	if r.Samples.Len() == 0 {
 		return nil, nil
 	}
 	a, err := analysis.Live(r)

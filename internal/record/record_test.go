@@ -23,7 +23,7 @@ func lines() []Line {
 		Run{Schema: Schema, ID: "abc", Kind: "raw", StartUnixNs: 5, Argv: []string{"xferbench"}, Seed: 1<<63 + 1, Host: Host{Hostname: "h", Memlock: "unlimited"}},
 		Condition{ID: 1, Provider: "tcp", Op: "read", Bytes: 458752000, Transport: Transport{Landing: map[string]string{"read": "local-completion"}}},
 		Cold{Provider: "tcp", FirstNs: 7},
-		Sample{Condition: 1, Phase: PhaseMeasure, TotalNs: 9, Verified: &yes},
+		Sample{Condition: 1, Phase: PhaseMeasure, TotalNs: 9, Bytes: 458752000, Verified: &yes},
 		Path{Condition: 1, Counters: []Counter{{Side: "target", Device: "lo", Name: "rx_bytes", Delta: 3}}},
 		Summary{Condition: 1, N: 1},
 		Comparison{A: 0, B: 1, Verdict: "too-few"},
@@ -33,6 +33,9 @@ func lines() []Line {
 		End{Status: StatusOK, EndUnixNs: 6},
 	}
 }
+
+// unpack has cmp compare samples by value.
+var unpack = cmp.Transformer("unpack", func(s Samples) []Sample { return slices.Collect(s.All()) })
 
 func write(t *testing.T, w *Writer, ls ...Line) {
 	t.Helper()
@@ -60,9 +63,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 	end := all[10].(End)
 	want := &Record{Path: path, Run: all[0].(Run), Conditions: []Condition{all[1].(Condition)}, Colds: []Cold{all[2].(Cold)},
-		Samples: []Sample{all[3].(Sample)}, Paths: []Path{all[4].(Path)}, Summaries: []Summary{all[5].(Summary)},
+		Samples: PackSamples(all[3].(Sample)), Paths: []Path{all[4].(Path)}, Summaries: []Summary{all[5].(Summary)},
 		Comparisons: []Comparison{all[6].(Comparison)}, Events: []Event{all[7].(Event)}, Tunes: []Tune{all[8].(Tune)}, Requests: []Request{all[9].(Request)}, End: &end}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, unpack); d != "" {
 		t.Error(d)
 	}
 	if err := w.Write(all[3]); err == nil {
@@ -80,6 +83,9 @@ func TestReadRefuses(t *testing.T) {
 		"bad json":       {run + "{\n", "line 2"},
 		"no type":        {run + "{}\n", "no type"},
 		"wrong key type": {run + `{"type":"sample","bytes":"many"}` + "\n", "line 2"},
+		"another size": {run + `{"type":"condition","id":4,"bytes":8}` + "\n" + `{"type":"sample","condition":4,"bytes":8}` + "\n" + `{"type":"sample","condition":4,"bytes":9}`,
+			"line 4: a sample of 9 bytes, but condition 4 transfers 8"},
+		"no size at all": {run + `{"type":"condition","bytes":9223372036854775808}` + "\n", "line 2: condition 0 of 9223372036854775808 bytes"},
 		"a bad request":  {run + `{"type":"request","ttft_ns":"long"}` + "\n", "line 2"},
 		"blank lines":    {"\n\r\n", "not a record"},
 		"cut-off run":    {`{"type":"run","sch`, "not a record"},
@@ -91,7 +97,7 @@ func TestReadRefuses(t *testing.T) {
 		})
 	}
 	r, err := Read(strings.NewReader(run + `{"type":"from the future"}` + "\n" + `{"type":"sample","bytes":1}` + "\n" + `{"type":"samp`))
-	if err != nil || len(r.Samples) != 1 || r.End != nil {
+	if err != nil || r.Samples.Len() != 1 || r.End != nil {
 		t.Errorf("a cut-off record: %+v, %v", r, err)
 	}
 }
@@ -115,7 +121,7 @@ func TestReadTakes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Run.ID != "x" || len(r.Samples) != 1 || r.End == nil {
+			if r.Run.ID != "x" || r.Samples.Len() != 1 || r.End == nil {
 				t.Errorf("got %+v", r)
 			}
 		})
@@ -151,7 +157,7 @@ func TestAppendGoesOnAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := Open(path)
-	if err != nil || len(r.Samples) != 1 || r.End == nil {
+	if err != nil || r.Samples.Len() != 1 || r.End == nil {
 		t.Errorf("after Append: %+v, %v", r, err)
 	}
 }
@@ -173,7 +179,7 @@ func TestAppendAfterALineWithoutNewline(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := Open(path)
-	if err != nil || len(r.Samples) != 2 || r.End == nil {
+	if err != nil || r.Samples.Len() != 2 || r.End == nil {
 		t.Errorf("after Append: %+v, %v", r, err)
 	}
 }
@@ -317,7 +323,7 @@ func FuzzRead(f *testing.F) {
 				t.Error(err)
 			}
 		}
-		if d := cmp.Diff(r, g); d != "" {
+		if d := cmp.Diff(r, g, unpack); d != "" {
 			t.Errorf("Read and Follow differ:\n%s", d)
 		}
 	})
@@ -361,7 +367,7 @@ func TestSeveral(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []int64
-			for _, s := range r.Samples {
+			for s := range r.Samples.All() {
 				got = append(got, s.TotalNs)
 			}
 			if !slices.Equal(got, tt.want) {

@@ -52,6 +52,15 @@ type Request struct {
 	// request alone; ProofBatch, from the counts of all requests of the batch, which
 	// must add up; ProofNone, the answer decided.
 	Proof string `json:"proof"`
+	// Rule is what the KV cache that moved was held to: RuleBlocks, RuleGeometry or
+	// RuleTokens; left out where the answer decided.
+	Rule string `json:"rule,omitempty"`
+	// KVBlocks is how many KV blocks of each layer group had to cross, by the prefill
+	// engine's answer and what the model's windows cover. PrefillTP and DecodeTP are the engines' tensor-parallel sizes,
+	// by their own answers.
+	KVBlocks  []int `json:"kv_blocks,omitempty"`
+	PrefillTP int   `json:"prefill_tp,omitempty"`
+	DecodeTP  int   `json:"decode_tp,omitempty"`
 	// PoolBlocks and BlockTokens are those of the prefill engine's block pool, 0 if
 	// not known: what is needed to predict when the pool wraps around.
 	PoolBlocks  int `json:"pool_blocks,omitempty"`
@@ -98,13 +107,20 @@ type Split struct {
 
 // Moved is a transfer as NIXL saw it, or several if Scope is "batch".
 type Moved struct {
-	Scope       string `json:"scope"` // sample, batch
+	Scope       string `json:"scope"`        // sample, batch
+	By          string `json:"by,omitempty"` // the engine that counted it: ByDecode, which read, or ByPrefill, which wrote
 	Transfers   int64  `json:"transfers"`
 	Bytes       int64  `json:"bytes"`
 	Descriptors int64  `json:"descriptors"` // after merging
 	XferNs      int64  `json:"xfer_ns"`     // sum over transfers: start of posting to the poll that saw the end
 	PostNs      int64  `json:"post_ns"`     // sum over transfers
 }
+
+// Which engine moves the KV cache.
+const (
+	ByDecode  = "decode"
+	ByPrefill = "prefill"
+)
 
 // Reason says why a request does not count.
 type Reason string
@@ -158,6 +174,13 @@ const (
 	ProofSample = "sample"
 	ProofBatch  = "batch"
 	ProofNone   = "none"
+)
+
+// What the bytes of a request are held to.
+const (
+	RuleBlocks   = "block-lists" // the blocks that the prefill engine listed, each of known bytes
+	RuleGeometry = "geometry"    // what the model's layers must move
+	RuleTokens   = "tokens"      // nothing: the engines' counts of tokens alone decided
 )
 
 func (Request) lineType() string { return "request" }

@@ -25,7 +25,7 @@ func TestSchema1IsTurnedIntoSchema2(t *testing.T) {
 		{A: 0, B: 2, Verdict: "too-few", Ratio: f(0.5), N: 2, Interleaved: true},
 		{A: 0, B: 3, Verdict: "different", Ratio: f(4), P: f(0.5), N: 7, Interleaved: true},
 	}}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, unpack); d != "" {
 		t.Error(d)
 	}
 }

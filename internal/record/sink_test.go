@@ -52,7 +52,7 @@ func TestSink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(read, rec); d != "" {
+	if d := cmp.Diff(read, rec, unpack); d != "" {
 		t.Errorf("file and memory differ:\n%s", d)
 	}
 }

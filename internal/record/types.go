@@ -160,8 +160,29 @@ type Condition struct {
 	Ceiling   bool      `json:"ceiling,omitempty"`
 	Landing   string    `json:"landing"`
 	Transport Transport `json:"transport"`
+	// Serving is of an end-to-end condition whose KV cache moves.
+	Serving *Serving `json:"serving,omitempty"`
 	// Simulated: the device is emulated; the row is not a measurement.
 	Simulated bool `json:"simulated,omitempty"`
+}
+
+// Serving is what is known of an arm's engines and of how they move the KV cache,
+// which tells whether a raw transfer is theirs. What is not known is absent.
+type Serving struct {
+	Connector string `json:"connector,omitempty"`    // "NixlConnector"; "simulated"
+	Backend   string `json:"backend,omitempty"`      // of NIXL: "UCX", "LIBFABRIC"
+	Provider  string `json:"provider,omitempty"`     // as --provider names it: "efa", "ucx:tcp"
+	Op        string `json:"op,omitempty"`           // "read": the decode engine reads; "write": the prefill engine writes
+	Library   string `json:"library_path,omitempty"` // libfabric or UCX that the engines loaded
+	// KVModel is the geometry whose bytes a transfer must have, as --model names it.
+	KVModel string `json:"kv_model,omitempty"`
+	// BatchTokens is how many tokens an engine computes at once; longer prompts are
+	// computed in chunks.
+	BatchTokens int `json:"max_batched_tokens,omitempty"`
+	// PrefillHosts and DecodeHosts are the engines' hosts as their URLs name them; a
+	// loopback address is the run's host.
+	PrefillHosts []string `json:"prefill_hosts,omitempty"`
+	DecodeHosts  []string `json:"decode_hosts,omitempty"`
 }
 
 // Cold holds the one-time costs of a transport, in ns; 0: none.

@@ -2,17 +2,14 @@ package report
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
-	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 )
 
@@ -35,78 +32,121 @@ type CompareOptions struct {
 	// Threshold is the relative slowdown that is accepted, as a fraction; 0
 	// asks for none.
 	Threshold float64
+	// AllowUndecided passes rows that the threshold could not be decided on.
+	AllowUndecided bool
+	// Transports states over which provider of the raw record the engines of a TTFT
+	// record moved the KV cache, by arm; "" is for all of which the record does not say it.
+	Transports map[string]string
 }
 
 // CompareFormats are the names that [Compare] knows.
-func CompareFormats() []string { return []string{"text", "markdown", "json"} }
+func CompareFormats() []string { return []string{"text", "markdown", "csv", "json", "junit", "html"} }
 
-// Compare compares the records at two paths and writes the result. Two raw
-// records are matched row by row; a raw record and one of TTFT, in either
-// order, give where the TTFT went. The text is written also when the error
-// says that a threshold was missed or that there is too little data.
-func Compare(w io.Writer, pathA, pathB string, o CompareOptions) error {
-	a, err := record.Open(pathA)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	b, err := record.Open(pathB)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
+// compareDoc is what [Compare] renders of records of one kind.
+type compareDoc struct {
+	// Runs holds B against A: of two records the second against the first, of more the
+	// newest against the oldest.
+	Runs *analysis.Runs
+	// Gate is what the threshold makes of Runs; nil without one.
+	Gate *analysis.Gate
+	// History is set for more than two records.
+	History *analysis.History
+	// Options are those of the command.
+	Options CompareOptions
+}
+
+// Compare compares the records at two or more paths and writes the result. Records
+// of one kind are matched row by row, the newest against the oldest where there are
+// more than two; a raw record and one of TTFT, in either order, give where the TTFT
+// went. The text is written also when the error says that a threshold was missed or
+// that there is too little data.
+func Compare(w io.Writer, paths []string, o CompareOptions) error {
 	if !slices.Contains(CompareFormats(), o.Format) {
 		return fmt.Errorf("%w: unknown format %q; use %s", ErrRefused, o.Format, strings.Join(CompareFormats(), ", "))
 	}
-	switch {
-	case a.Run.Kind == kindTTFT && b.Run.Kind == kindTTFT:
-		return fmt.Errorf("%w: both records are of TTFT runs; measure both deployments in one run (ttft --arm … --arm …), which compares them in randomised blocks", ErrRefused)
-	case b.Run.Kind == kindTTFT:
-		return compareTTFT(w, a, b, o)
-	case a.Run.Kind == kindTTFT:
-		return compareTTFT(w, b, a, o)
+	if len(paths) < 2 {
+		return fmt.Errorf("%w: %d record; give two or more", ErrRefused, len(paths))
 	}
-	return compareRaw(w, a, b, o)
+	var recs []*record.Record
+	requests := 0
+	for _, p := range paths {
+		r, err := record.Open(p)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		if r.Run.Kind == kindTTFT {
+			requests++
+		}
+		recs = append(recs, r)
+	}
+	switch {
+	case requests == 0 || requests == len(recs):
+		if len(o.Transports) > 0 {
+			return fmt.Errorf("%w: --transport is for a raw record and one of a TTFT run, and all records are of one kind", ErrRefused)
+		}
+		return compareRuns(w, recs, o)
+	case len(recs) > 2:
+		return fmt.Errorf("%w: %d of %d records are of TTFT runs: compare those of one kind, or one raw record with one of TTFT", ErrRefused, requests, len(recs))
+	case o.Format == "csv" || o.Format == "junit":
+		return fmt.Errorf("%w: --format %s is for records of one kind; a raw record beside one of a TTFT run has text, markdown, json and html", ErrRefused, o.Format)
+	case recs[0].Run.Kind == kindTTFT:
+		recs[0], recs[1] = recs[1], recs[0]
+	}
+	return compareTTFT(w, recs[0], recs[1], o)
 }
 
 const kindTTFT = "ttft"
 
-func compareRaw(w io.Writer, ra, rb *record.Record, o CompareOptions) error {
-	a, err := analyseNamed(ra)
-	if err != nil {
-		return err
-	}
-	b, err := analyseNamed(rb)
-	if err != nil {
-		return err
-	}
-	for _, x := range []*analysis.Analysis{a, b} {
-		if x.Emulated() {
-			return fmt.Errorf("%w: %s is of an %s", ErrRefused, x.Record.Path, analysis.Emulated)
+func compareRuns(w io.Writer, recs []*record.Record, o CompareOptions) error {
+	var sources []*analysis.Source
+	for _, r := range recs {
+		s, err := analysis.NewSource(r)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", r.Path, err)
 		}
+		sources = append(sources, s)
 	}
-	r, err := analysis.Compare(a, b)
+	if err := standIns(sources); err != nil {
+		return err
+	}
+	c, err := newCompareDoc(sources, o)
 	if err != nil {
 		return err
 	}
-	if len(r.Pairs) == 0 {
+	if len(c.Runs.Rows) == 0 {
+		return fmt.Errorf("%w: neither %s nor %s has a row", ErrRefused, c.Runs.A.Record.Path, c.Runs.B.Record.Path)
+	}
+	if c.Runs.Common() == 0 && c.Gate == nil {
 		return fmt.Errorf("%w: no condition stands in both records: %s has %s; %s has %s", ErrRefused,
-			a.Record.Path, list(labels(a.Rows)), b.Record.Path, list(labels(b.Rows)))
+			c.Runs.A.Record.Path, list(rowNames(c.Runs.A.Rows)), c.Runs.B.Record.Path, list(rowNames(c.Runs.B.Rows)))
 	}
 	var buf bytes.Buffer
-	switch o.Format {
-	case "json":
-		err = compareJSON(&buf, r, o)
-	case "markdown":
-		compareMarkdown(&buf, r, o)
-	default:
-		compareText(&buf, w, r, o)
-	}
-	if err != nil {
+	if err := c.render(&buf); err != nil {
 		return err
 	}
 	if _, err := w.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("writing the comparison: %w", err)
 	}
-	return outcome(r, o)
+	return c.outcome()
+}
+
+// render writes the comparison in its format.
+func (c *compareDoc) render(b *bytes.Buffer) error {
+	switch c.Options.Format {
+	case "json":
+		return compareJSON(b, c)
+	case "markdown":
+		compareMarkdown(b, c)
+	case "csv":
+		return compareCSV(b, c)
+	case "junit":
+		return compareJUnit(b, c)
+	case "html":
+		return compareHTML(b, c)
+	default:
+		compareText(b, c)
+	}
+	return nil
 }
 
 func analyseNamed(r *record.Record) (*analysis.Analysis, error) {
@@ -117,283 +157,159 @@ func analyseNamed(r *record.Record) (*analysis.Analysis, error) {
 	return a, nil
 }
 
-// against says how a pair stands to a threshold: "missed" when the whole
-// interval of the ratio lies beyond it, "held" when none of it does,
-// "undecided" between, and "" without an interval or a threshold, and for
-// ceilings, which tell of the hosts.
-func against(p analysis.Pair, threshold float64) string {
-	v := p.Verdict
-	if threshold == 0 || p.Refused != "" || p.A.Ceiling || v.Interval == nil || v.Kind == stats.TooFew {
-		return ""
-	}
-	switch {
-	case v.Kind == stats.Different && v.Interval.Lo > 1+threshold:
-		return "missed"
-	case v.Interval.Hi <= 1+threshold:
-		return "held"
-	}
-	return "undecided"
-}
-
-// outcome turns what the comparison found into the error for the exit code, the
-// gravest first.
-func outcome(r *analysis.Runs, o CompareOptions) error {
-	var failed, missed, few []string
-	judged, launches := 0, 1
-	for _, p := range r.Pairs {
+// standIns refuses what is no measurement: rows of an emulated device, and
+// simulated engines beside real ones. Simulated engines alone may be compared; they
+// are marked.
+func standIns(sources []*analysis.Source) error {
+	simulated := 0
+	for _, s := range sources {
 		switch {
-		case p.A.Failed > 0 || p.B.Failed > 0:
-			failed = append(failed, p.A.Label)
-		case p.Refused != "" || p.Verdict.Kind == stats.TooFew:
-			few, launches = append(few, p.A.Label), max(launches, p.A.Launches, p.B.Launches)
+		case !s.Simulated():
+		case s.Raw != nil:
+			return fmt.Errorf("%w: %s is of an %s", ErrRefused, s.Record.Path, analysis.Emulated)
 		default:
-			judged++
-			if against(p, o.Threshold) == "missed" {
-				missed = append(missed, p.A.Label)
-			}
+			simulated++
 		}
 	}
-	switch {
-	case len(failed) > 0:
-		return fmt.Errorf("%w: %s", ErrCheck, list(failed))
-	case len(missed) > 0:
-		return fmt.Errorf("%w: %s became slower by more than %s", ErrThreshold, list(missed), limit(o.Threshold))
-	case len(few) > 0 && (o.Threshold > 0 || judged == 0):
-		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, list(few), moreUnits(launches))
+	if simulated > 0 && simulated < len(sources) {
+		return fmt.Errorf("%w: %d of %d records are of simulated engines: their TTFT is not a measurement", ErrRefused, simulated, len(sources))
 	}
 	return nil
 }
 
-func runLine(a *analysis.Analysis) string {
-	run := a.Record.Run
-	s := fmt.Sprintf("%s run %s, %s, on %s", run.Kind, run.ID, time.Unix(0, run.StartUnixNs).UTC().Format("2006-01-02 15:04 UTC"), run.Host.Hostname)
-	if analysis.LeavesHost(&run) {
-		s += " to " + run.Peer.Hostname
-	}
-	return s + ", " + tilde(a.Record.Path)
-}
-
-// caveat stands beside every comparison of two records.
-const caveat = "the records were not interleaved: what changed on the hosts or the network between them looks the same as a difference. To tell them apart, run both in one invocation"
-
-// compareColumns are a row a pair: medians of both, and B over A.
-func compareColumns(r *analysis.Runs, o CompareOptions) ([]table.Column, []*analysis.Row, string) {
-	var rows []*analysis.Row
-	for _, p := range r.Pairs {
-		rows = append(rows, p.A)
-	}
-	all := slices.Clone(rows)
-	for _, p := range r.Pairs {
-		all = append(all, p.B)
-	}
-	t := timeScale(all)
-	cell := func(f func(p analysis.Pair) string) func(int) string {
-		return func(i int) string {
-			if r.Pairs[i].Refused != "" {
-				return "-"
-			}
-			return f(r.Pairs[i])
+func newCompareDoc(sources []*analysis.Source, o CompareOptions) (*compareDoc, error) {
+	c := &compareDoc{Options: o}
+	var err error
+	if len(sources) > 2 {
+		if c.History, err = analysis.NewHistory(sources); err != nil {
+			return nil, err
 		}
+		c.Runs = c.History.Last
+	} else if c.Runs, err = analysis.Compare(sources[0], sources[1]); err != nil {
+		return nil, err
 	}
-	end := func(f func(iv *stats.Interval) float64) func(int) string {
-		return cell(func(p analysis.Pair) string {
-			if p.Verdict.Interval == nil {
-				return "-"
-			}
-			return rcell(f(p.Verdict.Interval))
-		})
-	}
-	cols := append(naming(rows),
-		table.Column{Head: "A", Cell: func(i int) string { return speedOr(r.Pairs[i].A, t) }},
-		table.Column{Head: "B", Cell: func(i int) string { return speedOr(r.Pairs[i].B, t) }},
-		table.Column{Head: "B/A", Cell: cell(func(p analysis.Pair) string { return rcell(p.Verdict.Ratio) })},
-		table.Column{Head: "ci_lo", Cell: end(func(iv *stats.Interval) float64 { return iv.Lo })},
-		table.Column{Head: "ci_hi", Cell: end(func(iv *stats.Interval) float64 { return iv.Hi })},
-		table.Column{Head: "p", Cell: cell(func(p analysis.Pair) string { return pcell(p.Verdict.PAdjusted) })},
-		table.Column{Head: "n", Cell: cell(func(p analysis.Pair) string { return fmt.Sprintf("%d+%d", p.Verdict.NA, p.Verdict.NB) })},
-		table.Column{Head: "seen", Rank: 5, Cell: cell(func(p analysis.Pair) string { return effect(p.Verdict.MDE) })},
-		table.Column{Head: "verdict", Left: true, Cell: func(i int) string { return brief(change(r.Pairs[i])) }},
-	)
-	notes := fmt.Sprintf("A, B: medians in %s; B/A: ratio of times, above 1 B is slower; n: %s of A and B; seen: the smallest difference that would have been found 8 times in 10", t.name, unitWords(r.Pairs[0].A.Launches, r.Pairs[0].B.Launches))
 	if o.Threshold > 0 {
-		cols = append(cols, table.Column{Head: "limit", Left: true, Cell: func(i int) string { return word(against(r.Pairs[i], o.Threshold)) }})
-		notes += fmt.Sprintf("; limit of %s: missed when the whole interval lies beyond it, held when none of it does", limit(o.Threshold))
+		c.Gate = c.Runs.Judge(o.Threshold)
 	}
-	if c := constants(rows); c != "" {
-		notes += "; " + c
-	}
-	return cols, rows, notes
+	return c, nil
 }
 
-func speedOr(r *analysis.Row, t scale) string {
-	if !r.HasSpeed() {
-		return "-"
+// rowNames are the labels of rows; "no row" of none.
+func rowNames(rows []*analysis.Figures) []string {
+	if len(rows) == 0 {
+		return []string{"no row"}
 	}
-	return t.time(r.MedianNs)
-}
-
-// change is a pair's verdict in a word.
-func change(p analysis.Pair) string {
-	if p.Outcome() != "different" {
-		if p.A.Failed > 0 || p.B.Failed > 0 {
-			return "FAILED"
-		}
-		return p.Outcome()
-	}
-	if p.Verdict.Ratio > 1 {
-		return "slower"
-	}
-	return "faster"
-}
-
-// brief shortens a verdict for a cell.
-func brief(verdict string) string { return strings.Replace(verdict, "no-difference", "no-diff", 1) }
-
-func compareText(b *bytes.Buffer, w io.Writer, r *analysis.Runs, o CompareOptions) {
-	p := &page{Options: o.Options, painter: newPainter(o.Color)}
-	p.comment("A: " + runLine(r.A))
-	p.comment("B: " + runLine(r.B))
-	for _, d := range r.Differences {
-		p.comment("differs: " + d)
-	}
-	if note := r.A.Record.Run.Env["XFERBENCH_NOTE"]; note != "" {
-		p.comment("note: " + note)
-	}
-	cols, rows, notes := compareColumns(r, o)
-	p.line("")
-	for i, l := range table.Layout(cols, len(rows), p.width()) {
-		switch {
-		case i == 0:
-			p.line(l, p.bold)
-		case change(r.Pairs[i-1]) == "FAILED" || against(r.Pairs[i-1], o.Threshold) == "missed":
-			p.line(l, p.bad)
-		case change(r.Pairs[i-1]) == "faster":
-			p.line(l, p.good)
-		default:
-			p.line(l)
-		}
-	}
-	p.comment(notes)
-	p.line("")
-	for _, l := range compareWarnings(r) {
-		p.item("warning: "+l, p.warn)
-	}
-	b.WriteString(p.b.String())
-}
-
-// compareWarnings are the caveat and what else limits the comparison.
-func compareWarnings(r *analysis.Runs) []string {
-	out := []string{caveat}
-	if len(r.OnlyA) > 0 {
-		out = append(out, "only in A: "+list(labels(r.OnlyA)))
-	}
-	if len(r.OnlyB) > 0 {
-		out = append(out, "only in B: "+list(labels(r.OnlyB)))
-	}
-	for _, p := range r.Pairs {
-		if p.Refused != "" {
-			out = append(out, p.A.Label+": "+p.Refused)
-			continue
-		}
-		if p.A.Ceiling && p.Verdict.Kind == stats.Different {
-			out = append(out, fmt.Sprintf("the ceiling %s itself changed by a factor of %s: look at the hosts before the transports", p.A.Label, rcell(p.Verdict.Ratio)))
-		}
-		for _, w := range p.Verdict.Warnings {
-			if w.Code != "not-interleaved" {
-				out = append(out, p.A.Label+": "+w.Text)
-			}
-		}
-	}
-	for i, a := range []*analysis.Analysis{r.A, r.B} {
-		for _, w := range a.Warnings {
-			if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "path", "not-complete", "cut-off"}, w.Code) {
-				out = append(out, string("AB"[i])+": "+w.Text)
-			}
-		}
+	var out []string
+	for _, r := range rows {
+		out = append(out, r.Label)
 	}
 	return out
 }
 
-func compareMarkdown(b *bytes.Buffer, r *analysis.Runs, o CompareOptions) {
-	fmt.Fprintf(b, "# xferbench: %s against %s\n\n", escape(r.B.Record.Run.ID), escape(r.A.Record.Run.ID))
-	fmt.Fprintf(b, "- A: %s\n- B: %s\n", escape(runLine(r.A)), escape(runLine(r.B)))
-	for _, d := range r.Differences {
-		fmt.Fprintf(b, "- differs: %s\n", escape(d))
+// several lists names, of many the first.
+func several(names []string) string {
+	const most = 6
+	if len(names) > most {
+		names = append(slices.Clone(names[:most-1]), fmt.Sprintf("%d more", len(names)-most+1))
 	}
-	cols, rows, notes := compareColumns(r, o)
-	b.WriteString("\n")
-	markdownTable(b, cols, len(rows), nil, 0)
-	fmt.Fprintf(b, "\n%s.\n", escape(notes))
-	for _, l := range compareWarnings(r) {
-		fmt.Fprintf(b, "\n> **Warning:** %s\n", escape(l))
-	}
+	return list(names)
 }
 
-type (
-	jsonComparison struct {
-		Schema      int              `json:"schema"`
-		A           jsonRecordName   `json:"a"`
-		B           jsonRecordName   `json:"b"`
-		Interleaved bool             `json:"interleaved"`
-		Threshold   *float64         `json:"threshold"`
-		Rows        []jsonCompareRow `json:"rows"`
-		OnlyA       []string         `json:"only_a"`
-		OnlyB       []string         `json:"only_b"`
-		Differences []string         `json:"differences"`
-		Warnings    []string         `json:"warnings"`
+// name is a row's label, with its size where the label does not have it: rows that
+// only one record has may differ from another's in nothing else.
+func name(d *analysis.Delta) string {
+	if s := analysis.Size(d.Row().Condition.Bytes); d.Row().Raw != nil && (d.A == nil || d.B == nil) && !strings.Contains(d.Label(), s) {
+		return d.Label() + " " + s
 	}
-	jsonRecordName struct {
-		Record string `json:"record"`
-		Run    string `json:"run_id"`
-		Start  int64  `json:"start_unix_ns"`
-		Host   string `json:"host"`
-	}
-	jsonCompareRow struct {
-		Label      string        `json:"label"`
-		ConditionA int           `json:"condition_a"`
-		ConditionB int           `json:"condition_b"`
-		Verdict    string        `json:"verdict"`
-		Limit      string        `json:"limit,omitempty"`
-		Reason     string        `json:"reason,omitempty"`
-		MedianA    *float64      `json:"median_a_ns"`
-		MedianB    *float64      `json:"median_b_ns"`
-		Ratio      *float64      `json:"time_b_over_time_a"`
-		Interval   *jsonInterval `json:"ratio_ci"`
-		P          *float64      `json:"p"`
-		PAdjusted  *float64      `json:"p_adjusted"`
-		NA         int           `json:"units_a"`
-		NB         int           `json:"units_b"`
-		Need       int           `json:"units_needed"`
-		Detectable *float64      `json:"detectable"`
-	}
-)
+	return d.Label()
+}
 
-func compareJSON(b *bytes.Buffer, r *analysis.Runs, o CompareOptions) error {
-	name := func(a *analysis.Analysis) jsonRecordName {
-		return jsonRecordName{a.Record.Path, a.Record.Run.ID, a.Record.Run.StartUnixNs, a.Record.Run.Host.Hostname}
+// outcome turns what the comparison found into the error for the exit code, the
+// gravest first: a failed check, a slower row, then what is missing, incomplete or
+// undecided. All that was found of that kind and the kinds below is in the text.
+func (c *compareDoc) outcome() error {
+	f := c.findings()
+	switch g := c.Gate; {
+	case len(f.failed) > 0:
+		return fmt.Errorf("%w: %s", ErrCheck, strings.Join(f.failed, "; "))
+	case g == nil && len(f.judged) == 0:
+		return fmt.Errorf("%w on %s: repeat the runs with %s", ErrTooFew, several(f.few), moreUnits(f.launches))
+	case g == nil:
+		return nil
+	case len(f.slower) > 0:
+		return fmt.Errorf("%w: %s", ErrThreshold, strings.Join(append([]string{several(f.slower) + " became slower by more than " + limit(g.Threshold)}, f.open...), "; "))
+	case len(f.open) > 0:
+		return fmt.Errorf("%w: %s", ErrTooFew, strings.Join(f.open, "; "))
+	case len(g.Of(analysis.Within))+len(g.Of(analysis.Undecided)) == 0:
+		return fmt.Errorf("%w: no row could be held against the limit; ceilings have none", ErrTooFew)
 	}
-	j := jsonComparison{Schema: jsonSchema, A: name(r.A), B: name(r.B), Rows: []jsonCompareRow{}, OnlyA: slices.Concat([]string{}, labels(r.OnlyA)),
-		OnlyB: slices.Concat([]string{}, labels(r.OnlyB)), Differences: slices.Concat([]string{}, r.Differences), Warnings: compareWarnings(r)}
-	if o.Threshold > 0 {
-		j.Threshold = &o.Threshold
+	return nil
+}
+
+// findings are the names of rows by what was found.
+type findings struct {
+	failed, slower []string
+	// open is what keeps a gate from passing for want of data.
+	open []string
+	// judged have a verdict, few have too little data for one; launches is the most that
+	// a row has.
+	judged, few []string
+	launches    int
+}
+
+func (c *compareDoc) findings() findings {
+	f := findings{launches: 1}
+	var failed, missing, undecided []string
+	for _, d := range c.Runs.Rows {
+		f.launches = max(f.launches, d.Launches())
+		switch o := d.Outcome(); {
+		case d.Failed():
+			failed = append(failed, name(d))
+		case o == "refused" || o == "too-few":
+			f.few = append(f.few, name(d))
+		case d.A != nil && d.B != nil:
+			f.judged = append(f.judged, name(d))
+		}
 	}
-	for _, p := range r.Pairs {
-		row := jsonCompareRow{Label: p.A.Label, ConditionA: p.A.ID, ConditionB: p.B.ID, Verdict: change(p), Limit: against(p, o.Threshold), Reason: p.Refused}
-		if p.A.HasSpeed() {
-			row.MedianA = number(p.A.MedianNs)
-		}
-		if p.B.HasSpeed() {
-			row.MedianB = number(p.B.MedianNs)
-		}
-		if p.Refused == "" {
-			v := p.Verdict
-			row.Ratio, row.Interval, row.P, row.PAdjusted = number(v.Ratio), interval(v.Interval), number(v.P), number(v.PAdjusted)
-			row.NA, row.NB, row.Need, row.Detectable = v.NA, v.NB, v.Need, number(v.MDE)
-		}
-		j.Rows = append(j.Rows, row)
+	if len(failed) > 0 {
+		f.failed = append(f.failed, several(failed))
 	}
-	e := json.NewEncoder(b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(j)
+	for i, s := range []*analysis.Source{c.Runs.A, c.Runs.B} {
+		if len(failed) == 0 && s.CheckFailed() {
+			f.failed = append(f.failed, string("AB"[i])+" ended over it")
+		}
+	}
+	if c.Gate == nil {
+		return f
+	}
+	for _, r := range c.Gate.Rows {
+		switch r.Standing {
+		case analysis.Slower:
+			f.slower = append(f.slower, name(r.Delta))
+		case analysis.Missing:
+			missing = append(missing, name(r.Delta))
+		case analysis.Undecided:
+			undecided = append(undecided, name(r.Delta))
+		}
+	}
+	if len(missing) > 0 {
+		f.open = append(f.open, "missing: "+several(missing))
+	}
+	f.open = append(f.open, c.Gate.Incomplete...)
+	if len(undecided) > 0 && !c.Options.AllowUndecided {
+		f.open = append(f.open, fmt.Sprintf("undecided at %s: %s; %s", limit(c.Gate.Threshold), several(undecided), c.more()))
+	}
+	return f
+}
+
+// more is the next step for undecided rows.
+func (c *compareDoc) more() string {
+	need, launches := 0, 1
+	for _, r := range c.Gate.Of(analysis.Undecided) {
+		need, launches = max(need, r.Need), max(launches, r.Launches())
+	}
+	if launches > 1 {
+		return fmt.Sprintf("repeat both runs with --launches %d or more", max(need, stats.MinRankCI))
+	}
+	return fmt.Sprintf("repeat both runs with --blocks %d, or better --launches %d or more", max(need, 10), stats.MinRankCI)
 }

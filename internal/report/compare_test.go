@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/record"
 )
 
 func compare(t *testing.T, a, b string, o CompareOptions) (string, error) {
@@ -18,9 +19,12 @@ func compare(t *testing.T, a, b string, o CompareOptions) (string, error) {
 		o.Format = "text"
 	}
 	var buf bytes.Buffer
-	err := Compare(&buf, filepath.Join(recordsDir, a+".jsonl"), filepath.Join(recordsDir, b+".jsonl"), o)
+	err := Compare(&buf, []string{filepath.Join(recordsDir, a+".jsonl"), filepath.Join(recordsDir, b+".jsonl")}, o)
 	return buf.String(), err
 }
+
+// extensions of goldens by format.
+var extensions = map[string]string{"text": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "junit": ".xml", "html": ".html"}
 
 func TestCompareGolden(t *testing.T) {
 	for _, format := range CompareFormats() {
@@ -28,7 +32,7 @@ func TestCompareGolden(t *testing.T) {
 		if !errors.Is(err, ErrThreshold) {
 			t.Errorf("a slowdown of 12%% against a limit of 5%%: %v", err)
 		}
-		golden(t, "compare."+map[string]string{"text": "txt", "markdown": "md", "json": "json"}[format], []byte(out))
+		golden(t, "compare"+extensions[format], []byte(out))
 	}
 }
 
@@ -36,45 +40,68 @@ func TestCompareOutcomes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		a, b      string
 		threshold float64
+		allow     bool
 		want      error
 		say       string
 	}{
-		"slower by 12 %":          {"two-providers", "another-day", 0.05, ErrThreshold, "tcp READ merged became slower by more than 5%"},
-		"no threshold":            {"two-providers", "another-day", 0, nil, ""},
-		"a limit above it":        {"two-providers", "another-day", 0.25, nil, ""},
-		"faster is no regression": {"another-day", "two-providers", 0.05, nil, ""},
-		"itself":                  {"two-providers", "two-providers", 0.01, nil, ""},
-		"sweep with itself":       {"sweep", "sweep", 0.05, nil, ""},
-		"too few":                 {"two-providers", "short", 0, ErrTooFew, "--blocks 10"},
-		"too few and a limit":     {"two-providers", "short", 0.05, ErrTooFew, "tcp READ merged"},
-		"failed check":            {"two-providers", "failed-check", 0.05, ErrCheck, "tcp READ fragmented"},
-		"emulated":                {"two-providers", "emulated", 0, ErrRefused, "emulated device, not a measurement"},
-		"emulated base":           {"emulated", "two-providers", 0.05, ErrRefused, "emulated device, not a measurement"},
-		"nothing in common":       {"two-providers", "same-twice", 0, ErrRefused, "no condition stands in both"},
-		"no file":                 {"two-providers", "none", 0, ErrRefused, "no such file"},
+		"slower by 12 %":            {"two-providers", "another-day", 0.05, false, ErrThreshold, "tcp READ merged became slower by more than 5%; undecided at 5%: tcp READ fragmented; repeat both runs with --blocks 27,"},
+		"no threshold":              {"two-providers", "another-day", 0, false, nil, ""},
+		"a limit above it":          {"two-providers", "another-day", 0.25, false, nil, ""},
+		"a limit within it":         {"two-providers", "another-day", 0.12, false, ErrTooFew, "undecided at 12%: tcp READ merged; repeat"},
+		"and that is allowed":       {"two-providers", "another-day", 0.12, true, nil, ""},
+		"faster is no regression":   {"another-day", "two-providers", 0.05, false, nil, ""},
+		"itself":                    {"two-providers", "two-providers", 0.05, false, nil, ""},
+		"a limit too tight for it":  {"two-providers", "two-providers", 0.001, false, ErrTooFew, "undecided at 0.1%"},
+		"sweep with itself":         {"sweep", "sweep", 0.05, false, nil, ""},
+		"launches with themselves":  {"launches", "launches", 0.05, false, nil, ""},
+		"launches and blocks":       {"two-providers", "launches", 0.05, false, ErrTooFew, "ucx:tcp READ fragmented; repeat both runs with --launches 6 or more"},
+		"too few":                   {"two-providers", "short", 0, false, ErrTooFew, "--blocks 10"},
+		"too few and a limit":       {"two-providers", "short", 0.05, false, ErrTooFew, "undecided at 5%: tcp READ merged"},
+		"gone, though undecided go": {"two-providers", "short", 0.05, true, ErrTooFew, "missing: ucx:tcp READ fragmented 438.57MB; B was cut off: it has no end line"},
+		"failed check":              {"two-providers", "failed-check", 0.05, false, ErrCheck, "tcp READ fragmented"},
+		"failed check, no limit":    {"failed-check", "two-providers", 0, false, ErrCheck, "tcp READ fragmented"},
+		"emulated":                  {"two-providers", "emulated", 0, false, ErrRefused, "emulated device, not a measurement"},
+		"emulated base":             {"emulated", "two-providers", 0.05, false, ErrRefused, "emulated device, not a measurement"},
+		"nothing in common":         {"two-providers", "same-twice", 0, false, ErrRefused, "no condition stands in both"},
+		"all gone":                  {"two-providers", "same-twice", 0.05, true, ErrTooFew, "missing: tcp READ merged 438.57MB, "},
+		"no file":                   {"two-providers", "none", 0, false, ErrRefused, "no such file"},
+		"cut off":                   {"two-providers", "compare/cut-off", 0.5, false, ErrTooFew, "B was cut off: it has no end line"},
+		"cut off base":              {"compare/cut-off", "two-providers", 0.5, true, ErrTooFew, "A was cut off: it has no end line"},
+		"compare/interrupted":       {"two-providers", "compare/interrupted", 0.5, true, ErrTooFew, "B was interrupted"},
+		"interrupted base":          {"compare/interrupted", "two-providers", 0.5, true, ErrTooFew, "A was interrupted"},
+		"ended over an error":       {"two-providers", "compare/failed-run", 0.5, true, ErrTooFew, "missing: ucx:tcp READ fragmented 438.57MB; B failed: ucx:tcp: the peer has gone"},
+		"gone and slower":           {"two-providers", "compare/failed-run", 0.05, false, ErrThreshold, "tcp READ merged became slower by more than 5%; missing: ucx:tcp READ fragmented 438.57MB; B failed: "},
+		"a check outweighs them":    {"failed-check", "compare/failed-run", 0.05, false, ErrCheck, "tcp READ fragmented"},
+		"incomplete, no limit":      {"two-providers", "compare/interrupted", 0, false, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := compare(t, tt.a, tt.b, CompareOptions{Threshold: tt.threshold})
+			out, err := compare(t, tt.a, tt.b, CompareOptions{Threshold: tt.threshold, AllowUndecided: tt.allow})
 			if !errors.Is(err, tt.want) || tt.want == nil && err != nil || err != nil && !strings.Contains(err.Error(), tt.say) {
 				t.Errorf("%v, want %v with %q", err, tt.want, tt.say)
 			}
 			if !errors.Is(tt.want, ErrRefused) && !strings.Contains(out, "not interleaved") {
 				t.Errorf("the caveat is missing:\n%s", out)
 			}
-			for line := range strings.Lines(out) {
-				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
-					t.Errorf("%d columns: %s", n, line)
-				}
-			}
+			columns(t, out)
 		})
+	}
+}
+
+// columns holds every line to 80.
+func columns(t *testing.T, out string) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
 	}
 }
 
 // Runs of several launches lack launches, not blocks.
 func TestTooFewLaunches(t *testing.T) {
 	few := func(launches int) error {
-		row := func() *analysis.Row { return &analysis.Row{Label: "tcp", N: 9, Launches: launches} }
-		return outcome(&analysis.Runs{Pairs: []analysis.Pair{{A: row(), B: row()}}}, CompareOptions{})
+		row := &analysis.Figures{Label: "tcp", N: 9, Launches: launches}
+		return (&compareDoc{Runs: &analysis.Runs{A: &analysis.Source{Record: &record.Record{}}, B: &analysis.Source{Record: &record.Record{}}, Rows: []*analysis.Delta{{A: row, B: row}}}}).outcome()
 	}
 	for launches, want := range map[int]string{1: "repeat the runs with --blocks 10", 3: "repeat the runs with --launches 6 or more"} {
 		if err := few(launches); !errors.Is(err, ErrTooFew) || !strings.HasSuffix(err.Error(), want) {
@@ -113,12 +140,16 @@ func TestCompareBadFormat(t *testing.T) {
 }
 
 func TestCompareTTFTGolden(t *testing.T) {
-	for _, format := range CompareFormats() {
+	for _, format := range []string{"text", "markdown", "json", "html"} {
 		out, err := compare(t, "two-providers", "ttft", CompareOptions{Format: format})
 		if err != nil {
 			t.Error(err)
 		}
-		golden(t, "where."+map[string]string{"text": "txt", "markdown": "md", "json": "json"}[format], []byte(out))
+		saved := []byte(out)
+		if format == "html" {
+			_, saved = parts(t, saved)
+		}
+		golden(t, "where"+extensions[format], saved)
 		// The order of the two does not matter.
 		if again, err := compare(t, "ttft", "two-providers", CompareOptions{Format: format}); err != nil || again != out {
 			t.Errorf("%s: the other order differs (%v)", format, err)

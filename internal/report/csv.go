@@ -134,10 +134,11 @@ func fields() []field {
 	}
 }
 
-// tame makes what a record says into text, as CSV is read on terminals too.
+// tame makes what a record says into one line of text, as CSV is read on terminals
+// and by programs that split at line ends.
 func tame(cells []string) []string {
 	for i := range cells {
-		cells[i] = units.PrintableText(cells[i])
+		cells[i] = units.Printable(cells[i])
 	}
 	return cells
 }

@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
 	"github.com/xferbench/xferbench/internal/report/table"
-	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -61,7 +59,7 @@ func figures(a *analysis.Analysis, id string) []htmlFigure {
 		}
 		for i, p := range unique(providersOf(shown)) {
 			own := slices.DeleteFunc(slices.Clone(shown), func(r *analysis.Row) bool { return r.Provider != p })
-			out = append(out, relative(a, own, p, fmt.Sprintf("%s-v%d", id, i)))
+			out = append(out, relative(a, own, p, fmt.Sprintf("%s-v%d", id, i))...)
 		}
 		return out
 	}
@@ -79,7 +77,7 @@ func figures(a *analysis.Analysis, id string) []htmlFigure {
 	}
 	for i, n := range order {
 		if rs := transports(bySize[n]); len(rs) > 0 {
-			out = append(out, distribution(a, rs, fmt.Sprintf("%s-d%d", id, i)))
+			out = append(out, distribution(a, rs, fmt.Sprintf("%s-d%d", id, i))...)
 		}
 	}
 	return out
@@ -89,46 +87,24 @@ func transports(rows []*analysis.Row) []*analysis.Row {
 	return slices.DeleteFunc(slices.Clone(rows), func(r *analysis.Row) bool { return r.Ceiling })
 }
 
-// tickTime writes a time for an axis: short, without trailing zeros.
-func tickTime(ns float64) string {
-	switch a := math.Abs(ns); {
-	case a == 0:
-		return "0"
-	case a < 1e3:
-		return trimmed(ns) + " ns"
-	case a < 1e6:
-		return trimmed(ns/1e3) + " µs"
-	case a < 1e9:
-		return trimmed(ns/1e6) + " ms"
-	}
-	return trimmed(ns/1e9) + " s"
-}
-
-func trimmed(f float64) string {
-	return strconv.FormatFloat(f, 'g', 4, 64)
-}
-
-func tickBytes(f float64) string {
-	return strings.TrimSuffix(units.CompactBytes(int64(math.Round(f))), "B") + "B"
-}
-
 // ladder holds the medians of the same bytes side by side, from zero.
 func ladder(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(x, y *analysis.Row) int { return cmp.Compare(x.MedianNs, y.MedianNs) })
 	cl := classes(a)
 	var bars []plot.Bar
-	top := 0.0
+	top := rows[len(rows)-1].MedianNs
 	var words []string
 	for _, r := range rows {
 		b := plot.Bar{Label: r.Label, Text: nanos(r.MedianNs) + " · " + units.FormatGBps(r.Rate), Parts: []plot.Part{{Value: r.MedianNs, Class: cl[r.Provider]}}}
-		top = math.Max(top, r.MedianNs)
 		if r.CI != nil {
 			b.Lo, b.Hi = r.CI.Lo, r.CI.Hi
-			top = math.Max(top, r.CI.Hi)
 		}
 		bars = append(bars, b)
 		words = append(words, r.Label+" "+nanos(r.MedianNs))
+	}
+	for _, b := range bars { // an interval may not push the bars into a corner
+		top = math.Max(top, math.Min(b.Hi, 1.5*rows[len(rows)-1].MedianNs))
 	}
 	size := units.FormatMB(int64(rows[0].Bytes))
 	title := "The ladder: " + size + " over each transport"
@@ -136,46 +112,85 @@ func ladder(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
 	if len(transports(rows)) < len(rows) {
 		f.Text += " Grey rungs are the ceilings of this host: a copy in memory, plain TCP."
 	}
-	f.SVG = plot.Bars(plot.Text{ID: id, Title: title, Desc: "Median times, shortest first: " + list(words) + ".", X: "time"},
-		plot.Axis{Hi: top * 1.02, Ticks: plot.Linear(0, top*1.02, 5, tickTime)}, bars)
+	f.SVG = plot.Bars(plot.Text{ID: id, Title: title, Desc: "Median times, shortest first: " + list(words) + ".", X: "time"}, timeAxis(plot.Range{Hi: top * 1.02}), bars)
 	return f
 }
 
-// bounds is the range of values with a margin.
-func bounds(lo, hi, margin float64) (float64, float64) {
-	d := (hi - lo) * margin
-	if d == 0 {
-		d = math.Abs(hi) * margin
-	}
-	return lo - d, hi + d
+func thin(r *analysis.Row) []analysis.Transfer {
+	return plot.Thin(r.Samples, maxDots, func(x, y analysis.Transfer) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
 }
 
-func thin(r *analysis.Row) []record.Sample {
-	return plot.Thin(r.Samples, maxDots, func(x, y record.Sample) int { return cmp.Compare(x.TotalNs, y.TotalNs) })
-}
-
-// distribution shows every sample of rows of one size.
-func distribution(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
-	cl := classes(a)
-	lo, hi := math.Inf(1), 0.0
-	var strips []plot.Strip
-	for _, r := range rows {
-		s := plot.Strip{Label: r.Label, Class: cl[r.Provider], Mid: r.MedianNs, Text: fmt.Sprintf("median %s, n %d", nanos(r.MedianNs), r.N)}
-		for _, v := range thin(r) {
-			s.Values = append(s.Values, float64(v.TotalNs))
-		}
-		if r.CI != nil {
-			s.Lo, s.Hi = r.CI.Lo, r.CI.Hi
-		}
-		lo, hi = math.Min(lo, r.MinNs), math.Max(hi, r.MaxNs)
-		strips = append(strips, s)
-	}
-	lo, hi = bounds(lo, hi, 0.03)
+// distribution shows every sample of rows of one size, and how they accumulate.
+func distribution(a *analysis.Analysis, rows []*analysis.Row, id string) []htmlFigure {
 	title := "Every transfer of " + units.FormatMB(int64(rows[0].Bytes))
-	f := htmlFigure{Title: title, Text: "A dot is one transfer, the bar the 95% interval of the median. The axis does not start at zero.", Data: spreadTable(rows)}
-	f.SVG = plot.Strips(plot.Text{ID: id, Title: title, Desc: "Distribution of transfer times for " + list(labels(rows)) + ". Minimum, median and maximum stand in the table below.", X: "time"},
-		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, tickTime)}, strips)
-	return f
+	return spreads(a, rows, spreadOf{
+		id: id, title: title, x: "time", about: "Distribution of transfer times for ",
+		unit: func(*analysis.Row) float64 { return 1 }, axis: timeAxis, text: "The axis does not start at zero.",
+		words: func(r *analysis.Row) string { return fmt.Sprintf("median %s, n %d", nanos(r.MedianNs), r.N) },
+	})
+}
+
+// relative shows the distributions of a sweep, each against its own median.
+func relative(a *analysis.Analysis, rows []*analysis.Row, provider, id string) []htmlFigure {
+	return spreads(a, rows, spreadOf{
+		id: id, title: "Every transfer over " + provider + ", relative to its row's median", x: "time over median", about: "Spread of transfer times around the median for ",
+		unit: func(r *analysis.Row) float64 { return r.MedianNs }, axis: ratioAxis,
+		words: func(r *analysis.Row) string { return fmt.Sprintf("%s, n %d", nanos(r.MedianNs), r.N) },
+	})
+}
+
+// spreadOf says how to draw the samples of rows: over a unit of each row's own.
+type spreadOf struct {
+	id, title, x, about, text string
+	unit                      func(*analysis.Row) float64
+	axis                      func(plot.Range) plot.Axis
+	words                     func(*analysis.Row) string
+}
+
+func spreads(a *analysis.Analysis, rows []*analysis.Row, o spreadOf) []htmlFigure {
+	cl := classes(a)
+	all := make([][]float64, len(rows))
+	for i, r := range rows {
+		for _, v := range thin(r) {
+			all[i] = append(all[i], float64(v.TotalNs)/o.unit(r))
+		}
+	}
+	ax := o.axis(plot.Robust(all...).Margin(0.03))
+	var strips []plot.Strip
+	var steps []plot.Steps
+	var legend []htmlLegend
+	beyond := 0
+	for i, r := range rows {
+		u := o.unit(r)
+		s := plot.Strip{Label: r.Label, Class: cl[r.Provider], Mid: r.MedianNs / u, Text: o.words(r), Values: all[i]}
+		if r.CI != nil {
+			s.Lo, s.Hi = r.CI.Lo/u, r.CI.Hi/u
+		}
+		if n := outside(r, u, ax); n > 0 {
+			beyond += n
+			s.Text += fmt.Sprintf(", %s beyond", units.FormatCount(int64(n)))
+		}
+		strips = append(strips, s)
+		st := plot.Steps{Class: i % 6, Dashed: i >= 6, Values: all[i], Label: r.Label}
+		steps, legend = append(steps, st), append(legend, htmlLegend{plot.Swatch(st.Class, st.Dashed), r.Label})
+	}
+	text := joined("A dot is one transfer, the bar the 95% interval of the median.", o.text, scaleWords(ax, "the axis"), beyondWords(beyond, "transfer"))
+	f := htmlFigure{Title: o.title, Text: text, Data: spreadTable(rows)}
+	f.SVG = plot.Strips(plot.Text{ID: o.id, Title: o.title, Desc: o.about + list(labels(rows)) + ". Minimum, median and maximum stand in the table below.", X: o.x}, ax, strips)
+	e := htmlFigure{Title: "The same, cumulative", Text: joined("Which share of a row's transfers took at most that long.", scaleWords(ax, "the axis")), Legend: legend}
+	e.SVG = plot.ECDF(plot.Text{ID: o.id + "e", Title: o.title + ", cumulative", Desc: "Empirical distribution functions of " + list(labels(rows)) + ".", X: o.x}, ax, steps)
+	return []htmlFigure{f, e}
+}
+
+// outside counts the samples of a row that lie beyond an axis.
+func outside(r *analysis.Row, unit float64, ax plot.Axis) int {
+	n := 0
+	for i := range r.Samples {
+		if v := float64(r.Samples[i].TotalNs) / unit; v < ax.Lo || v > ax.Hi {
+			n++
+		}
+	}
+	return n
 }
 
 func labels(rows []*analysis.Row) []string {
@@ -199,30 +214,6 @@ func spreadTable(rows []*analysis.Row) *htmlTable {
 	return &t
 }
 
-// relative shows the distributions of a sweep, each against its own median.
-func relative(a *analysis.Analysis, rows []*analysis.Row, provider, id string) htmlFigure {
-	cl := classes(a)
-	lo, hi := math.Inf(1), 0.0
-	var strips []plot.Strip
-	for _, r := range rows {
-		s := plot.Strip{Label: r.Label, Class: cl[r.Provider], Mid: 1, Text: fmt.Sprintf("%s, n %d", nanos(r.MedianNs), r.N)}
-		for _, v := range thin(r) {
-			s.Values = append(s.Values, float64(v.TotalNs)/r.MedianNs)
-		}
-		if r.CI != nil {
-			s.Lo, s.Hi = r.CI.Lo/r.MedianNs, r.CI.Hi/r.MedianNs
-		}
-		lo, hi = math.Min(lo, r.MinNs/r.MedianNs), math.Max(hi, r.MaxNs/r.MedianNs)
-		strips = append(strips, s)
-	}
-	lo, hi = bounds(lo, hi, 0.03)
-	title := "Every transfer over " + provider + ", relative to its row's median"
-	f := htmlFigure{Title: title, Text: "A dot is one transfer, the bar the 95% interval of the median.", Data: spreadTable(rows)}
-	f.SVG = plot.Strips(plot.Text{ID: id, Title: title, Desc: "Spread of transfer times around the median for " + list(labels(rows)) + ".", X: "time over median"},
-		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, trimmed)}, strips)
-	return f
-}
-
 // curves sorts rows into series: what differs in size only.
 func curves(a *analysis.Analysis, rows []*analysis.Row, y func(r *analysis.Row, ns float64) float64, label func(r *analysis.Row) string, dots bool) ([]plot.Series, []htmlLegend) {
 	cl := classes(a)
@@ -243,7 +234,7 @@ func curves(a *analysis.Analysis, rows []*analysis.Row, y func(r *analysis.Row, 
 			out = append(out, plot.Series{Name: name, Class: cl[r.Provider], Dashed: r.Ceiling || first[r.Provider] != variant})
 			legend = append(legend, htmlLegend{plot.Swatch(out[i].Class, out[i].Dashed), name})
 		}
-		p := plot.Point{X: float64(r.Bytes), Y: y(r, r.MedianNs), Label: label(r)}
+		p := plot.Point{X: float64(r.Bytes), Y: y(r, r.MedianNs), Label: label(r) + ciWords(r)}
 		if r.CI != nil {
 			p.Lo, p.Hi = y(r, r.CI.Lo), y(r, r.CI.Hi)
 			if p.Lo > p.Hi {
@@ -280,20 +271,24 @@ func sizeAxis(rows []*analysis.Row) plot.Axis {
 func timeBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigure {
 	series, legend := curves(a, rows, func(_ *analysis.Row, ns float64) float64 { return ns },
 		func(r *analysis.Row) string { return r.Label + ": " + nanos(r.MedianNs) }, true)
-	lo, hi := math.Inf(1), 0.0
+	ya := logTimes(rows)
+	beyond := 0
 	for _, r := range rows {
-		lo, hi = math.Min(lo, r.MinNs), math.Max(hi, r.MaxNs)
+		beyond += outside(r, 1, ya)
 	}
 	var bands []plot.Span
 	for _, g := range a.Guides {
-		if iv := g.Crossover.Interval; g.Crossover.Kind == stats.CrossesAt && len(a.Guides) == 1 {
-			bands = append(bands, plot.Span{From: iv.Lo, To: iv.Hi, Label: "cross at " + shortBytes(int64(g.Crossover.Bytes))})
+		for _, c := range g.Crossings {
+			if l := c.Lines; l != nil && len(a.Guides) == 1 {
+				bands = append(bands, plot.Span{From: l.Interval.Lo, To: l.Interval.Hi, Label: "cross at " + shortBytes(int64(l.Bytes))})
+			}
 		}
 	}
 	title := "Time against size"
-	f := htmlFigure{Title: title, Text: "Medians with 95% intervals; every transfer as a dot, spread sideways to be seen. Both axes are logarithmic.", Legend: legend, Data: dataTable(rows)}
+	f := htmlFigure{Title: title, Legend: legend, Data: dataTable(rows),
+		Text: joined("Medians with 95% intervals; every transfer as a dot, spread sideways to be seen. Both axes are logarithmic.", beyondWords(beyond, "transfer"))}
 	f.SVG = plot.Curves(plot.Text{ID: id + "-t", Title: title, Desc: "Median transfer time by size for " + list(seriesNames(series)) + "; the values stand in the table below.", X: "bytes", Y: "time"},
-		sizeAxis(rows), plot.Axis{Lo: lo / 1.15, Hi: hi * 1.15, Log: true, Ticks: plot.Log(lo/1.15, hi*1.15, 10, 6, tickTime)}, series, nil, bands)
+		sizeAxis(rows), ya, series, nil, bands)
 	return f
 }
 
@@ -312,7 +307,7 @@ func timeByDescs(a *analysis.Analysis, id string) htmlFigure {
 	var series []plot.Series
 	var legend []htmlLegend
 	var all []*analysis.Row
-	ylo, yhi, xlo, xhi := math.Inf(1), 0.0, math.Inf(1), 0.0
+	xlo, xhi, beyond := math.Inf(1), 0.0, 0
 	first := map[string]uint64{}
 	for _, m := range a.Pieces {
 		p := m.Rows[0].Provider
@@ -322,7 +317,7 @@ func timeByDescs(a *analysis.Analysis, id string) htmlFigure {
 		s := plot.Series{Name: m.Label, Class: cl[p], Dashed: first[p] != m.Bytes}
 		for _, r := range m.Rows {
 			x := math.Max(1, float64(r.Descs))
-			pt := plot.Point{X: x, Y: r.MedianNs, Label: r.Label + ": " + nanos(r.MedianNs)}
+			pt := plot.Point{X: x, Y: r.MedianNs, Label: r.Label + ": " + nanos(r.MedianNs) + ciWords(r)}
 			if r.CI != nil {
 				pt.Lo, pt.Hi = r.CI.Lo, r.CI.Hi
 			}
@@ -330,17 +325,20 @@ func timeByDescs(a *analysis.Analysis, id string) htmlFigure {
 			for _, v := range thin(r) {
 				s.Dots = append(s.Dots, [2]float64{x, float64(v.TotalNs)})
 			}
-			ylo, yhi = math.Min(ylo, r.MinNs), math.Max(yhi, r.MaxNs)
 			xlo, xhi = math.Min(xlo, x), math.Max(xhi, x)
 		}
 		all = append(all, m.Rows...)
 		series, legend = append(series, s), append(legend, htmlLegend{plot.Swatch(s.Class, s.Dashed), s.Name})
 	}
+	ya := logTimes(all)
+	for _, r := range all {
+		beyond += outside(r, 1, ya)
+	}
 	title := "Time against descriptors"
-	f := htmlFigure{Title: title, Text: "The same bytes cut into more pieces: medians with 95% intervals, every transfer as a dot. Both axes are logarithmic.", Legend: legend, Data: dataTable(all)}
+	f := htmlFigure{Title: title, Legend: legend, Data: dataTable(all),
+		Text: joined("The same bytes cut into more pieces: medians with 95% intervals, every transfer as a dot. Both axes are logarithmic.", beyondWords(beyond, "transfer"))}
 	f.SVG = plot.Curves(plot.Text{ID: id + "-n", Title: title, Desc: "Median transfer time by number of descriptors for " + list(seriesNames(series)) + "; the values stand in the table below.", X: "descriptors", Y: "time"},
-		plot.Axis{Lo: xlo, Hi: xhi, Log: true, Ticks: plot.Log(xlo, xhi, 10, 6, trimmed)},
-		plot.Axis{Lo: ylo / 1.15, Hi: yhi * 1.15, Log: true, Ticks: plot.Log(ylo/1.15, yhi*1.15, 10, 6, tickTime)}, series, nil, nil)
+		plot.Axis{Lo: xlo, Hi: xhi, Log: true, Ticks: plot.Log(xlo, xhi, 10, 6, trimmed)}, ya, series, nil, nil)
 	return f
 }
 
@@ -367,14 +365,15 @@ func rateBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigur
 	rows, beyond := withoutMemcpy(rows)
 	series, legend := curves(a, rows, func(r *analysis.Row, ns float64) float64 { return float64(r.Bytes) / ns },
 		func(r *analysis.Row) string {
-			return r.Label + ": " + units.FormatGBps(float64(r.Bytes)/r.MedianNs*1e9)
+			return r.Label + ": " + units.FormatGBps(float64(r.Bytes)/r.MedianNs*1e9) + ", " + nanos(r.MedianNs)
 		}, false)
 	hi := 0.0
 	var levels []plot.Level
 	for _, r := range rows {
-		hi = math.Max(hi, float64(r.Bytes)/r.MedianNs)
+		rate := float64(r.Bytes) / r.MedianNs
+		hi = math.Max(hi, rate)
 		if r.CI != nil {
-			hi = math.Max(hi, float64(r.Bytes)/r.CI.Lo)
+			hi = math.Max(hi, math.Min(float64(r.Bytes)/r.CI.Lo, 1.5*rate))
 		}
 		if b := r.Bound; b != nil && b.Kind == "line" {
 			if l := (plot.Level{Y: b.Rate / 1e9, Label: "line rate " + units.FormatGBps(b.Rate)}); !slices.Contains(levels, l) {
@@ -388,62 +387,6 @@ func rateBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigur
 	f.SVG = plot.Curves(plot.Text{ID: id + "-r", Title: title, Desc: "Throughput by size for " + list(seriesNames(series)) + "; the values stand in the table below.", X: "bytes", Y: "GB/s"},
 		sizeAxis(rows), plot.Axis{Lo: 0, Hi: hi * 1.12, Ticks: plot.Linear(0, hi*1.12, 6, trimmed)}, series, levels, nil)
 	return f
-}
-
-// sequences draws each row in run order.
-func sequences(a *analysis.Analysis, id string) []htmlFigure {
-	cl := classes(a)
-	var out []htmlFigure
-	for i, r := range speedy(ordered(a)) {
-		lo, hi := bounds(r.MinNs, r.MaxNs, 0.06)
-		ys := make([]float64, len(r.Samples))
-		var blocks []plot.Span
-		for k, s := range r.Samples {
-			ys[k] = float64(s.TotalNs)
-			if k == 0 || s.Block != r.Samples[k-1].Block || s.Launch != r.Samples[k-1].Launch {
-				blocks = append(blocks, plot.Span{From: float64(k) - 0.5})
-			}
-			blocks[len(blocks)-1].To = float64(k) + 0.5
-		}
-		every := (len(blocks)-1)/12 + 1
-		for k := range blocks {
-			if k%every == 0 {
-				blocks[k].Label = fmt.Sprint(k + 1)
-			}
-		}
-		var changes []plot.Mark
-		words := "no change point"
-		for _, t := range r.Steady.Transitions {
-			changes = append(changes, plot.Mark{At: float64(t.Iteration) - 0.5, Class: "change", Label: "change"})
-			words = fmt.Sprintf("a change at transfer %d, from %s to %s", t.Iteration+1, nanos(t.Before), nanos(t.After))
-		}
-		ys, blocks, changes = squeeze(ys, blocks, changes)
-		f := htmlFigure{Title: r.Label, Text: fmt.Sprintf("%s, %d transfers", r.Steady.Class, r.N)}
-		f.SVG = plot.Sequence(plot.Text{ID: fmt.Sprintf("%s-s%d", id, i), Title: r.Label + " in run order", Desc: fmt.Sprintf("%d transfers in %d blocks: %s, %s; from %s to %s.",
-			r.N, r.Blocks, r.Steady.Class, words, nanos(r.MinNs), nanos(r.MaxNs)), X: "block, in run order", Y: "time"},
-			cl[r.Provider], ys, blocks, changes, []plot.Level{{Y: r.MedianNs}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, tickTime)})
-		out = append(out, f)
-	}
-	return out
-}
-
-// squeeze keeps the figure of a long series small: it draws every k-th sample.
-func squeeze(ys []float64, blocks []plot.Span, marks []plot.Mark) ([]float64, []plot.Span, []plot.Mark) {
-	k := (len(ys) + maxDots - 1) / maxDots
-	if k < 2 {
-		return ys, blocks, marks
-	}
-	var out []float64
-	for i := 0; i < len(ys); i += k {
-		out = append(out, ys[i])
-	}
-	for i := range blocks {
-		blocks[i].From, blocks[i].To = blocks[i].From/float64(k), blocks[i].To/float64(k)
-	}
-	for i := range marks {
-		marks[i].At /= float64(k)
-	}
-	return out, blocks, marks
 }
 
 // coldFigure stacks the one-time costs of each provider.
@@ -460,7 +403,7 @@ func coldFigure(a *analysis.Analysis, id string) *htmlFigure {
 		b := plot.Bar{Label: c.Provider}
 		sum := 0.0
 		for i, ns := range []int64{c.OpenNs, c.RegisterNs, c.ConnectNs, c.FirstNs} {
-			b.Parts = append(b.Parts, plot.Part{Value: float64(ns), Class: i})
+			b.Parts = append(b.Parts, plot.Part{Value: float64(ns), Class: i, Name: parts[i]})
 			sum += float64(ns)
 		}
 		b.Text = nanos(sum)
@@ -492,6 +435,6 @@ func coldFigure(a *analysis.Analysis, id string) *htmlFigure {
 	}, len(cold), "")
 	f.Data = &t
 	f.SVG = plot.Bars(plot.Text{ID: id + "-c", Title: "Cold costs by provider", Desc: "Open, register, connect and first transfer, end to end: " + list(words) + ".", X: "time"},
-		plot.Axis{Hi: hi * 1.02, Ticks: plot.Linear(0, hi*1.02, 5, tickTime)}, bars)
+		timeAxis(plot.Range{Hi: hi * 1.02}), bars)
 	return f
 }

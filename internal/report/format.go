@@ -27,6 +27,11 @@ func timeScale(rows []*analysis.Row) scale {
 			least = math.Min(least, r.MedianNs)
 		}
 	}
+	return scaleFrom(least)
+}
+
+// scaleFrom is the unit for times of which the shortest is least ns.
+func scaleFrom(least float64) scale {
 	switch {
 	case least >= 10e9 && !math.IsInf(least, 1):
 		return scale{"s", 1e9}

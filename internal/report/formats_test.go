@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/testenv"
 )
 
@@ -46,9 +48,52 @@ func TestGoldenFormats(t *testing.T) {
 			golden(t, name+ext, render(t, format, paths...))
 		}
 	}
+	for format, ext := range map[string]string{"markdown": ".md", "json": ".json"} {
+		golden(t, "switch"+ext, render(t, format, "switch.jsonl"))
+	}
 	for format, ext := range map[string]string{"markdown": ".md", "csv": ".csv", "json": ".json", "benchfmt": ".bench"} {
 		golden(t, "emulated"+ext, render(t, format, "emulated.jsonl"))
 		golden(t, "ttft"+ext, render(t, format, "ttft.jsonl"))
+	}
+}
+
+// The first words of each reason, and what the bytes were held to, stand in each
+// format: a reader needs no record to see what an engine said.
+func TestFirstDetails(t *testing.T) {
+	rec := load(t, filepath.Join(recordsDir, "ttft.jsonl")).Record
+	n := 0
+	for i := range rec.Requests {
+		q := &rec.Requests[i]
+		if q.Path != record.PathTwoLeg || q.Phase != record.PhaseMeasure {
+			continue
+		}
+		q.Rule = record.RuleTokens
+		if n++; n < 3 {
+			q.Valid, q.Reason, q.Detail = false, record.ReasonHTTPError, fmt.Sprintf("500: engine %d said: out\nof memory", n)
+		}
+	}
+	d, err := NewDocument(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"text", "markdown", "csv", "json", "html"} {
+		var b bytes.Buffer
+		if err := Write(&b, []Document{d}, format, Options{Wide: true}); err != nil {
+			t.Fatal(err)
+		}
+		// Lines are wrapped, and Markdown escapes.
+		out := strings.Join(strings.Fields(strings.ReplaceAll(b.String(), "\\", "")), " ")
+		for _, want := range []string{"http-error: 500: engine 1 said: out", "of memory", "tokens alone"} {
+			if format == "csv" && want == "tokens alone" {
+				want = ",tokens,http-error 2,"
+			}
+			if !strings.Contains(out, want) {
+				t.Errorf("%s lacks %q:\n%s", format, want, out)
+			}
+		}
+		if strings.Contains(out, "engine 2 said") {
+			t.Errorf("%s has the words of the second", format)
+		}
 	}
 }
 
@@ -111,7 +156,7 @@ func TestNoSpeed(t *testing.T) {
 	if s := string(render(t, "benchfmt", "failed-check.jsonl")); strings.Contains(s, "provider=tcp/op=read/memory=host/shape=fragmented") || !strings.Contains(s, "provider=tcp/op=read/memory=host/shape=merged") {
 		t.Errorf("benchfmt holds the failed row or not the good one:\n%s", s)
 	}
-	if s := string(render(t, "benchfmt", "emulated.jsonl")); strings.Contains(s, "efa") {
+	if s := string(render(t, "benchfmt", "emulated.jsonl")); strings.Contains(s, "=efa") {
 		t.Errorf("benchfmt holds an emulated row:\n%s", s)
 	}
 	for _, wide := range []bool{false, true} {
@@ -127,30 +172,105 @@ func TestNoSpeed(t *testing.T) {
 	}
 }
 
-// TestBenchstat has the stock tool compare two days. The time per byte of one
-// row was raised by 12 % in the second record's formula.
-func TestBenchstat(t *testing.T) {
+// benchstat runs the stock tool over benchfmt exports, a file each, and returns the
+// change and the counts by row: "+12.34% n=10", "~ n=8".
+func benchstat(t *testing.T, flags []string, files ...[]byte) map[string]string {
+	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"two-providers", "another-day"} {
-		if err := os.WriteFile(filepath.Join(dir, name), render(t, "benchfmt", name+".jsonl"), 0o600); err != nil {
+	args := append([]string{"tool", "benchstat", "-format", "csv"}, flags...)
+	for i, f := range files {
+		path := filepath.Join(dir, string(rune('a'+i)))
+		if err := os.WriteFile(path, f, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		args = append(args, path)
 	}
-	cmd := exec.Command("go", "tool", "benchstat", "-format", "csv", "-ignore", "run", filepath.Join(dir, "two-providers"), filepath.Join(dir, "another-day"))
+	cmd := exec.Command("go", args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil || stderr.Len() > 0 {
 		t.Fatalf("benchstat: %v\n%s%s", err, out, stderr.String())
 	}
-	line := regexp.MustCompile(`(?m)^Transfer/provider=tcp/.*shape=merged/.*$`).FindString(string(out))
-	cells := strings.Split(line, ",")
-	if len(cells) < 7 {
-		t.Fatalf("no line of the slower row in\n%s", out)
+	changes := map[string]string{}
+	for l := range strings.Lines(string(out)) {
+		cells := strings.Split(strings.TrimSpace(l), ",")
+		if m := regexp.MustCompile(`n=\d+(\+\d+)?`).FindString(l); m != "" && len(cells) > 5 && changes[cells[0]] == "" { // the first table is sec/op
+			changes[cells[0]] = cells[5] + " " + m
+		}
 	}
-	change, err := strconv.ParseFloat(strings.Trim(cells[5], "+%"), 64)
-	if err != nil || change < 9 || change > 15 || !strings.Contains(cells[6], "n=10") {
-		t.Errorf("benchstat finds %q (%v), want about +12%% with n=10:\n%s", cells, err, out)
+	return changes
+}
+
+// TestBenchstat has the stock tool, without a flag, compare two days and two arms.
+// The time per byte of one row was raised by 12 % in the second day's formula, the
+// pair's transfer by 60 ms of 774, and the pair takes 774 ms where unified takes 437.
+func TestBenchstat(t *testing.T) {
+	only := func(path, name string) []byte {
+		var b bytes.Buffer
+		if err := Write(&b, []Document{load(t, filepath.Join(recordsDir, path))}, "benchfmt", Options{Only: name}); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	const transfer = "/op=read/memory=host/shape=merged/layout=packed/descriptors=28/bytes=438566912"
+	for name, tt := range map[string]struct {
+		flags  []string
+		files  [][]byte
+		row    string
+		lo, hi float64 // per cent
+		n      string
+		rows   int
+	}{
+		"two days": {nil, [][]byte{render(t, "benchfmt", "two-providers.jsonl"), render(t, "benchfmt", "another-day.jsonl")},
+			"Transfer/provider=tcp" + transfer, 9, 15, "n=10", 6},
+		"TTFT of two days": {nil, [][]byte{render(t, "benchfmt", "ttft.jsonl"), render(t, "benchfmt", "compare/ttft-friday.jsonl")},
+			"TTFT/arm=ucx-pair/load=c1/tokens=7648", 6, 9, "n=8", 2},
+		"two transports": {nil, [][]byte{only("two-providers.jsonl", "tcp"), only("two-providers.jsonl", "ucx:tcp")}, "Transfer" + transfer, -28, -20, "n=10", 2},
+		"two arms":       {nil, [][]byte{only("ttft.jsonl", "unified"), only("ttft.jsonl", "ucx-pair")}, "TTFT/load=c1/tokens=7648", 70, 84, "n=8", 1},
+		"transports in one file": {[]string{"-col", "/provider", "-filter", `/provider:(tcp OR "ucx:tcp")`}, [][]byte{render(t, "benchfmt", "two-providers.jsonl")},
+			"Transfer" + transfer, -28, -20, "n=10", 2},
+		"arms in one file":    {[]string{"-col", "/arm"}, [][]byte{render(t, "benchfmt", "ttft.jsonl")}, "TTFT/load=c1/tokens=7648", 70, 84, "n=8", 1},
+		"records in one file": {[]string{"-col", "run"}, [][]byte{render(t, "benchfmt", "two-providers.jsonl", "another-day.jsonl")}, "Transfer/provider=tcp" + transfer, 9, 15, "n=10", 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := benchstat(t, tt.flags, tt.files...)
+			change, n, _ := strings.Cut(got[tt.row], " ")
+			f, err := strconv.ParseFloat(strings.TrimSuffix(change, "%"), 64)
+			if err != nil || f < tt.lo || f > tt.hi || n != tt.n || len(got) != tt.rows {
+				t.Errorf("%s: %q, want %v to %v %% with %s, and %d rows in\n%v", tt.row, got[tt.row], tt.lo, tt.hi, tt.n, tt.rows, got)
+			}
+		})
+	}
+}
+
+// A provider or arm that no row has is named beside those that there are.
+func TestBenchfmtOfNoRow(t *testing.T) {
+	for path, want := range map[string]string{"two-providers.jsonl": "tcp, ucx:tcp, socket and memcpy", "ttft.jsonl": "unified and ucx-pair", "emulated.jsonl": "socket"} {
+		err := Write(io.Discard, []Document{load(t, filepath.Join(recordsDir, path))}, "benchfmt", Options{Only: "efa"})
+		if !errors.Is(err, ErrNoBench) || !strings.HasSuffix(err.Error(), "the records have "+want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// What differs from run to run is in comments alone, and what a provider chose for
+// itself in names only where rows differ in nothing else.
+func TestBenchfmtNames(t *testing.T) {
+	d := load(t, filepath.Join(recordsDir, "two-providers.jsonl"))
+	twin := *d.Raw.Rows[0]
+	twin.Transport.Depth = 64
+	d.Raw.Rows = append(d.Raw.Rows, &twin)
+	var b bytes.Buffer
+	if err := writeBenchfmt(&b, []Document{d}, ""); err != nil {
+		t.Fatal(err)
+	}
+	for text, n := range map[string]int{"\npkg: xferbench\n": 1, "# run: two-providers\n": 1, "\nrun: ": 0, "\ncommit: ": 0, "\nhost: ": 0,
+		"provider=tcp/op=read/memory=host/shape=merged/layout=packed/streams=1/depth=16/": 10, "provider=tcp/op=read/memory=host/shape=merged/layout=packed/streams=1/depth=64/": 10,
+		"depth=": 20} {
+		if got := strings.Count(b.String(), text); got != n {
+			t.Errorf("%q %d times, want %d", text, got, n)
+		}
 	}
 }
 

@@ -3,7 +3,9 @@ package report
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"fmt"
 	"html/template"
 	"maps"
@@ -18,7 +20,7 @@ import (
 	"github.com/xferbench/xferbench/internal/units"
 )
 
-//go:embed page.html page.css
+//go:embed page.html page.css page.js
 var assets embed.FS
 
 // pageTemplate is parsed once; a broken template is a broken build.
@@ -26,25 +28,33 @@ var pageTemplate = template.Must(template.New("page.html").ParseFS(assets, "page
 
 type (
 	htmlPage struct {
-		Title string
-		CSS   template.CSS
-		Runs  []htmlRun
+		Title  string
+		Policy string // the Content-Security-Policy
+		CSS    template.CSS
+		Script template.JS
+		Runs   []htmlRun
 	}
 	htmlRun struct {
 		ID, Title, When string
 		Emulated        string // the words, or ""
 		Status          string // "" for ok
+		Answer          string // one sentence
 		Summary         []string
+		Forest          *htmlFigure
+		MoreForest      *htmlFigure // folded
 		Verdicts        []htmlVerdict
+		FoldVerdicts    bool // the forest shows them
 		Method          string
 		Guides          []htmlFact // advice and what it rests on
 		Models          []string
 		ModelNotes      string
 		Warnings        []htmlWarning
 		Results         htmlTable
+		Tables          []htmlTable // more of them, each a section
 		Figures         []htmlFigure
 		SequenceNote    string
 		Sequences       []htmlFigure
+		Folded          []htmlFigure // more sequences, behind a click
 		Cold            *htmlFigure
 		Path            *htmlTable
 		Facts           []htmlFact
@@ -76,6 +86,7 @@ type (
 		Legend []htmlLegend
 		Data   *htmlTable
 	}
+	// htmlLegend is one series of a figure, in the order of its groups.
 	htmlLegend struct {
 		Swatch template.HTML
 		Name   string
@@ -86,13 +97,30 @@ type (
 	}
 )
 
-// writeHTML writes one file that needs nothing else: no script, no network.
-func writeHTML(b *bytes.Buffer, docs []Document) error {
+// newPage is a page without runs: it needs nothing else, neither other files nor the
+// network, and runs no script but its own.
+func newPage(title string) (htmlPage, error) {
 	css, err := assets.ReadFile("page.css")
+	if err != nil {
+		return htmlPage{}, err
+	}
+	js, err := assets.ReadFile("page.js")
+	if err != nil {
+		return htmlPage{}, err
+	}
+	allow := func(b []byte) string {
+		sum := sha256.Sum256(b)
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	return htmlPage{Title: title, CSS: template.CSS(css), Script: template.JS(js),
+		Policy: "default-src 'none'; style-src " + allow(css) + "; script-src " + allow(js)}, nil
+}
+
+func writeHTML(b *bytes.Buffer, docs []Document) error {
+	p, err := newPage("xferbench: " + docs[0].Record.Run.ID)
 	if err != nil {
 		return err
 	}
-	p := htmlPage{Title: "xferbench: " + docs[0].Record.Run.ID, CSS: template.CSS(css)}
 	if len(docs) > 1 {
 		p.Title = fmt.Sprintf("xferbench: %d runs", len(docs))
 	}
@@ -108,7 +136,19 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 		}
 		p.Runs = append(p.Runs, run)
 	}
-	return pageTemplate.Execute(b, p)
+	return p.write(b)
+}
+
+// write appends the page.
+func (p *htmlPage) write(b *bytes.Buffer) error {
+	var text strings.Builder
+	if err := pageTemplate.Execute(&text, p); err != nil {
+		return err
+	}
+	// What records say has ended up in attributes, texts and figures: all of it is
+	// made harmless here, for who reads the file on a terminal.
+	b.WriteString(units.PrintableText(strings.ReplaceAll(text.String(), "\t", " ")))
+	return nil
 }
 
 func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
@@ -116,18 +156,15 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	fs := facts(a)
 	h := htmlRun{
 		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
-		Summary: summary(a), Argv: strings.Join(run.Argv, " "),
+		Argv: strings.Join(run.Argv, " "),
 	}
+	h.Forest, h.MoreForest = rawForest(a, id)
+	h.Answer, h.Summary = answer(a)
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated
 	}
-	switch end := a.Record.End; {
-	case a.Failed():
+	if h.Status = incomplete(a.Record, a.Live); a.Failed() {
 		h.Status = "A data check failed: the rows in red have no speed."
-	case end == nil:
-		h.Status = "This run was cut off."
-	case end.Status != record.StatusOK:
-		h.Status = "This run is not complete: " + end.Status + "."
 	}
 	for _, v := range a.Pairs {
 		h.Verdicts = append(h.Verdicts, htmlVerdict{v.Outcome(), verdict(v)})
@@ -137,11 +174,16 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	}
 	if len(h.Verdicts) > 0 {
 		h.Method = method(a)
+		h.FoldVerdicts = len(h.Verdicts) > 6
 	}
 	for _, g := range a.Guides {
-		h.Guides = append(h.Guides, htmlFact{guide(g), strings.TrimSpace(crossing(g))})
+		f := htmlFact{guide(g), strings.TrimSpace(crossing(g))}
+		if h.Answer == f.Title+"." {
+			f.Title = ""
+		}
+		h.Guides = append(h.Guides, f)
 	}
-	h.ModelNotes = modelNotes
+	h.ModelNotes = modelNotes(a)
 	for _, m := range a.Models {
 		h.Models = append(h.Models, model(m))
 	}
@@ -157,13 +199,11 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	}
 	rows := ordered(a)
 	if len(rows) > 0 {
-		cols, notes := speedColumns(rows, true)
-		h.Results = htmlTableOf("Results", cols, len(rows), notes)
-		markRows(&h.Results, rows, len(naming(rows)))
+		h.Results = resultsTable(rows)
 	}
 	h.Figures = figures(a, id)
-	h.Sequences = sequences(a, id)
-	h.SequenceNote = "Each dot is one transfer in the order in which they ran; every other block is shaded; the line is the median. A drift, a step or a saw tooth here says more than any average."
+	h.Sequences, h.Folded = inRunOrder(sequences(a, id))
+	h.SequenceNote = "Each dot is one transfer in the order in which they ran; every other block is shaded; the line is the median. All axes span the same ratio to their row's median. A drift, a step or a saw tooth here says more than any average."
 	h.Cold = coldFigure(a, id)
 	if rs := counted(rows); len(rs) > 0 {
 		cols, notes := pathColumns(rs)
@@ -175,6 +215,43 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 	}
 	h.Details = provenance(a.Record, a.Rows)
 	return h
+}
+
+// incomplete says how a record ended that is not whole, "" for one that is. One of a
+// live run may yet end.
+func incomplete(rec *record.Record, live bool) string {
+	switch end := rec.End; {
+	case end == nil && live:
+	case end == nil:
+		return "This run was cut off."
+	case end.Status != record.StatusOK:
+		return "This run is not complete: " + end.Status + "."
+	}
+	return ""
+}
+
+// resultsTable has all columns but those of which the notes say what all rows have.
+func resultsTable(rows []*analysis.Row) htmlTable {
+	cols, notes := speedColumns(rows, true)
+	same := constants(rows)
+	cols = slices.DeleteFunc(cols, func(c table.Column) bool {
+		return c.Head == "op" && strings.Contains(same, rows[0].Op) || c.Head == "shape" && strings.Contains(same, rows[0].Shape)
+	})
+	t := htmlTableOf("Results", cols, len(rows), notes)
+	markRows(&t, rows, slices.IndexFunc(cols, func(c table.Column) bool { return c.Head == "n" }))
+	return t
+}
+
+// answer is what the run says in one sentence, and what else its summary holds.
+func answer(a *analysis.Analysis) (string, []string) {
+	all := summary(a)
+	switch {
+	case len(all) == 0:
+		return "No transport of this record carries a figure.", nil
+	case len(a.Guides) == 1:
+		return guide(a.Guides[0]) + ".", all
+	}
+	return all[0] + ".", all[1:]
 }
 
 // summary is the fastest transport for each operation at the largest size.
@@ -193,7 +270,10 @@ func summary(a *analysis.Analysis) []string {
 		if best == nil {
 			continue
 		}
-		s := fmt.Sprintf("%s of %s: fastest over %s (%s), %s", strings.ToUpper(op), units.FormatMB(int64(best.Bytes)), best.Provider, best.Shape, nanos(best.MedianNs))
+		s := fmt.Sprintf("%s of %s over %s (%s) takes %s", strings.ToUpper(op), units.FormatMB(int64(best.Bytes)), best.Provider, best.Shape, nanos(best.MedianNs))
+		if others := transports(speedy(a.Rows)); len(unique(providersOf(others))) > 1 {
+			s = fmt.Sprintf("%s of %s is fastest over %s (%s), %s", strings.ToUpper(op), units.FormatMB(int64(best.Bytes)), best.Provider, best.Shape, nanos(best.MedianNs))
+		}
 		if best.CI != nil {
 			s += fmt.Sprintf(" [%s, %s]", nanos(best.CI.Lo), nanos(best.CI.Hi))
 		}

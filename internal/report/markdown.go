@@ -122,7 +122,7 @@ func markdownTable(b *bytes.Buffer, cols []table.Column, n int, instead func(int
 	}
 }
 
-var markdownEscapes = strings.NewReplacer("|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "`", "\\`", "[", `\[`, "\n", " ")
+var markdownEscapes = strings.NewReplacer("|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "`", "\\`", "[", `\[`)
 
 // escape keeps text from the record from being markup.
-func escape(s string) string { return markdownEscapes.Replace(units.PrintableText(s)) }
+func escape(s string) string { return markdownEscapes.Replace(units.Printable(s)) }

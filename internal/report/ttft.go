@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -121,9 +120,14 @@ func ttftVerdicts(d *analysis.Requests) []armVerdict {
 	return out
 }
 
-// ttftMethod says how the verdicts came about.
+// ttftMethod says how the verdicts came about. They are one question, which arm is
+// the fastest, so that chance gives a false one in 5 % of runs.
 func ttftMethod(d *analysis.Requests) string {
-	return "verdicts: paired " + unitWords(launches(d)) + ", Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+	s := verdictMethod("TTFT", launches(d))
+	if slices.ContainsFunc(d.Comparisons, func(c analysis.ArmComparison) bool { return c.Verdict.Family > 1 }) {
+		s += ", p after Holm's correction over all comparisons of the run"
+	}
+	return s
 }
 
 // orderText is how an arm behaved over its requests.
@@ -143,19 +147,28 @@ func runOrder(d *analysis.Requests) []orderText {
 			classes = append(classes, c.Component+" "+c.Class.String())
 			known = known || c.Class != stats.Unclassified
 		}
-		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil {
+		if s.N < 2 || !known && len(s.Changes) == 0 && s.Lap == nil && s.NoLap == "" {
 			continue
 		}
 		o := orderText{head: fmt.Sprintf("%s, %d requests one at a time", seriesName(s), s.N)}
 		if len(classes) > 0 {
 			o.head += ": " + strings.Join(classes, ", ")
 		}
+		for _, e := range s.Stretches {
+			o.lines = append(o.lines, fmt.Sprintf("%s of %d requests, #%d to #%d, is %s times that of the rest", e.Component, e.N, e.First+1, e.Last+1, units.Digits(e.Factor, 2)))
+		}
 		for _, c := range s.Changes {
+			if s.Class(c.Component) == stats.Excursions {
+				continue // said as a stretch
+			}
 			before, after := ttftCell(c.Before), ttftCell(c.After)+" ms"
 			if c.Component == analysis.ComponentDescriptors {
 				before, after = units.Digits(c.Before, 4), units.Digits(c.After, 4)
 			}
 			o.lines = append(o.lines, fmt.Sprintf("%s changes at request %d: %s to %s", c.Component, c.Sequence+1, before, after))
+		}
+		if s.NoLap != "" {
+			o.lines = append(o.lines, "block pool: not followed: "+s.NoLap)
 		}
 		if l := s.Lap; l != nil {
 			t := fmt.Sprintf("block pool: %s blocks, %d a request: the free list of a fresh engine wraps around at request %d", units.FormatCount(int64(l.PoolBlocks)), l.PerRequest, l.Sequence+1)
@@ -201,29 +214,32 @@ func launches(d *analysis.Requests) int {
 	return n
 }
 
+// unfinished says that a run did not come to its end, if so.
+func unfinished(d *analysis.Requests) string {
+	switch end := d.Record.End; {
+	case end == nil && d.Live:
+		return ""
+	case end == nil:
+		return "the record has no end line: the run was cut off; what it had measured is here"
+	case end.Status != record.StatusOK:
+		return strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": ")
+	}
+	return ""
+}
+
 // ttftWarnings are what a reader must know beside the numbers.
 func ttftWarnings(d *analysis.Requests) []string {
 	var out []string
 	if d.Invalid > 0 {
-		var why []string
-		for r, n := range d.Reasons {
-			why = append(why, fmt.Sprintf("%s %d", r, n))
-		}
-		slices.Sort(why)
-		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.Invalid, d.N, list(why)))
-		for _, r := range slices.Sorted(maps.Keys(d.Details)) {
-			if detail := oneLine(d.Details[r]); detail != "" {
-				out = append(out, fmt.Sprintf("the first %s: %.*s", r, maxDetail, detail))
-			}
+		out = append(out, fmt.Sprintf("%d of %d requests do not count: %s", d.Invalid, d.N, list(reasons(d.Reasons))))
+		for _, detail := range details(d.Details) {
+			out = append(out, "the first "+detail)
 		}
 	}
-	switch end := d.Record.End; {
-	case end == nil:
-		out = append(out, "the record has no end line: the run was cut off; what it had measured is here")
-	case end.Status != record.StatusOK:
-		out = append(out, strings.TrimSuffix("the run is not complete: "+end.Status+": "+end.Error, ": "))
+	if w := unfinished(d); w != "" {
+		out = append(out, w)
 	}
-	var direct, rows remarks
+	var direct, tokens, rows remarks
 	for _, r := range d.Rows {
 		if r.Cold > 0 {
 			out = append(out, fmt.Sprintf("%s: %d of %d requests had to open a connection", r.Condition.Name, r.Cold, r.N()))
@@ -234,6 +250,9 @@ func ttftWarnings(d *analysis.Requests) []string {
 		if r.Mismatch > 0 {
 			out = append(out, fmt.Sprintf("%s: the decode engine's first token differs from the prefill engine's in %d of %d requests", r.Condition.Name, r.Mismatch, r.Matched))
 		}
+		if n := r.Rules[record.RuleTokens]; n > 0 && (r.Path == record.PathTwoLeg || r.Path == record.PathProxy) {
+			tokens.add(r.Condition.Name, fmt.Sprintf("the engines' counts of tokens alone judged %d requests, since how many bytes must move is not known: name the model with --kv-model", n))
+		}
 		if r.Path == record.PathDirect {
 			direct.add(r.Arm, "ends at the prefill engine and contains no transfer of KV cache")
 		}
@@ -242,9 +261,10 @@ func ttftWarnings(d *analysis.Requests) []string {
 		}
 	}
 	out = append(out, direct.sentences("arms")...)
+	out = append(out, tokens.sentences("rows")...)
 	out = append(out, rows.sentences("rows")...)
 	for _, s := range d.Series {
-		if slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
+		if s.Class(analysis.ComponentTTFT) != stats.Excursions && slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
 			out = append(out, seriesName(s)+": the TTFT has more than one level, and its median mixes them; see the changes in run order")
 		}
 	}
@@ -296,10 +316,6 @@ func ttftMarkdown(b *bytes.Buffer, d *analysis.Requests) {
 // ttftLabel names a row in figures.
 func ttftLabel(r *analysis.RequestRow) string {
 	return fmt.Sprintf("%s, %s tokens, %s", r.Arm, units.FormatCount(int64(r.Tokens)), word(r.Load))
-}
-
-func ttftBenchName(r *analysis.RequestRow) string {
-	return pairs("TTFT", "arm", r.Arm, "path", r.Path, "load", r.Load, "tokens", fmt.Sprint(r.Tokens))
 }
 
 // ttftTable is a table of a TTFT run, with the words that explain it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,14 +19,15 @@ func ttftCSV(b *bytes.Buffer, ds []*analysis.Requests) error {
 	w.UseCRLF = true
 	if err := w.Write([]string{"run_id", "start_unix_ns", "condition", "arm", "path", "load", "prompt_tokens", "simulated", "requests", "invalid", "blocks",
 		"ttft_median_ns", "ttft_lo_ns", "ttft_hi_ns", "ttft_p95_ns", "ttft_p99_ns", "itl_median_ns", "e2e_median_ns", "wait_ns", "prefill_ns", "handover_ns",
-		"decode_queue_ns", "one_token_ns", "network_ns", "nixl_bytes", "nixl_xfer_ns", "nixl_post_ns"}); err != nil {
+		"decode_queue_ns", "one_token_ns", "network_ns", "nixl_bytes", "nixl_xfer_ns", "nixl_post_ns", "held_to", "invalid_reasons", "invalid_first_details"}); err != nil {
 		return err
 	}
 	for _, d := range ds {
 		for _, r := range d.Rows {
 			rec := []string{d.Record.Run.ID, fmt.Sprint(d.Record.Run.StartUnixNs), fmt.Sprint(r.Condition.ID), r.Arm, r.Path, r.Load, fmt.Sprint(r.Tokens),
 				fmt.Sprint(d.Simulated), fmt.Sprint(r.N()), fmt.Sprint(r.Invalid), fmt.Sprint(r.Blocks)}
-			cells := make([]string, 16)
+			cells := make([]string, 19)
+			cells[16], cells[17], cells[18] = rules(r), strings.Join(reasons(r.Reasons), "; "), strings.Join(details(r.Details), "; ")
 			if t := r.TTFT; t != nil {
 				cells[0] = intNs(t.Median)
 				if t.CI != nil {
@@ -64,6 +66,7 @@ type (
 		Requests  int            `json:"requests"`
 		Invalid   int            `json:"invalid"`
 		Reasons   map[string]int `json:"invalid_reasons"`
+		Details   []string       `json:"invalid_first_details"`
 		Rows      []jsonTTFTRow  `json:"rows"`
 		Pairs     []jsonTTFTPair `json:"comparisons"`
 		RunOrder  []string       `json:"run_order"`
@@ -88,6 +91,7 @@ type (
 		Bytes     *float64           `json:"nixl_bytes"`
 		Xfer      *float64           `json:"nixl_xfer_median_ns"`
 		Post      *float64           `json:"nixl_post_median_ns"`
+		Rules     []string           `json:"held_to"`
 	}
 	jsonTTFTPair struct {
 		A         int           `json:"a"`
@@ -103,7 +107,7 @@ type (
 
 func ttftJSON(d *analysis.Requests) jsonTTFT {
 	j := jsonTTFT{Record: d.Record.Path, Run: d.Record.Run, Status: "cut off", Simulated: d.Simulated, Requests: d.N, Invalid: d.Invalid,
-		Reasons: map[string]int{}, Rows: []jsonTTFTRow{}, Pairs: []jsonTTFTPair{}, RunOrder: []string{}, Warnings: append([]string{}, ttftWarnings(d)...)}
+		Reasons: map[string]int{}, Details: append([]string{}, details(d.Details)...), Rows: []jsonTTFTRow{}, Pairs: []jsonTTFTPair{}, RunOrder: []string{}, Warnings: append([]string{}, ttftWarnings(d)...)}
 	if d.Record.End != nil {
 		j.Status = d.Record.End.Status
 	}
@@ -111,7 +115,8 @@ func ttftJSON(d *analysis.Requests) jsonTTFT {
 		j.Reasons[string(r)] = n
 	}
 	for _, r := range d.Rows {
-		row := jsonTTFTRow{Condition: r.Condition.ID, Arm: r.Arm, Path: r.Path, Load: r.Load, Tokens: r.Tokens, Requests: r.N(), Invalid: r.Invalid, Blocks: r.Blocks, ITL: r.ITL, E2E: r.E2E}
+		row := jsonTTFTRow{Condition: r.Condition.ID, Arm: r.Arm, Path: r.Path, Load: r.Load, Tokens: r.Tokens, Requests: r.N(), Invalid: r.Invalid, Blocks: r.Blocks, ITL: r.ITL, E2E: r.E2E,
+			Rules: append([]string{}, slices.Sorted(maps.Keys(r.Rules))...)}
 		if r.TTFT != nil {
 			row.TTFT, row.CI = number(r.TTFT.Median), interval(r.TTFT.CI)
 		}

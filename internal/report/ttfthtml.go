@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -9,7 +10,6 @@ import (
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
-	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -18,18 +18,15 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 	run := d.Record.Run
 	fs := ttftFacts(d)
 	h := htmlRun{ID: id, Title: "ttft run " + run.ID, When: fs[0].text, Argv: strings.Join(run.Argv, " "),
-		SequenceNote: "Each dot is one request, one at a time, in the order in which they ran; the line is the median. A dashed line is where the engine's block pool is predicted to wrap around, a full one a change that was found."}
+		SequenceNote: "Each dot is one request, one at a time, in the order in which they ran; the line is the median. All axes of times span the same ratio to their series' median. A dashed line is where the engine's block pool is predicted to wrap around, a full one a change that was found."}
+	h.Forest, h.MoreForest = ttftForest(d, id)
 	for _, v := range ttftVerdicts(d) {
 		h.Verdicts = append(h.Verdicts, htmlVerdict{v.outcome, v.sentence()})
 	}
 	if d.Simulated {
 		h.Emulated = "SIMULATED: " + simulatedTTFT
 	}
-	if d.Record.End == nil {
-		h.Status = "This run was cut off."
-	} else if d.Record.End.Status != record.StatusOK {
-		h.Status = "This run is not complete: " + d.Record.End.Status + "."
-	}
+	h.Status = incomplete(d.Record, d.Live)
 	if len(h.Verdicts) > 0 {
 		h.Method = ttftMethod(d)
 	}
@@ -44,7 +41,14 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 		if m := r.Moved; m != nil {
 			s += fmt.Sprintf(", of which the transfer of %s takes %s", units.FormatMB(int64(m.Bytes)), nanos(m.Xfer))
 		}
-		h.Summary = append(h.Summary, s)
+		h.Summary = append(h.Summary, s+".")
+	}
+	h.Answer = "No row of this record carries a figure."
+	switch {
+	case len(d.Comparisons) == 1 && len(h.Verdicts) == 1:
+		h.Answer, h.Verdicts = h.Verdicts[0].Text+".", nil
+	case len(h.Summary) > 0:
+		h.Answer, h.Summary = h.Summary[0], h.Summary[1:]
 	}
 	for _, w := range ttftWarnings(d) {
 		h.Warnings = append(h.Warnings, htmlWarning{"warning", w})
@@ -56,11 +60,22 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 		p := htmlTableOf(t.title, t.cols, t.rows, t.notes)
 		h.Path = &p
 	}
-	h.Figures = slices.DeleteFunc([]htmlFigure{partsFigure(d, id), spreadFigure(d, id)}, func(f htmlFigure) bool { return f.SVG == "" })
-	var err error
-	if h.Sequences, err = requestSequences(d, id); err != nil {
+	if f := partsFigure(d, id); f.SVG != "" {
+		h.Figures = append(h.Figures, f)
+	}
+	for i, r := range d.Rows {
+		if f := courseFigure(r, fmt.Sprintf("%s-c%d", id, i)); f.SVG != "" {
+			h.Figures = append(h.Figures, f)
+		}
+	}
+	h.Figures = append(h.Figures, spreadFigures(d, id)...)
+	ttfts, descs, err := requestSequences(d, id)
+	if err != nil {
 		return h, err
 	}
+	h.Sequences, h.Folded = inRunOrder(ttfts)
+	shown, folded := inRunOrder(descs)
+	h.Sequences, h.Folded = append(h.Sequences, shown...), append(h.Folded, folded...)
 	for _, f := range fs[1:] {
 		h.Facts = append(h.Facts, htmlFact{f.title, f.text})
 	}
@@ -83,7 +98,7 @@ func partsFigure(d *analysis.Requests, id string) htmlFigure {
 		sum := 0.0
 		for i, p := range partNames {
 			v := p.of(r.Split)
-			b.Parts = append(b.Parts, plot.Part{Value: v, Class: i})
+			b.Parts = append(b.Parts, plot.Part{Value: v, Class: i, Name: p.name})
 			used[i] = used[i] || v > 0
 			sum += v
 		}
@@ -103,142 +118,53 @@ func partsFigure(d *analysis.Requests, id string) htmlFigure {
 	t := htmlTableOf("medians in ms", st.cols, st.rows, "")
 	f.Data = &t
 	f.SVG = plot.Bars(plot.Text{ID: id + "-p", Title: f.Title, Desc: "Stacked parts of the time to first token: " + list(words) + ".", X: "time"},
-		plot.Axis{Hi: hi * 1.02, Ticks: plot.Linear(0, hi*1.02, 5, tickTime)}, bars)
+		timeAxis(plot.Range{Hi: hi * 1.02}), bars)
 	return f
 }
 
-func spreadFigure(d *analysis.Requests, id string) htmlFigure {
-	lo, hi := math.Inf(1), 0.0
+// spreadFigures show every request, and how they accumulate.
+func spreadFigures(d *analysis.Requests, id string) []htmlFigure {
+	rows := slices.DeleteFunc(slices.Clone(d.Rows), func(r *analysis.RequestRow) bool { return r.TTFT == nil })
+	if len(rows) == 0 {
+		return nil
+	}
+	all := make([][]float64, len(rows))
+	for i, r := range rows {
+		for _, l := range plot.Thin(r.Requests, maxDots, func(a, b record.Request) int { return cmp.Compare(a.TTFTNs, b.TTFTNs) }) {
+			all[i] = append(all[i], float64(l.TTFTNs))
+		}
+	}
+	ax := timeAxis(plot.Robust(all...).Margin(0.03))
+	beyond := 0
 	var strips []plot.Strip
+	var steps []plot.Steps
+	var legend []htmlLegend
 	var words []string
-	for i, r := range d.Rows {
-		if r.TTFT == nil {
-			continue
-		}
-		s := plot.Strip{Label: ttftLabel(r), Class: i % 6, Mid: r.TTFT.Median, Text: fmt.Sprintf("median %s, n %d", nanos(r.TTFT.Median), r.N())}
-		for _, l := range plot.Thin(r.Requests, maxDots, func(a, b record.Request) int { return int(a.TTFTNs - b.TTFTNs) }) {
-			s.Values = append(s.Values, float64(l.TTFTNs))
-		}
-		for _, l := range r.Requests {
-			lo, hi = math.Min(lo, float64(l.TTFTNs)), math.Max(hi, float64(l.TTFTNs))
-		}
+	for i, r := range rows {
+		s := plot.Strip{Label: ttftLabel(r), Class: i % 6, Mid: r.TTFT.Median, Text: fmt.Sprintf("median %s, n %d", nanos(r.TTFT.Median), r.N()), Values: all[i]}
 		if r.TTFT.CI != nil {
 			s.Lo, s.Hi = r.TTFT.CI.Lo, r.TTFT.CI.Hi
 		}
+		n := 0
+		for _, l := range r.Requests {
+			if v := float64(l.TTFTNs); v < ax.Lo || v > ax.Hi {
+				n++
+			}
+		}
+		if n > 0 {
+			beyond += n
+			s.Text += fmt.Sprintf(", %s beyond", units.FormatCount(int64(n)))
+		}
+		st := plot.Steps{Class: i % 6, Dashed: i >= 6, Values: all[i], Label: s.Label}
 		strips, words = append(strips, s), append(words, s.Label)
+		steps, legend = append(steps, st), append(legend, htmlLegend{plot.Swatch(st.Class, st.Dashed), s.Label})
 	}
-	if len(strips) == 0 {
-		return htmlFigure{}
-	}
-	lo, hi = bounds(lo, hi, 0.03)
-	f := htmlFigure{Title: "Every request", Text: "A dot is one request, the bar the 95% interval of the median. The axis does not start at zero."}
+	f := htmlFigure{Title: "Every request", Text: joined("A dot is one request, the bar the 95% interval of the median. The axis does not start at zero.", scaleWords(ax, "the axis"), beyondWords(beyond, "request"))}
 	mt := mainTable(d)
 	t := htmlTableOf("times in ms", mt.cols, mt.rows, "")
 	f.Data = &t
-	f.SVG = plot.Strips(plot.Text{ID: id + "-e", Title: f.Title, Desc: "Distribution of the time to first token for " + list(words) + ".", X: "time to first token"},
-		plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 5, tickTime)}, strips)
-	return f
-}
-
-// blockName is the block of a request as a figure labels it; "w" is warm-up.
-func blockName(l record.Request) string {
-	if l.Phase != record.PhaseMeasure {
-		return "w"
-	}
-	return fmt.Sprint(l.Block + 1)
-}
-
-// sequenced are the values of requests that are drawn in the order of the run.
-var sequenced = []sequence{
-	{analysis.ComponentTTFT, "TTFT", func(l record.Request) (float64, bool) { return float64(l.TTFTNs), true }, tickTime},
-	{analysis.ComponentDescriptors, "descriptors", func(l record.Request) (float64, bool) {
-		n := analysis.Descriptors(l)
-		return float64(n), n > 0
-	}, trimmed},
-}
-
-type sequence struct {
-	component, y string
-	of           func(l record.Request) (float64, bool) // false: not known
-	label        func(float64) string
-}
-
-// requestSequences draw the requests of each series in order, and the descriptors
-// where NIXL counted them.
-func requestSequences(d *analysis.Requests, id string) ([]htmlFigure, error) {
-	var out []htmlFigure
-	for i, s := range d.Series {
-		for _, q := range sequenced {
-			ys, at, blocks := q.values(s)
-			if len(ys) < 2 {
-				continue
-			}
-			f, err := q.figure(s, ys, blocks, q.marks(s, at), fmt.Sprintf("%s-q%d%s", id, i, q.component), i%6)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, f)
-		}
-	}
-	return out, nil
-}
-
-// values are those of the requests that have one, with each request's place in the
-// arm and the blocks that they lie in.
-func (q sequence) values(s analysis.Series) (ys []float64, at []int, blocks []plot.Span) {
-	last := ""
-	for _, l := range s.Requests {
-		v, ok := q.of(l)
-		if !ok {
-			continue
-		}
-		k := float64(len(ys))
-		if name := blockName(l); name != last {
-			blocks, last = append(blocks, plot.Span{From: k - 0.5, Label: name}), name
-		}
-		blocks[len(blocks)-1].To = k + 0.5
-		ys, at = append(ys, v), append(at, l.Sequence)
-	}
-	every := (len(blocks)-1)/12 + 1
-	for k := range blocks {
-		if k%every > 0 {
-			blocks[k].Label = ""
-		}
-	}
-	return ys, at, blocks
-}
-
-// marks are the changes that were found and the wrap of the block pool that was
-// predicted, over requests at these places of the arm.
-func (q sequence) marks(s analysis.Series, at []int) []plot.Mark {
-	index := func(sequence int) float64 {
-		k, _ := slices.BinarySearch(at, sequence)
-		return float64(k) - 0.5
-	}
-	var out []plot.Mark
-	for _, ch := range s.Changes {
-		if ch.Component == q.component {
-			out = append(out, plot.Mark{At: index(ch.Sequence), Class: "change", Label: fmt.Sprintf("change at %d", ch.Sequence+1)})
-		}
-	}
-	if s.Lap != nil && s.Lap.Sequence <= at[len(at)-1] {
-		out = append(out, plot.Mark{At: index(s.Lap.Sequence), Class: "predicted", Label: fmt.Sprintf("pool wraps at %d", s.Lap.Sequence+1)})
-	}
-	return out
-}
-
-func (q sequence) figure(s analysis.Series, ys []float64, blocks []plot.Span, marks []plot.Mark, id string, class int) (htmlFigure, error) {
-	mid, err := stats.Median(ys)
-	if err != nil {
-		return htmlFigure{}, err
-	}
-	lo, hi := bounds(slices.Min(ys), slices.Max(ys), 0.06)
-	title := seriesName(s) + ": " + q.y
-	n := len(ys)
-	ys, blocks, marks = squeeze(ys, blocks, marks)
-	f := htmlFigure{Title: title, Text: fmt.Sprintf("%s, %d requests", s.Class(q.component), n)}
-	f.SVG = plot.Sequence(plot.Text{ID: id, Title: title + " in run order",
-		Desc: fmt.Sprintf("%d requests, %s; median %s.", n, s.Class(q.component), q.label(mid)), X: "block, in run order"},
-		class, ys, blocks, marks, []plot.Level{{Y: mid}}, plot.Axis{Lo: lo, Hi: hi, Ticks: plot.Linear(lo, hi, 4, q.label)})
-	return f, nil
+	f.SVG = plot.Strips(plot.Text{ID: id + "-e", Title: f.Title, Desc: "Distribution of the time to first token for " + list(words) + ".", X: "time to first token"}, ax, strips)
+	e := htmlFigure{Title: "The same, cumulative", Text: joined("Which share of a row's requests had their first token by then.", scaleWords(ax, "the axis")), Legend: legend}
+	e.SVG = plot.ECDF(plot.Text{ID: id + "-ee", Title: "Every request, cumulative", Desc: "Empirical distribution functions of " + list(words) + ".", X: "time to first token"}, ax, steps)
+	return []htmlFigure{f, e}
 }

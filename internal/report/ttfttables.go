@@ -2,12 +2,14 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
+	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/table"
 	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
@@ -124,10 +126,13 @@ var partNames = []struct {
 	{"wait", "wait", func(s *analysis.SplitMedians) float64 { return s.Wait }},
 	{"prefill", "prefill", func(s *analysis.SplitMedians) float64 { return s.Prefill }},
 	{"handover", "hand-over", func(s *analysis.SplitMedians) float64 { return s.HandOver }},
-	{"dec_queue", "decode queue", func(s *analysis.SplitMedians) float64 { return s.DecodeQueue }},
+	{"dec_queue", queueName, func(s *analysis.SplitMedians) float64 { return s.DecodeQueue }},
 	{"one_token", "one token", func(s *analysis.SplitMedians) float64 { return s.OneToken }},
 	{"network", "network", func(s *analysis.SplitMedians) float64 { return s.Network }},
 }
+
+// queueName is the part that NIXL's transfer is in.
+const queueName = "decode queue"
 
 // splitRows are the rows whose TTFT is known in parts.
 func splitRows(d *analysis.Requests) []*analysis.RequestRow {
@@ -184,6 +189,37 @@ func movedTable(d *analysis.Requests) ttftTable {
 		table.Column{Head: "xfer", Cell: cell(func(m *analysis.MovedMedians) string { return ttftCell(m.Xfer) })},
 		table.Column{Head: "post", Cell: cell(func(m *analysis.MovedMedians) string { return ttftCell(m.Post) })},
 		table.Column{Head: "%ttft", Cell: cell(func(m *analysis.MovedMedians) string { return units.Digits(100*m.Share, 2) })})
-	return ttftTable{"What NIXL counted", "what NIXL counted for a transfer: bytes, and descriptors after merging; xfer and post: medians in ms; %ttft: xfer of ttft",
-		filled(cols, len(rows)), len(rows)}
+	notes := "what NIXL counted for a transfer: bytes, and descriptors after merging; xfer and post: medians in ms; %ttft: xfer of ttft"
+	if slices.ContainsFunc(rows, func(r *analysis.RequestRow) bool { return len(r.Rules) > 0 }) {
+		cols = append(cols, table.Column{Head: "held_to", Left: true, Rank: 1, Cell: func(i int) string { return rules(rows[i]) }})
+		notes += "; held_to: what bytes a request needs, by the blocks that the prefill engine listed or the model's geometry; by tokens: unknown"
+	}
+	return ttftTable{"What NIXL counted", notes, filled(cols, len(rows)), len(rows)}
+}
+
+// rules are what the bytes of a row's requests were held to.
+func rules(r *analysis.RequestRow) string {
+	return strings.Join(slices.Sorted(maps.Keys(r.Rules)), "/")
+}
+
+// reasons are why requests do not count, with their numbers: "http-error 3, no-usage 1".
+func reasons(of map[record.Reason]int) []string {
+	var out []string
+	for r, n := range of {
+		out = append(out, fmt.Sprintf("%s %d", r, n))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// details are the words of the first request of each reason:
+// "http-error: 500 Internal Server Error: …".
+func details(of map[record.Reason]string) []string {
+	var out []string
+	for _, r := range slices.Sorted(maps.Keys(of)) {
+		if d := oneLine(of[r]); d != "" {
+			out = append(out, fmt.Sprintf("%s: %.*s", r, maxDetail, d))
+		}
+	}
+	return out
 }

@@ -44,12 +44,21 @@ func Load(run string, paths ...string) ([]Document, error) {
 
 // NewDocument analyses a record.
 func NewDocument(rec *record.Record) (Document, error) {
+	return newDocument(rec, analysis.Of, analysis.OfRequests)
+}
+
+// NewLiveDocument is [NewDocument] for the record of a run that may still go on.
+func NewLiveDocument(rec *record.Record) (Document, error) {
+	return newDocument(rec, analysis.Live, analysis.LiveRequests)
+}
+
+func newDocument(rec *record.Record, raw func(*record.Record) (*analysis.Analysis, error), ttft func(*record.Record) (*analysis.Requests, error)) (Document, error) {
 	d := Document{Record: rec}
 	var err error
 	if rec.Run.Kind == kindTTFT {
-		d.TTFT, err = analysis.OfRequests(rec)
+		d.TTFT, err = ttft(rec)
 	} else {
-		d.Raw, err = analysis.Of(rec)
+		d.Raw, err = raw(rec)
 	}
 	if err != nil {
 		return d, fmt.Errorf("record %s: %w", rec.Path, err)
@@ -99,7 +108,7 @@ func compose(b *bytes.Buffer, docs []Document, format string, o Options) error {
 	case "json":
 		return writeJSON(b, docs)
 	case "benchfmt":
-		return writeBenchfmt(b, docs)
+		return writeBenchfmt(b, docs, o.Only)
 	case "html":
 		return writeHTML(b, docs)
 	}

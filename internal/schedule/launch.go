@@ -64,7 +64,7 @@ func (l *Launches) Do(ctx context.Context) error {
 	from := 0
 	if l.Resumed != nil {
 		// They run one after another: all but the last that is there are done.
-		for _, s := range l.Resumed.Samples {
+		for s := range l.Resumed.Samples.All() {
 			from = max(from, s.Launch)
 		}
 		for _, q := range l.Resumed.Requests {

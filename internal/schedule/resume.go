@@ -77,7 +77,7 @@ func Earlier(r *record.Record, launch int) map[int]Past {
 		}
 		out[condition] = p
 	}
-	for _, s := range r.Samples {
+	for s := range r.Samples.All() {
 		add(s.Condition, s.Launch, s.Block, s.Phase, s.TotalNs, true)
 	}
 	for _, q := range r.Requests {

@@ -83,7 +83,7 @@ func TestResume(t *testing.T) {
 	rec := func() *record.Record {
 		r := &record.Record{Path: "f.jsonl", Run: record.Run{Kind: spec.Sweep, Seed: seed, Spec: text, ToolVersion: "0.1"}}
 		for b := range 7 {
-			r.Samples = append(r.Samples, record.Sample{Block: b, Phase: record.PhaseMeasure, TotalNs: 5})
+			r.Samples.Add(record.Sample{Block: b, Phase: record.PhaseMeasure, TotalNs: 5})
 		}
 		return r
 	}
@@ -121,11 +121,11 @@ func TestResume(t *testing.T) {
 
 func TestEarlier(t *testing.T) {
 	r := &record.Record{
-		Samples: []record.Sample{
+		Samples: record.PackSamples([]record.Sample{
 			{Condition: 1, Block: 2, Phase: record.PhaseMeasure, TotalNs: 5},
 			{Condition: 1, Block: 2, Launch: 1, Phase: record.PhaseMeasure, TotalNs: 6},
 			{Condition: 1, Block: -1, Phase: record.PhaseWarmup, TotalNs: 7},
-		},
+		}...),
 		Requests: []record.Request{{Condition: 0, Block: 3, Phase: record.PhaseMeasure, TTFTNs: 8, Valid: true},
 			{Condition: 0, Block: 3, Phase: record.PhaseMeasure}, {Phase: record.PhaseWarmup}},
 	}

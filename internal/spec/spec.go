@@ -104,6 +104,10 @@ type TTFTWorkload struct {
 	Model        string        `yaml:"model,omitempty"`    // served name; "": the engine's first
 	KVModel      string        `yaml:"kv_model,omitempty"` // "": by the served name
 	DType        string        `yaml:"dtype"`
+	// KVTP is the tensor-parallel size of all engines, or of prefill and decode engines;
+	// none: by the engines' own word. KVDraftLayers are those of a draft head.
+	KVTP          List[int] `yaml:"kv_tp,flow,omitempty"`
+	KVDraftLayers int       `yaml:"kv_draft_layers,omitempty"`
 	// MaxInvalid is the share of invalid requests above which a run has failed.
 	MaxInvalid Percent       `yaml:"max_invalid"`
 	Timeout    time.Duration `yaml:"timeout"` // of a request
@@ -122,6 +126,9 @@ type SimEngine struct {
 	PrefixCaching   bool          `yaml:"prefix_caching,omitempty"`
 	Transport       string        `yaml:"transport"`
 	Model           string        `yaml:"model"`
+	DType           string        `yaml:"dtype,omitempty"` // "": the model's
+	TP              int           `yaml:"tp,omitempty"`    // tensor-parallel size
+	Push            bool          `yaml:"push,omitempty"`  // prefill counts the transfers
 	BlockTokens     int           `yaml:"block_tokens"`
 	VLLM            string        `yaml:"vllm"`
 	Recompute       bool          `yaml:"recompute,omitempty"`

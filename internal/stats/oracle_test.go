@@ -2,6 +2,7 @@ package stats
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"slices"
@@ -45,13 +46,6 @@ type rOracle struct {
 	CostA     costCase  `json:"cost_a"`
 	CostB     costCase  `json:"cost_b"`
 	Crossover struct{ Estimate, Lo, Hi float64 }
-	Share     shareCase
-	Unpaired  shareCase `json:"share_unpaired"`
-}
-
-type shareCase struct {
-	Part, Whole   []float64
-	Value, Lo, Hi float64
 }
 
 type costCase struct {
@@ -188,15 +182,47 @@ func TestAgainstR(t *testing.T) {
 	for _, c := range o.TMDE {
 		near(t, "MDE factor", detectable(c.N, 0.05), c.Factor, 1e-9)
 	}
-	for i, share := range []func(part, whole []float64, level float64) (Share, error){SharePaired, ShareUnpaired} {
-		c := []shareCase{o.Share, o.Unpaired}[i]
-		s, err := share(c.Part, c.Whole, 0.95)
-		if err != nil || s.Interval == nil || s.Paired != (i == 0) {
-			t.Fatalf("share: %+v, %v", s, err)
+}
+
+func TestMediansAgainstPython(t *testing.T) {
+	type interval struct{ Value, Lo, Hi float64 }
+	o := load[struct {
+		Shares []struct {
+			Part, Whole []float64
+			Paired      bool
+			interval
 		}
-		near(t, "share", s.Value, c.Value, 1e-12)
-		near(t, "share lo", s.Interval.Lo, c.Lo, 1e-9)
-		near(t, "share hi", s.Interval.Hi, c.Hi, 1e-9)
+		Contrasts []struct {
+			To, From, Other []float64
+			interval
+		}
+	}](t, "testdata/oracle_medians.json")
+	check := func(what string, value float64, got *Interval, want interval) {
+		t.Helper()
+		near(t, what, value, want.Value, 1e-12)
+		if got == nil {
+			t.Fatalf("%s: no interval", what)
+		}
+		near(t, what+" lo", got.Lo, want.Lo, 1e-9)
+		near(t, what+" hi", got.Hi, want.Hi, 1e-9)
+	}
+	for i, c := range o.Shares {
+		set := 1
+		if c.Paired {
+			set = 0
+		}
+		s, err := ShareOf([]Term{{1, c.Part, 0}}, []Term{{1, c.Whole, set}}, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(fmt.Sprintf("share %d", i), s.Value, s.Interval, c.interval)
+	}
+	for _, c := range o.Contrasts {
+		e, err := Contrast([]Term{{1, c.To, 0}, {-1, c.From, 0}, {-1, c.Other, 1}}, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("contrast", e.Value, e.Interval, c.interval)
 	}
 }
 
@@ -229,20 +255,6 @@ func TestCostAgainstR(t *testing.T) {
 	near(t, "n*", c.Bytes, o.Crossover.Estimate, 1e-9)
 	near(t, "n* lo", c.Interval.Lo, o.Crossover.Lo, 1e-6)
 	near(t, "n* hi", c.Interval.Hi, o.Crossover.Hi, 1e-6)
-
-	// The guideline's inner zone at threshold 0 is that interval, cut to bytes.
-	g, err := c.Guide(0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []Zone{
-		{4096, int64(math.Ceil(c.Interval.Lo)) - 1, SideA},
-		{int64(math.Ceil(c.Interval.Lo)), int64(math.Floor(c.Interval.Hi)), Neither},
-		{int64(math.Floor(c.Interval.Hi)) + 1, 16777216, SideB},
-	}
-	if !slices.Equal(g.Zones, want) {
-		t.Errorf("zones %v, want %v", g.Zones, want)
-	}
 }
 
 func TestAgainstPython(t *testing.T) {

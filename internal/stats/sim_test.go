@@ -234,36 +234,49 @@ func simCrossover(t *testing.T, reps, blocks, step int) (cover, alpha, width, bi
 	return cover / n, alpha / n, width / n, bias / n
 }
 
-// simShare is the coverage of the share interval: a part of 25 % with 10 % noise
-// of its own in wholes that vary by 8 %, paired or from separate samples.
-func simShare(t *testing.T, reps, n int, paired bool) float64 {
+// simShare is the coverage of the intervals of a share and of a difference of
+// medians: a part of 25 % with 10 % noise of its own in wholes that vary by 8 %,
+// paired or from separate samples. The noise is log-normal; with skew it is 5 times as
+// large.
+func simShare(t *testing.T, reps, n int, paired, skew bool) (share, difference float64) {
 	rng := newRand(uint64(n))
-	hit := 0
+	noise := func(sd float64) float64 {
+		if skew {
+			sd *= 5
+		}
+		return math.Exp(sd * rng.NormFloat64())
+	}
 	for range reps {
 		part, whole := make([]float64, n), make([]float64, n)
 		for i := range whole {
-			whole[i] = 200e6 * (1 + 0.08*rng.NormFloat64())
-			w := whole[i]
-			if !paired {
-				w = 200e6
+			whole[i] = 200e6 * noise(0.08)
+			part[i] = 50e6 * noise(0.1)
+			if paired {
+				part[i] *= whole[i] / 200e6
 			}
-			part[i] = 0.25 * w * (1 + 0.1*rng.NormFloat64())
 		}
-		var s Share
-		var err error
+		set := 1
 		if paired {
-			s, err = SharePaired(part, whole, 0.95)
-		} else {
-			s, err = ShareUnpaired(part, whole, 0.95)
+			set = 0
 		}
+		p, w := Term{1, part, 0}, Term{1, whole, set}
+		s, err := ShareOf([]Term{p}, []Term{w}, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Weight = -1
+		d, err := Contrast([]Term{w, p}, 0.95)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if s.Interval != nil && s.Interval.Contains(0.25) {
-			hit++
+			share++
+		}
+		if d.Interval.Contains(150e6) {
+			difference++
 		}
 	}
-	return float64(hit) / float64(reps)
+	return share / float64(reps), difference / float64(reps)
 }
 
 // within prints a simulated rate beside its bounds and fails outside them.
@@ -293,7 +306,82 @@ func TestSimShort(t *testing.T) {
 	within(t, "crossover interval, 10 blocks, ×4", cover, 0.915, 0.985)
 	within(t, "α interval", alpha, 0.915, 0.985)
 	within(t, "crossover bias", bias, -0.02, 0.02)
-	within(t, "share, paired, n 10", simShare(t, 1000, 10, true), 0.93, 0.97)
+	share, difference := simShare(t, 1000, 10, true, false)
+	within(t, "share, paired, n 10", share, 0.94, 0.99)
+	within(t, "difference of medians, paired, n 10", difference, 0.94, 0.99)
 }
 
 func trim(rho float64) string { return strconv.FormatFloat(rho, 'g', -1, 64) }
+
+// simSegments is the share of lines of k sizes that are cut in two, and of lines
+// that change in the middle, by 15 µs to the start and a fifth of the time per
+// byte, that are cut there; noise as in simCrossover times wide.
+func simSegments(t *testing.T, reps, blocks, k int, wide float64) (falseCut, found float64) {
+	rng := newRand(uint64(blocks*100 + k))
+	sizes := make([]int64, k)
+	for i := range sizes {
+		sizes[i] = 1 << (10 + 16*i/(k-1))
+	}
+	segments := func(at int) []CostModel {
+		var ps []CostPoint
+		for b := range blocks {
+			f := math.Exp(0.03 * wide * rng.NormFloat64())
+			for i, n := range sizes {
+				t := 10e3 + float64(n)
+				if i >= at {
+					t = 25e3 + float64(n)/5
+				}
+				ps = append(ps, CostPoint{Block: b, Bytes: n, TimeNS: t * f * math.Exp(0.05*wide*rng.NormFloat64())})
+			}
+		}
+		ms, err := FitSegments(ps, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ms
+	}
+	for range reps {
+		if len(segments(k)) > 1 {
+			falseCut++
+		}
+		// k/2 is past 32 KiB, where the difference of the two protocols is largest.
+		if ms := segments(k / 2); len(ms) == 2 && ms[1].MinBytes == sizes[k/2] {
+			found++
+		}
+	}
+	return falseCut / float64(reps), found / float64(reps)
+}
+
+// simExcursion is the share of stationary series with lag-1 correlation rho, log-normal
+// with a standard deviation of 30 %, in which an excursion is claimed, and of those
+// with 11 iterations in the middle 2.3 times as slow, in which it is found to ±3.
+func simExcursion(t *testing.T, reps, n int, rho float64) (falseAlarm, found float64) {
+	rng := newRand(uint64(n))
+	xs := make([]float64, n)
+	classify := func() Steady {
+		st, err := Classify(xs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	for range reps {
+		ar1(rng, xs, rho)
+		for i := range xs {
+			xs[i] = 50 * math.Exp(0.3*xs[i])
+		}
+		if classify().Class == Excursions {
+			falseAlarm++
+		}
+		at := n / 2
+		for i := at; i < at+11; i++ {
+			xs[i] *= 2.3
+		}
+		for _, e := range classify().Excursions {
+			if max(e.Start-at, at-e.Start) <= 3 && max(e.End-at-11, at+11-e.End) <= 3 {
+				found++
+			}
+		}
+	}
+	return falseAlarm / float64(reps), found / float64(reps)
+}

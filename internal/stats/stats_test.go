@@ -202,6 +202,45 @@ func TestSignFlipMonteCarlo(t *testing.T) {
 	}
 }
 
+// Beyond 512 differences the smaller ones are drawn at once: against a sign for each
+// of them from another stream, where all are alike, and where a few outweigh the rest.
+func TestSignFlipOfManyDifferences(t *testing.T) {
+	const n, draws = 700, 8_000
+	for name, size := range map[string]func(i int) float64{
+		"alike": func(int) float64 { return 1 },
+		"heavy": func(i int) float64 { return 1 / float64(1+i) },
+	} {
+		rng := rand.New(rand.NewPCG(3, 4))
+		d := make([]float64, n)
+		obs := 0.0
+		for i := range d {
+			d[i] = size(i) * (1 + 0.1*rng.Float64())
+			if rng.IntN(100) < 48 {
+				d[i] = -d[i]
+			}
+			obs += d[i]
+		}
+		hit := 0
+		for range draws {
+			sum := 0.0
+			for _, x := range d {
+				if rng.IntN(2) == 0 {
+					x = -x
+				}
+				sum += x
+			}
+			if math.Abs(sum) >= math.Abs(obs) {
+				hit++
+			}
+		}
+		want := float64(hit) / draws
+		got, err := SignFlipTest(d, 7)
+		if err != nil || got.Exact || math.Abs(got.P-want) > 4*math.Sqrt(want*(1-want)*(1./draws+1./99_999)) {
+			t.Errorf("%s: p %v, with a sign for each %v, %v", name, got.P, want, err)
+		}
+	}
+}
+
 func TestDetectableFloor(t *testing.T) {
 	// For 6 blocks the test rejects only when all agree: Φ(δ)^6 = .8 (one side;
 	// the other is negligible), δ = 1.793.
@@ -307,6 +346,10 @@ func TestClassify(t *testing.T) {
 		{"slowdown", series(50, 100, 70, 140), Slowdown, 50, []int{50}, nil},
 		{"fast phase before the end level", series(20, 160, 40, 80, 60, 100), Slowdown, 60, []int{20, 60}, nil},
 		{"change in the last quarter", series(90, 100, 12, 140), NoSteadyState, 90, []int{90}, nil},
+		{"slow stretch that comes back", series(119, 100, 11, 230, 70, 100), Excursions, 0, []int{119, 130}, nil},
+		{"two slow stretches", series(60, 100, 11, 230, 60, 100, 9, 300, 60, 100), Excursions, 0, []int{60, 71, 131, 140}, nil},
+		{"slow stretch of 5 % more", series(60, 1000, 11, 1050, 60, 1000), Flat, 0, []int{60, 71}, nil},
+		{"slow stretch at the end", series(119, 100, 11, 230), NoSteadyState, 119, []int{119}, nil},
 		{"dip that comes back", series(40, 100, 10, 60, 70, 100), Slowdown, 50, []int{40, 50}, nil},
 		{"step within 1 %", series(100, 5000, 100, 5040), Flat, 0, nil, nil},
 		{"constant", slices.Repeat([]float64{7}, 50), Flat, 0, nil, nil},
@@ -348,6 +391,71 @@ func TestClassify(t *testing.T) {
 	}
 	if st.MSER5 != 10 {
 		t.Errorf("MSER-5 drops %d, want 10", st.MSER5)
+	}
+}
+
+// TestExcursions: 11 iterations, from the 120th to the 130th, take 2.3 times as long.
+func TestExcursions(t *testing.T) {
+	// Without much noise the change points show them; a spread of 70 to 145 hides them
+	// from PELT, not from ranks: 2.3 × 70 = 161 is above all others.
+	for name, usual := range map[string][]float64{"quiet": {99, 100, 101}, "noisy": {100, 145, 70, 85, 120, 145, 100, 85, 70, 120, 85}} {
+		for _, n := range []int{200, 2000, 20_000} {
+			xs := make([]float64, n)
+			for i := range xs {
+				xs[i] = usual[i%len(usual)]
+				if i >= 119 && i < 130 {
+					xs[i] *= 2.3
+				}
+			}
+			st, err := Classify(xs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The medians are 230 and 100. In a long series neighbours are put together.
+			off := n / searchMost
+			if st.Class != Excursions || st.Start != 0 || len(st.Excursions) != 1 || max(119-st.Excursions[0].Start, st.Excursions[0].End-130) > off ||
+				st.Excursions[0].Start > 119 || st.Excursions[0].End < 130 || math.Abs(st.Excursions[0].Factor-2.3) > 1e-9+float64(off)/100 || st.Longest() != st.Excursions[0] {
+				t.Errorf("%s, %d: %v %+v", name, n, st.Class, st.Excursions)
+			}
+		}
+	}
+	flat := make([]float64, 300)
+	for i := range flat {
+		flat[i] = 100 * math.Exp(0.3*wave(i))
+	}
+	if st, err := Classify(flat); err != nil || st.Class != Flat || st.Excursions != nil {
+		t.Errorf("noise alone: %v %+v, %v", st.Class, st.Excursions, err)
+	}
+}
+
+// TestLastChange: a warm-up ends at a faster level, whatever came before, and its last
+// change is the one into the steady state.
+func TestLastChange(t *testing.T) {
+	// 52, 108, 75 and 60 whose spread is 45: 108 to 75 lies within the spread, 52 to 108
+	// does not, and 52 is no faster than the last level less its spread.
+	var xs []float64
+	for i := range 240 {
+		switch {
+		case i < 60:
+			xs = append(xs, 52+wave(i))
+		case i < 120:
+			xs = append(xs, 108+wave(i))
+		case i < 180:
+			xs = append(xs, 75+wave(i))
+		default:
+			xs = append(xs, 60+45*float64(i%2*2-1))
+		}
+	}
+	st, err := Classify(xs)
+	if err != nil || len(st.Transitions) == 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	last := st.Transitions[len(st.Transitions)-1]
+	if last.Iteration != 120 || math.Abs(last.Before-108) > 1 || math.Abs(last.After-75) > 1 {
+		t.Errorf("%v, last change %+v, of %+v", st.Class, last, st.Segments)
+	}
+	if st.Class == WarmUp && last.After > last.Before {
+		t.Errorf("a warm-up from %v to %v", last.Before, last.After)
 	}
 }
 
@@ -439,14 +547,48 @@ func TestUntilWidth(t *testing.T) {
 
 func TestShare(t *testing.T) {
 	part := []float64{40, 42, 38, 41, 39, 40}
-	s, err := ShareUnpaired(part, []float64{160, 158, 162, 161, 159, 160, 160}, 0.95)
-	if err != nil || s.Interval == nil || s.Value != 0.25 || s.Paired || !s.Interval.Contains(0.25) || s.Interval.Hi-s.Interval.Lo > 0.03 {
+	of := func(part, whole []float64) (Share, error) {
+		return ShareOf([]Term{{1, part, 0}}, []Term{{1, whole, 1}}, 0.95)
+	}
+	s, err := of(part, []float64{160, 158, 162, 161, 159, 160, 160})
+	if err != nil || s.Interval == nil || s.Value != 0.25 || !s.Interval.Contains(0.25) || s.Interval.Hi-s.Interval.Lo > 0.03 {
 		t.Errorf("%+v %v, %v", s, s.Interval, err)
 	}
 	// An increment that is not told from zero bounds no share.
-	s, err = SharePaired(part, []float64{50, -60, 30, -20, 45, -10}, 0.95)
+	s, err = of(part, []float64{50, -60, 30, -20, 45, -10})
 	if err != nil || s.Interval != nil || codes(s.Warnings) != "share-unbounded" {
 		t.Errorf("%+v, %v", s, err)
+	}
+	// Of times no share is below zero, however they vary.
+	s, err = of([]float64{1, 1, 1, 90, 90, 1}, []float64{100, 100, 100, 110, 90, 100})
+	if err != nil || s.Interval == nil || s.Interval.Lo != 0 {
+		t.Errorf("%+v %v, %v", s, s.Interval, err)
+	}
+	// Too few blocks have a share without an interval.
+	if s, err = of(part[:5], part); err != nil || s.Interval != nil || s.Value != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// Of a median less itself nothing is left to doubt, and of one less its like in the same
+// blocks little; of two records it is √2 times as much, by 12 degrees of freedom in place of
+// 6. Samples whose pairwise correlations leave no variance count as independent.
+func TestContrast(t *testing.T) {
+	xs := []float64{1, 2, 3, 4, 5, 6, 7}
+	width := func(terms ...Term) float64 {
+		e, err := Contrast(terms, 0.95)
+		if err != nil || e.Interval == nil {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		return e.Interval.Hi - e.Interval.Lo
+	}
+	alone := width(Term{1, xs, 0})
+	ys := []float64{2, 3, 4, 5, 6, 7, 8}
+	if paired, apart := width(Term{1, ys, 0}, Term{-1, xs, 0}), width(Term{1, ys, 0}, Term{-1, xs, 1}); paired >= alone || math.Abs(apart/alone-math.Sqrt2*2.1788128/2.4469119) > 1e-6 {
+		t.Errorf("widths: %v alone, %v paired, %v apart", alone, paired, apart)
+	}
+	if w := width(Term{1, xs, 0}, Term{-1, xs, 0}); w <= 0 {
+		t.Errorf("a width of %v", w)
 	}
 }
 
@@ -502,10 +644,9 @@ func TestBadInput(t *testing.T) {
 		{"fit of zero", fit(1, 0), ErrNotPositive},
 		{"fit of one size", drop(FitCost([]CostPoint{{0, 1, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1}, {1, 1, 0, 1}, {2, 1, 0, 1}, {2, 1, 0, 1}}, 0.95)), ErrTooFew},
 		{"crossover of nothing", drop(FindCrossover(CostModel{}, CostModel{}, 0)), ErrEmpty},
-		{"guide of nothing", drop(Crossover{}.Guide(0, 0)), ErrEmpty},
-		{"share of 2", drop(SharePaired(ok[:2], ok[:2], 0.95)), ErrTooFew},
-		{"share lengths", drop(SharePaired(ok, ok[1:], 0.95)), ErrShape},
-		{"share of zero", drop(SharePaired(ok, make([]float64, 6), 0.95)), ErrNotFinite},
+		{"share of nothing", drop(ShareOf(nil, []Term{{1, ok, 0}}, 0.95)), ErrEmpty},
+		{"share of zero", drop(ShareOf([]Term{{1, ok, 0}}, []Term{{1, make([]float64, 6), 0}}, 0.95)), ErrNotFinite},
+		{"contrast beyond floats", drop(Contrast([]Term{{1, []float64{1e308}, 0}, {1, []float64{1e308}, 0}}, 0.95)), ErrNotFinite},
 		{"width target", drop(UntilWidth(ok, 0, Options{})), ErrOption},
 		{"width zero", drop(UntilWidth([]float64{0}, 0.1, Options{})), ErrNotPositive},
 		{"width lengths", drop(UntilRatioWidth(ok, ok[1:], 0.1, Options{})), ErrShape},

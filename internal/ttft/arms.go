@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
 )
 
 // Arm is one deployment that is measured: engines and the way requests take.
@@ -23,21 +24,17 @@ type Arm struct {
 	Prefill, Decode []string
 	// Model is the served model name; empty: the first one that /v1/models lists.
 	Model string
-	// BytesPerToken is what a token takes in the KV cache over all ranks; 0: not
-	// known, and then only whole blocks of one size are asked for.
-	BytesPerToken int64
+	// KV is the KV cache of its engines, as far as it is known beforehand.
+	KV Geometry
+	// Serving is what is known of the engines beforehand; hosts come from the URLs.
+	Serving record.Serving
 
 	// Found by Prepare.
-	blockTokens int
-	simulated   bool
-	versions    map[string]string    // by engine
-	pools       map[string]blockPool // by engine
-}
-
-// blockPool is an engine's block pool.
-type blockPool struct {
-	blocks, blockTokens int
-	caching             *bool
+	expects   expects
+	noted     map[string]bool // on the geometry
+	simulated bool
+	versions  map[string]string        // by engine
+	pools     map[string]metrics.Cache // by engine
 }
 
 // ParseArm reads NAME=URL,… as the --arm flag takes it. A URL alone is the front

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
+	"github.com/xferbench/xferbench/internal/serving/twoleg"
 )
 
 // batch is the requests between two readings of the engines' metrics.
@@ -64,7 +65,7 @@ func (r *runner) inBatch(ctx context.Context, c *condition, s stretch, conns int
 	if b.err != nil {
 		return b.err
 	}
-	ev := evidence{path: c.arm.Path, blockTokens: c.arm.blockTokens, bytesPerToken: c.arm.BytesPerToken}
+	ev := evidence{path: c.arm.Path, expects: c.arm.expects}
 	for _, q := range b.slots {
 		ev.reqs = append(ev.reqs, q.ev)
 	}
@@ -188,9 +189,17 @@ func (ev *evidence) complete() bool {
 	if !ev.disaggregated() {
 		return true
 	}
-	d := ev.decode
+	d, m := ev.decode, ev.moved()
 	local, _ := computed(d)
-	return get(d, metrics.Requests) >= decoded && (get(d, metrics.Transfers) >= decoded || !d.Has(metrics.Transfers) || local > decoded)
+	// Each rank counts a transfer of its own, and not all at once.
+	transfers := decoded
+	for _, r := range ev.reqs {
+		transfers += int64(max(r.decodeTP-1, 0))
+	}
+	if len(ev.reqs) > 0 && ev.reqs[0].handed != nil && ev.reqs[0].handed.Push {
+		transfers = decoded
+	}
+	return get(d, metrics.Requests) >= decoded && (get(m, metrics.Transfers) >= transfers || !m.Has(metrics.Transfers) || local > decoded)
 }
 
 // fault ends the run after this batch.
@@ -213,7 +222,7 @@ func (b *batch) next() (*slot, error) {
 		Batch: r.batch, Simulated: c.arm.simulated, RequestID: id, PromptTokens: c.tokens, MaxTokens: r.cfg.MaxTokens, Load: r.cfg.Load,
 		Concurrency: c.concurrency, RateMilli: int64(c.rate*1000 + 0.5)}
 	prefill, _ := c.arm.engines()
-	q.line.PoolBlocks, q.line.BlockTokens = c.arm.pools[prefill[0]].blocks, c.arm.blockTokens
+	q.line.PoolBlocks, q.line.BlockTokens = c.arm.pools[prefill[0]].Blocks, c.arm.expects.blockTokens
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q.line.Sequence = r.nextSequence(c.arm)
@@ -268,6 +277,7 @@ func (b *batch) exchange(ctx context.Context, q *slot, intended time.Time) {
 			}
 			ev.reachedDecode = true
 			sl = b.r.client.stream(ctx, q.decode, p.id, p.decodeBody(pl.params), line.MaxTokens)
+			ev.handed = handedOver(twoleg.HandedBy(pl.params))
 			line.Legs.SendDecode, line.Legs.DecodeHeaders = since(sl.begin), since(sl.headers)
 			if n, ok := sl.usage.cached(); ok {
 				ev.decodeCached = n
@@ -290,7 +300,17 @@ func (b *batch) exchange(ctx context.Context, q *slot, intended time.Time) {
 				ev.prefillCached = n
 			}
 		}
+		if b.c.arm.Path == record.PathProxy && sl.handed != "" {
+			ev.handed = handedOver(twoleg.ParseHanded(sl.handed))
+		}
 	}
+	if ev.reachedDecode {
+		ev.decodeTP = fingerprintTP(sl.fingerprint)
+	}
+	if h := ev.handed; h != nil {
+		line.PrefillTP = h.TP
+	}
+	line.DecodeTP = ev.decodeTP
 	line.ConnReused = sl.reused
 	if len(sl.tokens) > 0 {
 		line.TTFTNs = since(sl.tokens[0])
@@ -398,13 +418,20 @@ func (b *batch) conclude(ctx context.Context, ev evidence) error {
 	verdicts := judge(ev)
 	for i, q := range b.slots {
 		line, v := &q.line, verdicts[i]
-		line.Valid, line.Reason, line.Detail, line.Proof = v.reason == "", v.reason, v.detail, v.proof
+		line.Valid, line.Reason, line.Detail, line.Proof, line.Rule = v.reason == "", v.reason, v.detail, v.proof, v.rule
+		line.KVBlocks = v.blocks
+		if err := b.r.once(b.c.arm, v.note); err != nil {
+			return err
+		}
 		if len(b.slots) == 1 && line.Split != nil && ev.scrapeErr == nil {
 			engineSplit(line.Split, ev, line.TTFTNs)
 		}
-		if n := get(ev.decode, metrics.Transfers); n > 0 {
-			line.Moved = &record.Moved{Scope: v.proof, Transfers: n, Bytes: get(ev.decode, metrics.TransferBytes), Descriptors: get(ev.decode, metrics.Descriptors),
-				XferNs: get(ev.decode, metrics.TransferNS), PostNs: get(ev.decode, metrics.PostNS)}
+		if m := ev.moved(); get(m, metrics.Transfers) > 0 {
+			line.Moved = &record.Moved{Scope: v.proof, By: record.ByDecode, Transfers: get(m, metrics.Transfers), Bytes: get(m, metrics.TransferBytes), Descriptors: get(m, metrics.Descriptors),
+				XferNs: get(m, metrics.TransferNS), PostNs: get(m, metrics.PostNS)}
+			if ev.pushed() {
+				line.Moved.By = record.ByPrefill
+			}
 			if v.proof == record.ProofNone {
 				line.Moved = nil
 			}
@@ -437,6 +464,15 @@ func (r *runner) progress(b *batch, line *record.Request, bad bool) {
 		p.Blocks = 0
 	}
 	r.cfg.Progress(p)
+}
+
+// once warns of what of an arm's geometry could not be used, once.
+func (r *runner) once(a *Arm, note string) error {
+	if note == "" || a.noted[note] {
+		return nil
+	}
+	a.noted[note] = true
+	return r.event(record.Warning, fmt.Sprintf("arm %s: the geometry of the KV cache is not used where it does not fit: %s", a.Name, note))
 }
 
 func (r *runner) event(level, message string) error {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/xferbench/xferbench/internal/analysis/pool"
+	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
 	"github.com/xferbench/xferbench/internal/serving/twoleg"
@@ -48,6 +49,16 @@ func delta(t *testing.T, dir, side string) metrics.Reading {
 	return d
 }
 
+// shape is what is known of the captured engines' cache.
+func shape(t *testing.T) expects {
+	t.Helper()
+	m, err := kv.Resolve("../../testdata/kvshape/config.json", "auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return expects{Geometry: Geometry{Model: m}, known: true}
+}
+
 // Real engines of both releases prove their transfers: every captured two-leg
 // scenario is valid, with exact bytes, and what was no transfer is not.
 func TestProofOfCapturedEngines(t *testing.T) {
@@ -60,7 +71,7 @@ func TestProofOfCapturedEngines(t *testing.T) {
 		name := filepath.Base(dir)
 		has := func(f string) bool { _, err := os.Stat(filepath.Join(dir, f)); return err == nil }
 		var tokens, n int
-		ev := evidence{path: record.PathTwoLeg, bytesPerToken: capturedBytes}
+		ev := evidence{path: record.PathTwoLeg, expects: shape(t)}
 		want := record.Reason("")
 		kind := ""
 		switch {
@@ -88,7 +99,7 @@ func TestProofOfCapturedEngines(t *testing.T) {
 		for range n {
 			ev.reqs = append(ev.reqs, reqEvidence{tokens: tokens, reachedDecode: kind != "unified", prefillCached: -1, decodeCached: -1})
 		}
-		ev.blockTokens = ev.prefill.Cache.BlockTokens
+		ev.expects.blockTokens = ev.prefill.Cache.BlockTokens
 		kinds[kind]++
 		for _, v := range judge(ev) {
 			if v.reason != want {
@@ -96,15 +107,15 @@ func TestProofOfCapturedEngines(t *testing.T) {
 			}
 		}
 		if kind == "two-leg" {
-			blocks := (tokens + ev.blockTokens - 1) / ev.blockTokens
-			if got, want := get(ev.decode, metrics.TransferBytes), int64(n*blocks*ev.blockTokens*capturedBytes); got != want {
+			blocks := (tokens + ev.expects.blockTokens - 1) / ev.expects.blockTokens
+			if got, want := get(ev.decode, metrics.TransferBytes), int64(n*blocks*ev.expects.blockTokens*capturedBytes); got != want {
 				t.Errorf("%s: %d bytes, want %d", dir, got, want)
 			}
 			if !ev.complete() {
 				t.Errorf("%s: taken as not settled", dir)
 			}
 			// One token more or fewer than was sent would not be proven.
-			ev.reqs[0].tokens += ev.blockTokens
+			ev.reqs[0].tokens += ev.expects.blockTokens
 			if v := judge(ev)[0]; v.reason == "" {
 				t.Errorf("%s: valid for a prompt of %d tokens too", dir, ev.reqs[0].tokens)
 			}
@@ -215,6 +226,31 @@ func TestPredictorAgreesWithARealEngine(t *testing.T) {
 	}
 }
 
+// The predictor against engines whose layer groups share one pool: the first request of
+// a model with five windowed groups, and the second of one with a single one.
+func TestPredictorAgreesWithLayerGroups(t *testing.T) {
+	for _, tt := range []struct {
+		dir             string
+		blocks, regions int
+		groups          []int
+		before          int // requests that the engines had served
+	}{{"gemma3-1000", 8192, 2, []int{9, 9, 9, 9, 9, 32}, 0}, {"windows-1000", 1170, 14, []int{5, 32}, 1}} {
+		p, err := pool.NewPredictor(pool.Config{PrefillBlocks: tt.blocks, DecodeBlocks: tt.blocks, Order: pool.LIFO, Regions: tt.regions, BlockTokens: 32, Groups: tt.groups})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want int
+		for range tt.before + 1 {
+			if want, err = p.Next(1000, 4); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := get(delta(t, filepath.Join(captured, "0.32.0", tt.dir), "decode"), metrics.Descriptors); got != int64(want) {
+			t.Errorf("%s: the engine posted %d descriptors, predicted %d", tt.dir, got, want)
+		}
+	}
+}
+
 func TestTransportFailure(t *testing.T) {
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -250,8 +286,9 @@ func TestTransferAfterTheLease(t *testing.T) {
 		blockTokens int
 	}{{"0.15.1", 16}, {"0.32.0", 32}} {
 		dir := filepath.Join(captured, tt.version, "two-leg-256")
-		ev := evidence{path: record.PathTwoLeg, bytesPerToken: capturedBytes, blockTokens: tt.blockTokens, prefill: delta(t, dir, "prefill"), decode: delta(t, dir, "decode"),
+		ev := evidence{path: record.PathTwoLeg, expects: shape(t), prefill: delta(t, dir, "prefill"), decode: delta(t, dir, "decode"),
 			reqs: []reqEvidence{{tokens: 256, reachedDecode: true, prefillCached: -1, decodeCached: -1}}}
+		ev.expects.blockTokens = tt.blockTokens
 		if v := judge(ev)[0]; v.reason != "" {
 			t.Fatalf("%s: %s: %s", tt.version, v.reason, v.detail)
 		}

@@ -156,8 +156,9 @@ type chunk struct {
 		Text     string `json:"text"`
 		TokenIDs []int  `json:"token_ids"`
 	} `json:"choices"`
-	Usage *usage          `json:"usage"`
-	Error json.RawMessage `json:"error"`
+	Usage       *usage          `json:"usage"`
+	Error       json.RawMessage `json:"error"`
+	Fingerprint string          `json:"system_fingerprint"`
 }
 
 // token is what identifies a first token: its id, or its text.
@@ -190,7 +191,9 @@ type prefillLeg struct {
 type streamLeg struct {
 	leg
 	tokens []time.Time // arrival of each chunk with a token
-	timing string      // Server-Timing header of a proxy
+	// timing is the Server-Timing header of a proxy, handed its word on what the
+	// prefill engine handed over, fingerprint the engine's system_fingerprint.
+	timing, handed, fingerprint string
 }
 
 func (c *Client) post(ctx context.Context, base, path, id string, body []byte, l *leg) (*http.Response, *failure) {
@@ -259,7 +262,7 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 		return l
 	}
 	defer res.Body.Close()
-	l.timing = res.Header.Get("Server-Timing")
+	l.timing, l.handed = res.Header.Get("Server-Timing"), res.Header.Get(twoleg.BlocksHeader)
 	events := sse.NewReader(res.Body)
 	for {
 		data, err := events.Next()
@@ -283,6 +286,9 @@ func (c *Client) stream(ctx context.Context, base, id string, body []byte, want 
 		}
 		if ch.Usage != nil {
 			l.usage = ch.Usage
+		}
+		if ch.Fingerprint != "" {
+			l.fingerprint = ch.Fingerprint
 		}
 		if len(ch.Choices) > 0 {
 			if len(l.tokens) == 0 {

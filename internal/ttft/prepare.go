@@ -1,6 +1,7 @@
 package ttft
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/serving/metrics"
 )
 
 // prepareArms asks each arm's servers what they are and warns of what makes a
@@ -45,7 +47,7 @@ func (r *runner) sharedPools() {
 		}
 	}
 	for _, a := range r.cfg.Arms {
-		maps.DeleteFunc(a.pools, func(base string, _ blockPool) bool { return users[base] > 1 })
+		maps.DeleteFunc(a.pools, func(base string, _ metrics.Cache) bool { return users[base] > 1 })
 	}
 }
 
@@ -57,7 +59,7 @@ func NixlBackendNote(where, value string) string {
 }
 
 func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
-	a.versions, a.pools = map[string]string{}, map[string]blockPool{}
+	a.versions, a.pools = map[string]string{}, map[string]metrics.Cache{}
 	for _, base := range a.all() {
 		if base == a.Front && a.Path == record.PathProxy {
 			if err := r.awaitProxy(ctx, base); err != nil {
@@ -74,15 +76,53 @@ func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 			return err
 		}
 	}
-	if a.BytesPerToken == 0 {
-		if m, err := kv.Resolve(a.Model, "auto"); err == nil {
-			a.BytesPerToken = m.BytesPerToken()
-		} else if err := r.event(record.Warning, "arm "+a.Name+": the KV bytes per token of model "+a.Model+
-			" are not known, so that a transfer is only held to whole blocks; name its geometry with --kv-model"); err != nil {
+	if err := r.geometry(a); err != nil {
+		return err
+	}
+	return r.checkEqual(a)
+}
+
+// geometry settles what the arm's requests have to move, and warns of what is not
+// known of that.
+func (r *runner) geometry(a *Arm) error {
+	prefill, decode := a.engines()
+	x := expects{Geometry: a.KV, version: a.versions[prefill[0]], blockTokens: a.pools[prefill[0]].BlockTokens, known: true}
+	a.noted = map[string]bool{}
+	warn := func(format string, args ...any) error {
+		if len(decode) == 0 {
+			return nil // nothing is to move
+		}
+		return r.event(record.Warning, "arm "+a.Name+": "+fmt.Sprintf(format, args...))
+	}
+	switch {
+	case x.BytesPerToken > 0:
+		x.Model = kv.Model{Name: "bytes_per_token", Heads: 1, DType: kv.BF16, Groups: []kv.Group{{Kind: kv.Full, Layers: 1, SlotBytes: int(x.BytesPerToken)}}}
+	case x.Model.Name == "":
+		var err error
+		if x.Model, err = kv.Resolve(a.Model, cmp.Or(x.DType, "auto")); err != nil {
+			x.known = false
+			text := "the geometry of model %s is not known: where the engines' own answers do not tell the bytes either, tokens alone decide; name it with --kv-model"
+			if x.DType != "" && x.DType != "auto" {
+				text += "; --dtype " + x.DType + " has no effect without it"
+			}
+			if err := warn(text, a.Model); err != nil {
+				return err
+			}
+		}
+	}
+	var pages []metrics.Cache
+	for _, base := range decode {
+		pages = append(pages, a.pools[base])
+	}
+	if err := x.publish(pages); err != nil {
+		if err := warn("%v; the bytes of %s are not known", err, x.Model.Name); err != nil {
 			return err
 		}
 	}
-	return r.checkEqual(a)
+	if a.expects = x; x.known && x.BytesPerToken == 0 {
+		a.Serving.KVModel = x.Model.Name
+	}
+	return nil
 }
 
 // proxyWait bounds the wait for a proxy that has no engine.
@@ -120,12 +160,16 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 	var version struct {
 		Version   string `json:"version"`
 		Simulated bool   `json:"simulated"`
+		Transport string `json:"kv_transport"` // of a simulated engine
 	}
 	if err := json.Unmarshal(body, &version); err != nil {
 		return fmt.Errorf("%s/version: %w", base, err)
 	}
 	a.versions[base] = version.Version
-	a.simulated = a.simulated || version.Simulated
+	if version.Simulated {
+		a.simulated = true
+		a.Serving.Connector, a.Serving.Provider, a.Serving.Op = simulatedConnector, version.Transport, "read"
+	}
 	if body, err = r.client.get(ctx, base+"/v1/models", maxDocument); err != nil {
 		return err
 	}
@@ -157,10 +201,7 @@ func (r *runner) askEngine(ctx context.Context, a *Arm, base string) error {
 		// The requests will say metrics-missing, each of them.
 		return r.event(record.Warning, fmt.Sprintf("arm %s: %v", a.Name, err))
 	}
-	a.pools[base] = blockPool{m.Cache.Blocks, m.Cache.BlockTokens, m.Cache.PrefixCaching}
-	if a.blockTokens == 0 {
-		a.blockTokens = m.Cache.BlockTokens
-	}
+	a.pools[base] = m.Cache
 	return nil
 }
 
@@ -175,13 +216,16 @@ func (r *runner) checkEqual(a *Arm) error {
 			notes = append(notes, fmt.Sprintf("%s runs version %s and %s runs %s; prefill and decode engines must be equal", first, v, base, w))
 		}
 		x, y := a.pools[first], a.pools[base]
-		if x.blockTokens != y.blockTokens {
-			notes = append(notes, fmt.Sprintf("blocks have %d tokens on %s and %d on %s", x.blockTokens, first, y.blockTokens, base))
+		if x.BlockTokens != y.BlockTokens {
+			notes = append(notes, fmt.Sprintf("blocks have %d tokens on %s and %d on %s", x.BlockTokens, first, y.BlockTokens, base))
 		}
-		if x.blocks != y.blocks {
-			notes = append(notes, fmt.Sprintf("the block pool has %d blocks on %s and %d on %s; set --num-gpu-blocks-override to the same on both", x.blocks, first, y.blocks, base))
+		if x.DType != y.DType {
+			notes = append(notes, fmt.Sprintf("the cache is of type %s on %s and %s on %s; prefill and decode engines must be equal", cmp.Or(x.DType, "auto"), first, cmp.Or(y.DType, "auto"), base))
 		}
-		if y.caching != nil && *y.caching {
+		if x.Blocks != y.Blocks {
+			notes = append(notes, fmt.Sprintf("the block pool has %d blocks on %s and %d on %s; set --num-gpu-blocks-override to the same on both", x.Blocks, first, y.Blocks, base))
+		}
+		if y.PrefixCaching != nil && *y.PrefixCaching {
 			notes = append(notes, base+" runs with prefix caching; prompts are unique, but --no-enable-prefix-caching is what the proof can rest on")
 		}
 		for _, n := range notes {

@@ -2,10 +2,13 @@ package ttft
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/metrics"
+	"github.com/xferbench/xferbench/internal/serving/twoleg"
 )
 
 // evidence is what is known of the requests of one batch, one or several, that
@@ -19,8 +22,7 @@ type evidence struct {
 	prefill, decode metrics.Reading
 	reset           []metrics.Count
 	scrapeErr       error
-	blockTokens     int
-	bytesPerToken   int64
+	expects         expects
 }
 
 // reqEvidence is what one request's answers say.
@@ -31,6 +33,10 @@ type reqEvidence struct {
 	reachedDecode bool
 	// cached prompt tokens by each engine's own word; -1: not said.
 	prefillCached, decodeCached int
+	// handed is what the prefill engine handed over, nil if not known; decodeTP the
+	// decode engine's tensor-parallel size by its own word, 0 if not known.
+	handed   *twoleg.Handed
+	decodeTP int
 }
 
 // verdict is the decision on one request.
@@ -38,6 +44,9 @@ type verdict struct {
 	reason record.Reason // "" if valid
 	detail string
 	proof  string
+	rule   string // what the bytes were held to; "" where the answer decided, or none had to move
+	blocks []int  // of each layer group that had to cross; nil: not known
+	note   string // on that, for the user
 }
 
 // judge decides on each request of a batch. What an answer itself shows decides
@@ -53,16 +62,7 @@ func judge(ev evidence) []verdict {
 	cause := ev.cause()
 	var open []int // not decided by their answers
 	for i, r := range ev.reqs {
-		switch {
-		case r.failure != nil && r.failure.reason == record.ReasonNullParams:
-			out[i] = verdict{r.failure.reason, r.failure.detail, record.ProofNone}
-		case r.failure != nil && r.reachedDecode && cause.reason != "":
-			out[i] = verdict{cause.reason, cause.detail + "; " + r.failure.Error(), scope}
-		case r.failure != nil:
-			out[i] = verdict{r.failure.reason, r.failure.detail, record.ProofNone}
-		case r.prefillCached > 0:
-			out[i] = verdict{record.ReasonPrefixHit, fmt.Sprintf("%s found %d of %d prompt tokens in its cache, by its own usage", ev.first(), r.prefillCached, r.tokens), record.ProofNone}
-		default:
+		if out[i] = ev.answered(r, cause, scope); out[i].reason == "" {
 			open = append(open, i)
 		}
 	}
@@ -75,16 +75,69 @@ func judge(ev evidence) []verdict {
 		// the counts add up for the former, it is the latter that do not count.
 		if w := ev.counts(others); w.reason == "" {
 			for _, i := range own {
-				out[i] = verdict{v.reason, v.detail + "; by their own usage these are the requests", scope}
+				out[i] = verdict{reason: v.reason, detail: v.detail + "; by their own usage these are the requests", proof: scope, rule: v.rule}
 			}
 			v, open = w, others
 		}
 	}
 	v.proof = scope
+	counted := ev.perRequest()
 	for _, i := range open {
 		out[i] = v
+		if !ev.disaggregated() || ev.scrapeErr != nil {
+			continue
+		}
+		n := ev.expects.of(ev.reqs[i], counted)
+		out[i].rule, out[i].blocks, out[i].note = n.rule, n.blocks, n.note
+		if v.reason == "" && n.misfit.reason != "" {
+			out[i].reason, out[i].detail, out[i].proof = n.misfit.reason, n.misfit.detail, record.ProofNone
+		}
 	}
 	return out
+}
+
+// answered is the decision on a request whose answer shows that it does not count.
+func (ev evidence) answered(r reqEvidence, cause verdict, scope string) verdict {
+	switch {
+	case r.failure != nil && r.failure.reason != record.ReasonNullParams && r.reachedDecode && cause.reason != "":
+		return verdict{reason: cause.reason, detail: cause.detail + "; " + r.failure.Error(), proof: scope}
+	case r.failure != nil:
+		return verdict{reason: r.failure.reason, detail: r.failure.detail, proof: record.ProofNone}
+	case r.prefillCached > 0:
+		return verdict{reason: record.ReasonPrefixHit, proof: record.ProofNone,
+			detail: fmt.Sprintf("%s found %d of %d prompt tokens in its cache, by its own usage", ev.first(), r.prefillCached, r.tokens)}
+	}
+	return verdict{}
+}
+
+// perRequest is how many transfers NIXL counted for each request, 0 if they are not
+// as many for each.
+func (ev evidence) perRequest() int {
+	var reached int64
+	for _, q := range ev.reqs {
+		if q.reachedDecode {
+			reached++
+		}
+	}
+	n := get(ev.moved(), metrics.Transfers)
+	if reached == 0 || n%reached != 0 || n/reached > 1<<12 {
+		return 0
+	}
+	return int(n / reached)
+}
+
+// pushed reports whether the prefill engine moved the KV cache and counted it, as
+// NixlPushConnector does; otherwise the decode engine did.
+func (ev evidence) pushed() bool {
+	return get(ev.decode, metrics.Transfers) == 0 && get(ev.prefill, metrics.Transfers) > 0
+}
+
+// moved is the counts of the side that moved the KV cache.
+func (ev evidence) moved() metrics.Reading {
+	if ev.pushed() {
+		return ev.prefill
+	}
+	return ev.decode
 }
 
 // confessed parts requests into those whose answer says that the decode engine
@@ -124,16 +177,11 @@ func (ev evidence) cause() verdict {
 	if n, ok := ev.prefill.Get(metrics.ExpiredLeases); ok && n > 0 {
 		return verdict{reason: record.ReasonExpiredLease, detail: fmt.Sprintf("the prefill engine released the blocks of %d requests before they were fetched", n)}
 	}
-	if n, ok := ev.decode.Get(metrics.FailedXfers); ok && n > 0 {
+	if n := get(ev.decode, metrics.FailedXfers) + get(ev.prefill, metrics.FailedXfers); n > 0 {
 		return verdict{reason: record.ReasonFailedTransfer, detail: fmt.Sprintf("NIXL counted %d failed transfers", n)}
 	}
 	return verdict{}
 }
-
-// expect bounds a count: at least lo, which the requests in question need, and at
-// most hi, which includes what others of the batch may have added before they
-// failed.
-type expect struct{ lo, hi int64 }
 
 // counts decides on the open requests by the engines' counts.
 func (ev evidence) counts(open []int) verdict {
@@ -151,35 +199,64 @@ func (ev evidence) counts(open []int) verdict {
 		isOpen[i] = true
 	}
 	// Of the requests in question, of all that were sent, and of all that
-	// reached the decode engine: tokens and bytes.
-	var need, sent, decoded total
+	// reached the decode engine.
+	counted := ev.perRequest()
+	var wanted, sent, decoded total
 	for i, r := range ev.reqs {
-		if isOpen[i] {
-			need.add(r.tokens, ev.blockTokens)
+		slack := 0
+		var of need
+		if ev.disaggregated() {
+			slack, of = ev.expects.slack(r), ev.expects.of(r, counted)
 		}
-		sent.add(r.tokens, ev.blockTokens)
+		if isOpen[i] {
+			wanted.add(r.tokens, slack, of)
+		}
+		sent.add(r.tokens, slack, of)
 		if r.reachedDecode {
-			decoded.add(r.tokens, ev.blockTokens)
+			decoded.add(r.tokens, slack, of)
 		}
 	}
-	if v := ev.prefillSide(need, sent); v.reason != "" {
+	if v := ev.prefillSide(wanted, sent); v.reason != "" {
 		return v
 	}
 	if !ev.disaggregated() {
 		return verdict{}
 	}
-	return ev.decodeSide(need, decoded)
+	return ev.decodeSide(wanted, decoded)
 }
 
 // total adds up requests.
-type total struct{ reqs, tokens, blocks int64 }
+type total struct {
+	reqs, tokens int64
+	slack        int64 // tokens that prefill engines may have left to decode engines
+	transfers    int64 // at least
+	// ways are the bytes, by each way in which engines may move them; unknown: of some
+	// request nobody knows.
+	ways    []span
+	unknown bool
+}
 
-func (t *total) add(tokens, blockTokens int) {
+func (t *total) add(tokens, slack int, n need) {
 	t.reqs++
-	t.tokens += int64(tokens)
-	if blockTokens > 0 {
-		t.blocks += int64((tokens + blockTokens - 1) / blockTokens)
+	t.tokens, t.slack = t.tokens+int64(tokens), t.slack+int64(slack)
+	t.transfers += n.transfers
+	if len(n.ways) == 0 {
+		t.unknown = true
+		return
 	}
+	// All engines of an arm move in the same way.
+	at := func(list []span, i int) span {
+		if len(list) == 0 {
+			return span{}
+		}
+		return list[min(i, len(list)-1)]
+	}
+	sum := make([]span, max(len(t.ways), len(n.ways)))
+	for i := range sum {
+		a, b := at(t.ways, i), at(n.ways, i)
+		sum[i] = span{a.lo + b.lo, a.hi + b.hi}
+	}
+	t.ways = sum
 }
 
 // missing names the series without which there is no proof.
@@ -205,12 +282,12 @@ func (ev evidence) missing() (names []string) {
 	}
 	oneOf("decode:", ev.decode, metrics.PromptTokens)
 	oneOf("decode:", ev.decode, metrics.PrefixHits)
-	oneOf("decode:", ev.decode, metrics.Transfers)
-	oneOf("decode:", ev.decode, metrics.TransferBytes)
-	oneOf("decode:", ev.decode, metrics.FailedXfers)
+	oneOf("decode:", ev.moved(), metrics.Transfers)
+	oneOf("decode:", ev.moved(), metrics.TransferBytes)
+	oneOf("decode:", ev.moved(), metrics.FailedXfers)
 	oneOf("decode:", ev.decode, metrics.ExternalKV, metrics.ExternalHits)
 	oneOf("decode:", ev.decode, metrics.LocalCompute, metrics.KVComputed)
-	if ev.blockTokens == 0 {
+	if ev.expects.blockTokens == 0 {
 		names = append(names, `decode: vllm:cache_config_info{block_size=…}`)
 	}
 	return names
@@ -235,9 +312,10 @@ func computed(r metrics.Reading) (int64, metrics.Count) {
 
 func (ev evidence) prefillSide(need, sent total) verdict {
 	p := ev.prefill
+	least := need.tokens - need.slack
 	if got := get(p, metrics.PromptTokens); got > sent.tokens {
 		return verdict{reason: record.ReasonForeignTraffic, detail: fmt.Sprintf("%s took %d prompt tokens and %d were sent", ev.first(), got, sent.tokens)}
-	} else if got < need.tokens {
+	} else if got < least {
 		return verdict{reason: record.ReasonForeignTraffic, detail: fmt.Sprintf("%s took %d prompt tokens of the %d that were sent: is this its metrics page?", ev.first(), got, need.tokens)}
 	}
 	// Hits that answers of the batch own up to are theirs.
@@ -248,7 +326,7 @@ func (ev evidence) prefillSide(need, sent total) verdict {
 	if hits > 0 {
 		return verdict{reason: record.ReasonPrefixHit, detail: fmt.Sprintf("%s found %d prompt tokens in its cache", ev.first(), hits)}
 	}
-	if got, ok := p.Get(metrics.LocalCompute); ok && got < need.tokens {
+	if got, ok := p.Get(metrics.LocalCompute); ok && got < least {
 		return verdict{reason: record.ReasonPrefixHit, detail: fmt.Sprintf("%s computed %d of %d prompt tokens", ev.first(), got, need.tokens)}
 	}
 	if got := get(p, metrics.ExternalKV); got > 0 {
@@ -274,38 +352,62 @@ func (ev evidence) decodeSide(need, decoded total) verdict {
 	// The last prompt token of each request is computed again for its logits;
 	// releases differ in whether they count it as loaded.
 	other := decoded.tokens - need.tokens
-	if got, c := computed(d); got > need.reqs+other {
+	if got, c := computed(d); got > need.reqs+need.slack+other {
 		return verdict{reason: record.ReasonLocalRecompute, detail: fmt.Sprintf("the decode engine computed %d prompt tokens itself (%s), more than one a request", got, c.Name())}
 	}
 	for _, c := range []metrics.Count{metrics.ExternalKV, metrics.ExternalHits} {
-		if got, ok := d.Get(c); ok && got < need.tokens-need.reqs {
+		if got, ok := d.Get(c); ok && got < need.tokens-need.slack-need.reqs {
 			return verdict{reason: record.ReasonLocalRecompute, detail: fmt.Sprintf("the decode engine loaded %d of %d prompt tokens (%s)", got, need.tokens, c.Name())}
 		}
 	}
-	n := get(d, metrics.Transfers)
-	if n < need.reqs {
+	if n := get(ev.moved(), metrics.Transfers); n < need.reqs {
 		return verdict{reason: record.ReasonNoTransfer, detail: fmt.Sprintf("NIXL counted %d transfers for %d requests", n, need.reqs)}
+	} else if !ev.pushed() && n < need.transfers {
+		return verdict{reason: record.ReasonNoTransfer, detail: fmt.Sprintf("NIXL counted %d transfers for %d requests, and each rank of the decode engine makes one: at least %d", n, need.reqs, need.transfers)}
 	}
 	return ev.bytes(need, decoded)
 }
 
-// bytes holds the bytes moved to whole blocks.
+// bytes holds the bytes moved to what the requests in question need, and to what
+// all that reached the decode engine may have added before they failed.
 func (ev evidence) bytes(need, decoded total) verdict {
-	got := get(ev.decode, metrics.TransferBytes)
-	if ev.bytesPerToken == 0 {
-		// All that can be asked is whole blocks of one size.
-		if need.blocks == decoded.blocks && (got == 0 || got%(need.blocks*int64(ev.blockTokens)) != 0) {
-			return verdict{reason: record.ReasonShortBytes, detail: fmt.Sprintf("%d bytes are not %d whole blocks", got, need.blocks)}
+	got := get(ev.moved(), metrics.TransferBytes)
+	if got == 0 {
+		return verdict{reason: record.ReasonNoTransfer, detail: "NIXL counted no bytes"}
+	}
+	if need.unknown {
+		return verdict{} // the tokens have decided
+	}
+	// Of the ways in which engines may move it, the nearest says what is wrong.
+	var texts []string
+	var reason record.Reason
+	nearest := int64(math.MaxInt64)
+	for i, w := range need.ways {
+		hi := int64(math.MaxInt64)
+		if !decoded.unknown {
+			hi = decoded.ways[min(i, len(decoded.ways)-1)].hi
 		}
-		return verdict{}
+		far, is := w.lo-got, record.ReasonShortBytes
+		if got > hi {
+			far, is = got-hi, record.ReasonExcessBytes
+		}
+		if far <= 0 {
+			return verdict{}
+		}
+		if far < nearest {
+			nearest, reason = far, is
+		}
+		texts = append(texts, spanText(w.lo, hi))
 	}
-	block := int64(ev.blockTokens) * ev.bytesPerToken
-	want := expect{need.blocks * block, decoded.blocks * block}
-	if got < want.lo {
-		return verdict{reason: record.ReasonShortBytes, detail: fmt.Sprintf("%d bytes moved, %d blocks are %d", got, need.blocks, want.lo)}
+	return verdict{reason: reason, detail: fmt.Sprintf("%d bytes moved, and the prompts' KV blocks are %s", got, strings.Join(texts, " or "))}
+}
+
+func spanText(lo, hi int64) string {
+	switch hi {
+	case lo:
+		return strconv.FormatInt(lo, 10)
+	case math.MaxInt64:
+		return fmt.Sprintf("%d and more", lo)
 	}
-	if got > want.hi {
-		return verdict{reason: record.ReasonExcessBytes, detail: fmt.Sprintf("%d bytes moved, %d blocks are %d", got, decoded.blocks, want.hi)}
-	}
-	return verdict{}
+	return fmt.Sprintf("%d to %d", lo, hi)
 }

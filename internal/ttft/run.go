@@ -311,10 +311,9 @@ func unavailable(ctx context.Context, err error) error {
 
 func (r *runner) recordCondition(c *condition) record.Condition {
 	rc := record.Condition{ID: c.id, Name: c.name(r.cfg.Load), Provider: c.arm.Name, API: "http", Op: "ttft",
-		Model: c.arm.Model, Tokens: int64(c.tokens), Block: c.arm.blockTokens, Simulated: c.arm.simulated}
-	if bt := c.arm.blockTokens; bt > 0 {
-		rc.Asked = uint64(int64(c.tokens) * c.arm.BytesPerToken)
-		rc.Bytes = uint64(int64((c.tokens+bt-1)/bt*bt) * c.arm.BytesPerToken)
+		Model: c.arm.Model, Tokens: int64(c.tokens), Block: c.arm.expects.blockTokens, Serving: c.arm.serving(), Simulated: c.arm.simulated}
+	if asked, bytes := c.arm.expects.bytes(c.tokens); bytes > 0 {
+		rc.Asked, rc.Bytes = uint64(asked), uint64(bytes)
 	}
 	return rc
 }

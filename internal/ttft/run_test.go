@@ -1,8 +1,13 @@
 package ttft
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -11,8 +16,10 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/analysis/pool"
+	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/sim"
+	"github.com/xferbench/xferbench/internal/serving/twoleg"
 )
 
 // small is a KV cache that takes no time to move: 4,096 bytes a block.
@@ -21,7 +28,7 @@ var small = sim.Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256}
 // simulate starts engines that take next to no time.
 func simulate(t testing.TB, cfg sim.Config, unified bool) *sim.Set {
 	t.Helper()
-	if cfg.Geometry == (sim.Geometry{}) {
+	if cfg.Geometry.Regions == 0 {
 		cfg.Geometry = small
 	}
 	set, err := sim.StartSet(cfg, "127.0.0.1", unified)
@@ -60,7 +67,7 @@ func (r *recorder) measured() (out []record.Request) {
 // twoLeg is the arm over a pair.
 func twoLeg(set *sim.Set) Arm {
 	return Arm{Name: "sim", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL},
-		BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}
+		KV: Geometry{BytesPerToken: int64(set.Prefill.Config().Geometry.BytesPerToken)}}
 }
 
 // quick is a run of n requests in one block.
@@ -133,6 +140,8 @@ func TestFaultsComeOutAsReasons(t *testing.T) {
 		"failed-transfer":          {sim.Config{}, record.ReasonFailedTransfer, 2, 4},
 		"expired-lease":            {sim.Config{}, record.ReasonExpiredLease, 2, 4},
 		"short-transfer":           {sim.Config{}, record.ReasonShortBytes, 2, 4},
+		"excess-transfer":          {sim.Config{}, record.ReasonExcessBytes, 2, 4},
+		"short-list":               {sim.Config{}, record.ReasonShortBytes, 2, 2}, // each answer has its own lists
 		"dying-peer":               {sim.Config{}, record.ReasonFailedTransfer, 2, 4},
 		"stream-error":             {sim.Config{}, record.ReasonStreamError, 2, 2},
 		"truncated":                {sim.Config{}, record.ReasonTruncated, 2, 2},
@@ -185,6 +194,111 @@ func TestFaultsComeOutAsReasons(t *testing.T) {
 	}
 }
 
+// Windowed layers, copies of a latent cache, ranks, push and fp8 are proven over both
+// paths of our own and behind a proxy that says nothing of blocks; and one KV block too
+// few or too many, in any layer group and on any rank, is found over each.
+func TestShapesOfKVCaches(t *testing.T) {
+	shape := func(windows ...int) []kv.Group {
+		var out []kv.Group
+		for _, w := range windows {
+			g := kv.Group{Kind: kv.Full, Layers: 4, KVHeads: 2, KeyDim: 8, ValueDim: 8}
+			if w > 0 {
+				g.Kind, g.Window = kv.Sliding, w
+			}
+			out = append(out, g)
+		}
+		return out
+	}
+	windows := kv.Model{Name: "windows", Heads: 2, DType: kv.BF16, Groups: shape(40, 0)}
+	grouped := kv.Model{Name: "grouped", Heads: 2, DType: kv.BF16, Groups: shape(0)}
+	latent := kv.Model{Name: "latent", Heads: 2, DType: kv.BF16, Groups: []kv.Group{{Kind: kv.Latent, Layers: 4, KeyDim: 24}}}
+	few := grouped
+	few.Groups = []kv.Group{{Kind: kv.Full, Layers: 4, KVHeads: 1, KeyDim: 8, ValueDim: 8}}
+	fp8 := grouped
+	fp8.DType = kv.FP8
+	for name, tt := range map[string]struct {
+		plays, known kv.Model
+		cfg          sim.Config
+		tp           int
+		bytes        int64 // by hand: 100 tokens are 7 blocks of 16
+		tokens       int   // 0: 100
+	}{
+		// Of the window of 40, floor(61/16) blocks have been given up: 4 + 7 blocks of 4
+		// layers x 16 tokens x 64 bytes.
+		"windows": {windows, windows, sim.Config{}, 1, (4 + 7) * 4 * 16 * 64, 0},
+		// Of 112 tokens the prefill engine lists 4 blocks of the window, which covers 3.
+		"a window that covers less": {plays: windows, known: windows, tp: 1, bytes: (3 + 7) * 4 * 16 * 64, tokens: 112},
+		"windows before 0.23":       {windows, windows, sim.Config{Release: "0.15.1"}, 1, 7 * 8 * 16 * 64, 0},
+		"two ranks":                 {grouped, grouped, sim.Config{}, 2, 7 * 4 * 16 * 64, 0},
+		"more ranks than heads":     {few, few, sim.Config{}, 2, 2 * 7 * 4 * 16 * 32, 0},
+		"copies of a latent":        {latent, latent, sim.Config{}, 2, 2 * 7 * 4 * 16 * 48, 0},
+		"push":                      {windows, windows, sim.Config{Push: true}, 1, (4 + 7) * 4 * 16 * 64, 0},
+		"fp8 by the page":           {fp8, grouped, sim.Config{DType: "fp8"}, 1, 7 * 4 * 16 * 32, 0},
+		"nothing known of groups":   {windows, kv.Model{}, sim.Config{}, 1, (4 + 7) * 4 * 16 * 64, 0},
+		"nothing known of one":      {grouped, kv.Model{}, sim.Config{}, 1, 7 * 4 * 16 * 64, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var err error
+			if tt.cfg.Geometry, err = sim.GeometryOf(tt.plays, 16, tt.tp, cmp.Or(tt.cfg.Release, "0.32.0")); err != nil {
+				t.Fatal(err)
+			}
+			for fault, want := range map[sim.Fault]record.Reason{"": "", sim.ShortTransfer: record.ReasonShortBytes, sim.ShortWindow: record.ReasonShortBytes,
+				sim.ShortRank: record.ReasonShortBytes, sim.ExcessTransfer: record.ReasonExcessBytes, sim.ShortList: record.ReasonShortBytes} {
+				cfg := tt.cfg
+				if fault != "" {
+					cfg.Faults = []sim.Injection{{Fault: fault, Every: 1}}
+				}
+				set := simulate(t, cfg, false)
+				legs := twoLeg(set)
+				legs.KV = Geometry{Model: tt.known}
+				ours, silent := legs, legs
+				ours.Name, ours.Path, ours.Front = "ours", record.PathProxy, inFront(t, set.Prefill.URL, set.Decode.URL, http.NotFound)
+				silent.Name, silent.Path, silent.Front = "silent", record.PathProxy, withoutBlocks(t, ours.Front)
+				rec := &recorder{}
+				run := quick(rec, 1, legs, ours, silent)
+				run.Settle, run.PromptTokens = 100*time.Millisecond, []int{cmp.Or(tt.tokens, 100)}
+				if mustRun(t, rec, run); len(rec.measured()) != 3 {
+					t.Fatalf("%d requests", len(rec.measured()))
+				}
+				for _, q := range rec.measured() {
+					want, rule := want, record.RuleBlocks
+					if q.Arm == "silent" {
+						rule = record.RuleGeometry
+					}
+					if tt.known.Name == "" && (q.Arm == "silent" || len(tt.plays.Groups) > 1) {
+						want, rule = "", record.RuleTokens
+					}
+					if tt.known.Name == "" && fault == sim.ShortList {
+						want = "" // a list is the engine's word; without a geometry nothing speaks against it
+					}
+					if q.Reason != want || q.Rule != rule {
+						t.Errorf("%s over %s: %q (%s) by %s, want %q by %s", fault, q.Arm, q.Reason, q.Detail, q.Rule, want, rule)
+					}
+					if fault == "" && (q.Moved == nil || q.Moved.Bytes != tt.bytes || q.Moved.Transfers != int64(tt.tp) || q.DecodeTP > 0 && q.DecodeTP != tt.tp) {
+						t.Errorf("%s moved %+v over %d ranks, want %d bytes over %d", q.Arm, q.Moved, q.DecodeTP, tt.bytes, tt.tp)
+					}
+				}
+			}
+		})
+	}
+}
+
+// withoutBlocks is a proxy before ours that says nothing of blocks, as others do.
+func withoutBlocks(t *testing.T, front string) string {
+	t.Helper()
+	to, err := url.Parse(front)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := httputil.NewSingleHostReverseProxy(to)
+	p.FlushInterval = -1
+	p.ModifyResponse = func(res *http.Response) error { res.Header.Del(twoleg.BlocksHeader); return nil }
+	s := httptest.NewServer(p)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
 // A pair whose engine answers with an error is warmed again, a few times.
 func TestWarmUpIsRepeated(t *testing.T) {
 	for fault, want := range map[sim.Fault]int{"": 1, sim.ServerError: warmTries, sim.StreamError: warmTries, sim.SilentRecompute: 1} {
@@ -204,8 +318,8 @@ func TestUnifiedAndDirect(t *testing.T) {
 	set := simulate(t, sim.Config{}, true)
 	rec := &recorder{}
 	arms := []Arm{
-		{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: 256},
-		{Name: "direct", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: set.Prefill.URL, BytesPerToken: 256},
+		{Name: "one", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, KV: Geometry{BytesPerToken: 256}},
+		{Name: "direct", Mode: record.ModeDisaggregated, Path: record.PathDirect, Front: set.Prefill.URL, KV: Geometry{BytesPerToken: 256}},
 	}
 	res := mustRun(t, rec, quick(rec, 3, arms...))
 	if res.N != 6 || res.Invalid != 0 {

@@ -2,6 +2,10 @@
 """Captures real engines for the fast tests: writes testdata/engines/<vLLM version>/ (docs/e2e.md says what is in it).
 
     build/e2e/<newest|0.15>/bin/python scripts/e2e/capture.py <newest|0.15> [--fresh]
+    build/e2e/newest/bin/python scripts/e2e/capture.py newest NAME TOKENS
+
+The second captures one request over a pair of engines with the model testdata/kvshapes/NAME, into NAME-TOKENS.
+
 
 Starts the engines of the launch spec with prefix caching off, then on, runs each scenario once on otherwise idle engines,
 and then, on fresh engines each, what some releases do not survive. It takes about ten minutes on two idle cores. Scenarios
@@ -417,8 +421,35 @@ def may_kill(cap, facts, name, tokens, seed, mode="decode-only", **more):
     facts.add(name, make)
 
 
+def shape(spec, out, name, tokens):
+    """One request over a pair that serves a model of testdata/kvshapes, after another that pays for the handshake."""
+    kind = json.loads((ROOT / "testdata/kvshapes/shapes.json").read_text())[name]
+    args = [(r, a) for r in ("prefill", "decode") for a in
+            ["--model", f"testdata/kvshapes/{name}", "--block-size", str(kind["block_tokens"]), *kind.get(r, [])]]
+    env = [(r, n, v) for r in ("prefill", "decode") for n, v in kind.get("env", {}).items()]
+    with tempfile.TemporaryDirectory(prefix="xferbench-capture-") as tmp:
+        rundir = pathlib.Path(tmp) / name
+        print(f"{name}: starting", flush=True)
+        try:
+            engines.start(spec, rundir, ["prefill", "decode"], env, args)
+            cap = Capture(spec, pathlib.Path(tmp))
+            scenario(cap, "first-contact", 64, 1)
+            cap.out = out
+            scenario(cap, f"{name}-{tokens}", tokens, 2)
+            shutil.copy(ROOT / "testdata/kvshapes" / name / "config.json", out / f"{name}-{tokens}")
+        except Exception:
+            for log in sorted(rundir.glob("*.log")):
+                print(f"{log.name}:\n{log.read_text(errors='replace')[-6000:]}", file=sys.stderr)
+            raise
+        finally:
+            engines.stop(rundir)
+
+
 def main():
     args = sys.argv[1:]
+    if len(args) == 3:
+        spec = engines.load(ROOT / f"testdata/engines/launch-{args[0]}.yaml")
+        return shape(spec, ROOT / "testdata/engines" / spec["vllm"], args[1], int(args[2]))
     if not args or args[1:] not in ([], ["--fresh"]):
         sys.exit(__doc__)
     spec = engines.load(ROOT / f"testdata/engines/launch-{args[0]}.yaml")

@@ -31,7 +31,7 @@ func measure(ctx context.Context, bin string, args ...string) (*record.Record, e
 }
 
 func measured(r *record.Record) (ss []record.Sample) {
-	for _, s := range r.Samples {
+	for s := range r.Samples.All() {
 		if s.Phase == record.PhaseMeasure {
 			ss = append(ss, s)
 		}

@@ -16,6 +16,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Order says where an engine puts freed blocks in its free list.
@@ -154,6 +155,7 @@ type Predictor struct {
 	prefill, decode *Pool
 	regions         int
 	block           int
+	groups          []int
 }
 
 // Config describes the two engines of a [Predictor].
@@ -161,10 +163,15 @@ type Config struct {
 	PrefillBlocks, DecodeBlocks int // num_gpu_blocks of each
 	Order                       Order
 	Caching                     bool // prefix caching on
-	// Regions is the number of memory regions that NIXL registered: layers, or
-	// twice that where K and V are separate tensors.
+	// Regions is the number of memory regions that NIXL registered, over all ranks:
+	// layers, or twice that where K and V are separate tensors; of layer groups, the
+	// tensors that they share.
 	Regions     int
 	BlockTokens int
+	// Groups is how many of a prompt's blocks cross in each layer group: the last ones
+	// of windowed layers, all of others. Nil is one group, of which all cross. All
+	// groups take their blocks out of one pool.
+	Groups []int
 }
 
 // NewPredictor returns the predictor of a fresh pair of engines.
@@ -180,7 +187,7 @@ func NewPredictor(c Config) (*Predictor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode engine: %w", err)
 	}
-	return &Predictor{prefill: p, decode: d, regions: c.Regions, block: c.BlockTokens}, nil
+	return &Predictor{prefill: p, decode: d, regions: c.Regions, block: c.BlockTokens, groups: c.Groups}, nil
 }
 
 // Next predicts the descriptors of the next request of promptTokens that makes
@@ -190,25 +197,72 @@ func (p *Predictor) Next(promptTokens, outputTokens int) (int, error) {
 		return 0, fmt.Errorf("a request of %d prompt and %d output tokens", promptTokens, outputTokens)
 	}
 	blocks := (promptTokens + p.block - 1) / p.block
-	pb, err := p.prefill.Alloc(blocks)
+	groups := p.groups
+	if groups == nil {
+		groups = []int{blocks}
+	}
+	for _, n := range groups {
+		if n < 1 || n > blocks {
+			return 0, fmt.Errorf("%d blocks cross of a layer group, and the prompt has %d", n, blocks)
+		}
+	}
+	// The prefill engine computes the whole prompt before it gives up what lies
+	// outside of a window.
+	held, err := p.prefill.AllocGroups(slices.Repeat([]int{blocks}, len(groups)))
 	if err != nil {
 		return 0, fmt.Errorf("prefill engine: %w", err)
 	}
-	db, err := p.decode.Alloc(blocks)
+	loaded, err := p.decode.AllocGroups(groups)
 	if err != nil {
-		p.prefill.Free(pb, 0)
+		p.prefill.FreeGroups(held, make([]int, len(groups)))
 		return 0, fmt.Errorf("decode engine: %w", err)
 	}
-	descs := len(Runs(db, pb)) * p.regions
+	var local, remote []int
+	for i, n := range groups {
+		local, remote = append(local, loaded[i]...), append(remote, held[i][blocks-n:]...)
+	}
+	descs := len(Runs(local, remote)) * p.regions
 	// The last output token is not written to the cache before the request ends.
-	held := (promptTokens + max(outputTokens-1, 0) + p.block - 1) / p.block
-	more, err := p.decode.Alloc(max(held-blocks, 0))
-	if err != nil {
-		p.prefill.Free(pb, 0)
-		p.decode.Free(db, 0)
-		return 0, fmt.Errorf("decode engine: %w", err)
+	written := promptTokens + max(outputTokens-1, 0)
+	for range (written+p.block-1)/p.block - blocks {
+		for i := range loaded {
+			more, err := p.decode.Alloc(1)
+			if err != nil {
+				p.prefill.FreeGroups(held, make([]int, len(groups)))
+				p.decode.FreeGroups(loaded, make([]int, len(groups)))
+				return 0, fmt.Errorf("decode engine: %w", err)
+			}
+			loaded[i] = append(loaded[i], more...)
+		}
 	}
-	p.prefill.Free(pb, promptTokens/p.block)
-	p.decode.Free(append(db, more...), (promptTokens+max(outputTokens-1, 0))/p.block)
+	hashed := make([]int, len(groups))
+	for i, n := range groups {
+		hashed[i] = max(0, written/p.block-(blocks-n))
+	}
+	p.decode.FreeGroups(loaded, hashed)
+	p.prefill.FreeGroups(held, slices.Repeat([]int{promptTokens / p.block}, len(groups)))
 	return descs, nil
+}
+
+// AllocGroups takes the blocks of each layer group, one group after the other, or
+// none. The slices are the caller's.
+func (p *Pool) AllocGroups(sizes []int) ([][]int, error) {
+	var out [][]int
+	for i, n := range sizes {
+		b, err := p.Alloc(n)
+		if err != nil {
+			p.FreeGroups(out, make([]int, i))
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+// FreeGroups gives the blocks of layer groups back, in the order of the groups, as
+// [Pool.Free] does with each.
+func (p *Pool) FreeGroups(groups [][]int, hashed []int) {
+	for i, b := range groups {
+		p.Free(b, hashed[i])
+	}
 }

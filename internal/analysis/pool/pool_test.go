@@ -120,3 +120,36 @@ func FuzzPool(f *testing.F) {
 		}
 	})
 }
+
+// Layer groups share one pool. By hand: a prompt of 4 blocks in two groups, of which
+// the last 2 of the windowed group cross.
+func TestPredictorOfGroups(t *testing.T) {
+	for order, want := range map[Order][]int{
+		// Prefill 1-4 and 5-8, sent 3-4 and 5-8; decode 1-2 and 3-6: one run. With both
+		// pools in order, the next requests lie like it until a free list wraps.
+		FIFO: {1, 6},
+		// Prefill then has 8-5 and 4-1, sent 6-5 and 4-1; decode 6-5 and 4-1: no neighbours.
+		LIFO: {1, 6},
+	} {
+		blocks := 9
+		if order == LIFO {
+			blocks = 100
+		}
+		p, err := NewPredictor(Config{PrefillBlocks: blocks, DecodeBlocks: blocks, Order: order, Regions: 3, BlockTokens: 16, Groups: []int{2, 4}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, runs := range want {
+			if got, err := p.Next(64, 1); err != nil || got != 3*runs {
+				t.Errorf("%s, request %d: %d descriptors, %v; want %d", order, i+1, got, err, 3*runs)
+			}
+		}
+	}
+	if _, err := NewPredictor(Config{PrefillBlocks: 9, DecodeBlocks: 9, Order: LIFO, Regions: 1, BlockTokens: 16}); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := NewPredictor(Config{PrefillBlocks: 9, DecodeBlocks: 9, Order: LIFO, Regions: 1, BlockTokens: 16, Groups: []int{5}})
+	if n, err := p.Next(64, 1); err == nil {
+		t.Errorf("%d descriptors, where more blocks cross than there are", n)
+	}
+}

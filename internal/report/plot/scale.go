@@ -5,6 +5,7 @@ package plot
 
 import (
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -100,3 +101,91 @@ func Log(lo, hi, base float64, n int, label func(float64) string) []Tick {
 
 // c writes a coordinate with a tenth of a pixel.
 func c(f float64) string { return strconv.FormatFloat(math.Round(f*10)/10, 'f', -1, 64) }
+
+// Range is the stretch of values that an axis shows.
+type Range struct {
+	Lo, Hi float64
+	Log    bool
+}
+
+// Robust is the range of rows of values that one outlier does not flatten. Values
+// further than three interquartile ranges from the quartiles of their row lie
+// beyond it, if they are at most a tenth of the row (or one value) and the axis
+// would have to be more than twice as long for them. A range of positive values
+// over a factor of 50 is logarithmic.
+func Robust(rows ...[]float64) Range {
+	full, kept := empty(), empty()
+	for _, vs := range rows {
+		vs = slices.Clone(vs)
+		slices.Sort(vs)
+		for len(vs) > 0 && math.IsNaN(vs[0]) {
+			vs = vs[1:] // a NaN sorts first
+		}
+		if len(vs) == 0 {
+			continue
+		}
+		full = full.and(vs[0], vs[len(vs)-1])
+		lo, hi := fences(vs)
+		kept = kept.and(vs[lo], vs[hi-1])
+	}
+	if full.Lo > full.Hi {
+		return Range{Hi: 1}
+	}
+	out := kept
+	if full.spread() <= 2*kept.spread() {
+		out = full
+	}
+	if out.Log = decades(out); out.Log {
+		if full.Lo > 0 && math.Log(full.Hi/full.Lo) <= 2*math.Log(kept.Hi/kept.Lo) {
+			out.Lo, out.Hi = full.Lo, full.Hi
+		}
+	}
+	return out
+}
+
+func decades(r Range) bool { return r.Lo > 0 && r.Hi > 50*r.Lo }
+
+func empty() Range { return Range{Lo: math.Inf(1), Hi: math.Inf(-1)} }
+
+func (r Range) and(lo, hi float64) Range {
+	return Range{Lo: math.Min(r.Lo, lo), Hi: math.Max(r.Hi, hi)}
+}
+
+func (r Range) spread() float64 { return r.Hi - r.Lo }
+
+// fences are the indices in sorted values between which no outlier lies.
+func fences(vs []float64) (lo, hi int) {
+	n := len(vs)
+	q1, q3 := vs[n/4], vs[n-1-n/4]
+	if q1 == q3 { // a coarse clock: half of the values are one
+		q1, q3 = vs[n/10], vs[n-1-n/10]
+	}
+	reach := 3 * (q3 - q1)
+	lo, _ = slices.BinarySearch(vs, q1-reach)
+	hi, _ = slices.BinarySearchFunc(vs, q3+reach, func(v, t float64) int {
+		if v <= t {
+			return -1
+		}
+		return 1
+	})
+	if n < 4 || q1 == q3 || lo+n-hi > max(1, n/10) {
+		return 0, n
+	}
+	return lo, hi
+}
+
+// Margin widens a range by a share of itself on either side.
+func (r Range) Margin(share float64) Range {
+	if r.Log {
+		f := math.Max(math.Pow(r.Hi/r.Lo, share), 1.05)
+		return Range{r.Lo / f, r.Hi * f, true}
+	}
+	d := r.spread() * share
+	if d == 0 {
+		d = math.Max(math.Abs(r.Hi)*share, math.SmallestNonzeroFloat64)
+	}
+	return Range{Lo: r.Lo - d, Hi: r.Hi + d}
+}
+
+// Times is the range of f times its values.
+func (r Range) Times(f float64) Range { return Range{r.Lo * f, r.Hi * f, r.Log} }

@@ -127,26 +127,39 @@ func Wrap(s, first, rest string, width int) []string {
 	s = units.Printable(s) // what a record, a peer or a library said
 	s = glue.ReplaceAllStringFunc(s, func(m string) string { return strings.ReplaceAll(m, " ", joint) })
 	var out []string
-	line, empty := first, true
-	size := utf8.RuneCountInString
-	flush := func() {
-		out, line, empty = append(out, strings.TrimRight(strings.ReplaceAll(line, joint, " "), " ")), rest, true
+	var line strings.Builder
+	size, empty := 0, true // of line
+	add := func(text string, runes int) {
+		line.WriteString(text)
+		size += runes
 	}
+	flush := func() {
+		out = append(out, strings.TrimRight(strings.ReplaceAll(line.String(), joint, " "), " "))
+		line.Reset()
+		size, empty = 0, true
+		add(rest, utf8.RuneCountInString(rest))
+	}
+	add(first, utf8.RuneCountInString(first))
 	for word := range strings.SplitSeq(s, " ") {
-		if !empty && width > 0 && size(line)+1+size(word) > width {
+		runes := utf8.RuneCountInString(word)
+		if !empty && width > 0 && size+1+runes > width {
 			flush()
 		}
-		for width > 0 && size(line)+size(word) > width {
-			rs := []rune(word)
-			n := width - size(line)
-			line += string(rs[:n])
-			word = string(rs[n:])
+		for width > 0 && size+runes > width {
+			cut, n := 0, max(0, width-size)
+			for range n {
+				_, more := utf8.DecodeRuneInString(word[cut:])
+				cut += more
+			}
+			add(word[:cut], n)
+			word, runes = word[cut:], runes-n
 			flush()
 		}
 		if !empty {
-			line += " "
+			add(" ", 1)
 		}
-		line, empty = line+word, false
+		add(word, runes)
+		empty = false
 	}
 	flush()
 	return out

@@ -88,8 +88,32 @@ func Start(ctx context.Context, f *File, event Event) (c *Cluster, err error) {
 	return c, c.ready(ctx)
 }
 
-// Arms are the deployments that run.
-func (c *Cluster) Arms() []ttft.Arm { return c.f.Arms() }
+// Arms are the deployments that run, with the library that all their engines on
+// this host have loaded, where none is elsewhere.
+func (c *Cluster) Arms() []ttft.Arm {
+	arms := c.f.Arms()
+	for i := range arms {
+		s := &arms[i].Serving
+		for n, p := range c.ofArm(arms[i].Name) {
+			path := ""
+			if p.engine.Host == "" {
+				path = loaded(p.Pid(), s.Backend)
+			}
+			if n > 0 && path != s.Library {
+				path = ""
+			}
+			if s.Library = path; path == "" {
+				break
+			}
+		}
+	}
+	return arms
+}
+
+// ofArm are the processes of an arm.
+func (c *Cluster) ofArm(name string) []*process {
+	return slices.DeleteFunc(slices.Clone(c.procs), func(p *process) bool { return p.engine.Arm != name })
+}
 
 // portFree makes sure that no other server answers in an engine's place.
 func (c *Cluster) portFree(ctx context.Context, e Engine) error {

@@ -172,7 +172,7 @@ func TestEnginesStartAndStopWithAllTheirChildren(t *testing.T) {
 		t.Error("the engine's child does not run")
 	}
 	arms := c.Arms()
-	if len(arms) != 1 || arms[0].Prefill[0] != p.URL || arms[0].Decode[0] != d.URL || arms[0].BytesPerToken != 256 {
+	if len(arms) != 1 || arms[0].Prefill[0] != p.URL || arms[0].Decode[0] != d.URL || arms[0].KV.BytesPerToken != 256 {
 		t.Errorf("arms %+v", arms)
 	}
 	if err := c.Stop(context.Background()); err != nil {

@@ -329,10 +329,11 @@ func (f *File) Arms() []ttft.Arm {
 		e := f.Engines[name]
 		a := byName[e.Arm]
 		if a == nil {
-			a = &ttft.Arm{Name: e.Arm, Model: f.ServedName, BytesPerToken: f.BytesPerToken}
+			a = &ttft.Arm{Name: e.Arm, Model: f.ServedName, KV: ttft.Geometry{BytesPerToken: f.BytesPerToken}, Serving: e.serving()}
 			byName[e.Arm] = a
 			order = append(order, e.Arm)
 		}
+		a.Serving = agreed(a.Serving, e.serving())
 		switch e.Role {
 		case RolePrefill:
 			a.Prefill = append(a.Prefill, e.URL)

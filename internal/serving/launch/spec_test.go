@@ -91,7 +91,7 @@ func TestFilesOfTheCapturedEngines(t *testing.T) {
 			t.Errorf("%s: %+v", path, p)
 		}
 		arms := f.Arms()
-		if len(arms) != 2 || len(arms[0].Prefill) != 1 || len(arms[0].Decode) != 1 || arms[1].Front == "" || arms[0].BytesPerToken != 57_344 {
+		if len(arms) != 2 || len(arms[0].Prefill) != 1 || len(arms[0].Decode) != 1 || arms[1].Front == "" || arms[0].KV.BytesPerToken != 57_344 {
 			t.Errorf("%s: arms %+v", path, arms)
 		}
 		if e := f.Engines["prefill"]; strings.Contains(strings.Join(e.Argv, " "), "${") || e.Env["VLLM_NIXL_SIDE_CHANNEL_PORT"] != "5600" {

@@ -7,6 +7,7 @@ package metrics
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -122,9 +123,20 @@ type Reading struct {
 
 // Cache is what vllm:cache_config_info says of an engine's block pool.
 type Cache struct {
-	Blocks        int   // num_gpu_blocks, with the null block; 0: not said
-	BlockTokens   int   // block_size; 0: not said
+	Blocks int // num_gpu_blocks, with the null block; 0: not said
+	// BlockTokens is how many tokens a KV block of an attention layer holds, 0 if not
+	// said: effective_attention_block_size where it is there, since engines with
+	// state-space layers make their blocks larger than the block_size that they were
+	// started with.
+	BlockTokens   int
 	PrefixCaching *bool // nil: not said
+	// DType is the cache's type in vLLM's words, such as "fp8"; "": not said, or auto,
+	// which is the checkpoint's.
+	DType string
+	// BlockLo and BlockHi bound the bytes that one block takes on one rank, over all
+	// its layers; 0: not said. vLLM fills kv_cache_memory_bytes with as many blocks as
+	// go in, so that the two are less than a part in num_gpu_blocks apart.
+	BlockLo, BlockHi int64
 }
 
 // Get returns a count and whether the page has it.
@@ -291,16 +303,33 @@ func label(m *dto.Metric, name string) string {
 	return ""
 }
 
+// cacheOf reads the labels of vllm:cache_config_info.
 func cacheOf(m *dto.Metric) Cache {
 	var c Cache
-	if n, err := strconv.Atoi(label(m, "num_gpu_blocks")); err == nil && n > 0 {
-		c.Blocks = n
+	number := func(name string) int64 {
+		if n, err := strconv.ParseInt(label(m, name), 10, 64); err == nil && n > 0 && n < 1<<48 {
+			return n
+		}
+		return 0
 	}
-	if n, err := strconv.Atoi(label(m, "block_size")); err == nil && n > 0 {
-		c.BlockTokens = n
-	}
+	blocks, bytes := number("num_gpu_blocks"), number("kv_cache_memory_bytes")
+	c.Blocks = int(blocks)
+	c.BlockTokens = int(cmp.Or(number("effective_attention_block_size"), number("block_size")))
 	if on, err := strconv.ParseBool(label(m, "enable_prefix_caching")); err == nil {
 		c.PrefixCaching = &on
+	}
+	if t := label(m, "cache_dtype"); t != "auto" {
+		c.DType = t
+	}
+	// Of a pool whose size was given, or whose pages are padded to that of a state,
+	// the memory says nothing about what moves; nor do lists of blocks where all layers
+	// have a window.
+	plain := true
+	for _, name := range []string{"num_gpu_blocks_override", "sliding_window", "mamba_page_size_padded", "skip_page_size_padded", "mamba_block_size"} {
+		plain = plain && slices.Contains([]string{"None", ""}, label(m, name))
+	}
+	if plain && blocks > 0 && bytes > 0 {
+		c.BlockLo, c.BlockHi = bytes/(blocks+1)+1, bytes/blocks
 	}
 	return c
 }

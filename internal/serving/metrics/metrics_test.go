@@ -117,9 +117,9 @@ func TestSince(t *testing.T) {
 
 // The pages of real engines have what their releases are known to have.
 func TestCapturedPages(t *testing.T) {
-	files, err := filepath.Glob("../../../testdata/engines/*/*metrics*.txt")
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob("../../../testdata/engines/*/*/*.prom")
+	if err != nil || len(files) < 40 {
+		t.Fatalf("%d pages, %v", len(files), err)
 	}
 	for _, f := range files {
 		data, err := os.ReadFile(f)
@@ -136,6 +136,52 @@ func TestCapturedPages(t *testing.T) {
 		}
 		if r.Cache.Blocks == 0 || r.Cache.BlockTokens == 0 {
 			t.Errorf("%s: no block pool: %+v", f, r.Cache)
+		}
+	}
+}
+
+// What pages say of the cache. A block's bytes by hand: layers × tokens of a block ×
+// bytes of a token and layer, over the tensors that layer groups share.
+func TestCapturedCaches(t *testing.T) {
+	for name, want := range map[string]struct{ tokens, bytes int64 }{
+		"0.15.1/unified-256/unified":    {16, 28 * 16 * 2048},
+		"0.32.0/unified-256/unified":    {32, 28 * 32 * 2048},
+		"0.32.0/windows-1000/decode":    {32, 14 * 32 * 2048},
+		"0.32.0/gemma3-1000/decode":     {32, 2 * 32 * 2048},
+		"0.32.0/mla-tp1-2-1000/decode":  {16, 4 * 16 * 1152},
+		"0.32.0/mla-tp1-2-1000/prefill": {16, 4 * 16 * 1152},
+		"0.32.0/push-600/prefill":       {32, 6 * 32 * 2048},
+	} {
+		data, err := os.ReadFile("../../../testdata/engines/" + name + "-after.prom")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Parse(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := r.Cache
+		if int64(c.BlockTokens) != want.tokens || c.DType != "" || c.BlockHi > 0 && (want.bytes < c.BlockLo || want.bytes > c.BlockHi) {
+			t.Errorf("%s: %+v, want %d tokens and %d bytes in a block", name, c, want.tokens, want.bytes)
+		}
+		if strings.HasPrefix(name, "0.32") && (c.BlockLo < want.bytes*99/100 || c.BlockHi > want.bytes*101/100) {
+			t.Errorf("%s: %d to %d bytes in a block, of %d", name, c.BlockLo, c.BlockHi, want.bytes)
+		}
+	}
+}
+
+func TestCacheLabels(t *testing.T) {
+	const plain = `block_size="16",num_gpu_blocks="100",kv_cache_memory_bytes="10500"`
+	for labels, want := range map[string]Cache{
+		plain:                             {Blocks: 100, BlockTokens: 16, BlockLo: 104, BlockHi: 105},
+		plain + `,cache_dtype="fp8_e4m3"`: {Blocks: 100, BlockTokens: 16, BlockLo: 104, BlockHi: 105, DType: "fp8_e4m3"},
+		plain + `,effective_attention_block_size="528",mamba_page_size_padded="1081344"`: {Blocks: 100, BlockTokens: 528},
+		plain + `,num_gpu_blocks_override="100"`:                                         {Blocks: 100, BlockTokens: 16},
+		`block_size="None",num_gpu_blocks="-4",kv_cache_memory_bytes="1e9"`:              {},
+	} {
+		r, err := Parse(strings.NewReader("# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{" + labels + "} 1\n"))
+		if diff := cmp.Diff(want, r.Cache); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", labels, err, diff)
 		}
 	}
 }

@@ -77,6 +77,9 @@ func TestStreamsThroughBothLegs(t *testing.T) {
 	if h := res.Header.Get("Server-Timing"); !strings.Contains(h, "prefill;dur=") || !strings.Contains(h, "handover;dur=") || !strings.Contains(h, "decode-headers;dur=") {
 		t.Errorf("Server-Timing %q", h)
 	}
+	if h := res.Header.Get(twoleg.BlocksHeader); h != "1; tokens=3; tp=1" {
+		t.Errorf("%s %q", twoleg.BlocksHeader, h)
+	}
 	if h := res.Trailer.Get("Server-Timing"); !strings.Contains(h, "decode-first-byte;dur=") || !strings.Contains(h, "total;dur=") {
 		t.Errorf("trailer Server-Timing %q", h)
 	}
@@ -425,7 +428,7 @@ func BenchmarkOverhead(b *testing.B) {
 	set := simulate(b, sim.Config{})
 	_, url := start(b, Config{Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}})
 	arm := func(name, path, front string) ttft.Arm {
-		return ttft.Arm{Name: name, Mode: record.ModeDisaggregated, Path: path, Front: front, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: 256}
+		return ttft.Arm{Name: name, Mode: record.ModeDisaggregated, Path: path, Front: front, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: ttft.Geometry{BytesPerToken: 256}}
 	}
 	for _, tokens := range []int{100, 2000} {
 		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {

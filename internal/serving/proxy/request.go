@@ -86,6 +86,11 @@ func (p *Proxy) complete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer res.Body.Close()
+	if h, err := twoleg.HandedBy(params); err == nil {
+		w.Header().Set(twoleg.BlocksHeader, h.String())
+	} else {
+		p.cfg.Log("request %s: what the prefill engine handed over is not passed on: %v", x.id, err)
+	}
 	w.Header().Set("Server-Timing", fmt.Sprintf("prefill;dur=%s, handover;dur=%s, decode-headers;dur=%s",
 		ms(prefilled.Sub(begin)), ms(sent.Sub(prefilled)), ms(time.Since(sent))))
 	first := p.pass(w, res)
@@ -248,8 +253,9 @@ func (x *exchange) send(ctx context.Context, s *side, body []byte) (*http.Respon
 func (p *Proxy) pass(w http.ResponseWriter, res *http.Response) (first time.Time) {
 	for k, v := range endToEnd(res.Header) {
 		// The proxy's own Server-Timing comes before the engine's; the length is
-		// left out because a trailer follows the body.
-		if k != "Content-Length" && k != http.CanonicalHeaderKey("X-Accel-Buffering") {
+		// left out because a trailer follows the body. What was handed over is the
+		// proxy's word alone.
+		if k != "Content-Length" && k != twoleg.BlocksHeader && k != http.CanonicalHeaderKey("X-Accel-Buffering") {
 			w.Header()[k] = append(w.Header()[k], v...)
 		}
 	}

@@ -39,8 +39,9 @@ type Engine struct {
 
 // lease is what a prefill engine keeps for a decode engine.
 type lease struct {
-	blocks []int
-	hashed int
+	blocks [][]int // by layer group
+	hashed []int
+	ranks  int // that have yet to read
 	timer  *time.Timer
 }
 
@@ -107,14 +108,18 @@ func (e *Engine) hits(f Fault) bool {
 	return false
 }
 
-// alloc takes n blocks as soon as they are free.
-func (e *Engine) alloc(ctx context.Context, n int) ([]int, error) {
+// alloc takes blocks for each layer group as soon as all are free.
+func (e *Engine) alloc(ctx context.Context, sizes []int) ([][]int, error) {
+	n := 0
+	for _, k := range sizes {
+		n += k
+	}
 	if n > e.cfg.Blocks-1 {
 		return nil, fmt.Errorf("%d blocks are needed and the pool has %d", n, e.cfg.Blocks-1)
 	}
 	for {
 		e.mu.Lock()
-		blocks, err := e.pool.Alloc(n)
+		blocks, err := e.pool.AllocGroups(sizes)
 		freed := e.freed
 		e.mu.Unlock()
 		if err == nil {
@@ -128,23 +133,23 @@ func (e *Engine) alloc(ctx context.Context, n int) ([]int, error) {
 	}
 }
 
-func (e *Engine) free(blocks []int, hashed int) {
+func (e *Engine) free(blocks [][]int, hashed []int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.freeLocked(blocks, hashed)
 }
 
-func (e *Engine) freeLocked(blocks []int, hashed int) {
-	e.pool.Free(blocks, hashed)
+func (e *Engine) freeLocked(blocks [][]int, hashed []int) {
+	e.pool.FreeGroups(blocks, hashed)
 	close(e.freed)
 	e.freed = make(chan struct{})
 }
 
 // keep puts blocks under a lease for a decode engine.
-func (e *Engine) keep(request string, blocks []int, hashed int) {
+func (e *Engine) keep(request string, blocks [][]int, hashed []int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	l := &lease{blocks: blocks, hashed: hashed}
+	l := &lease{blocks: blocks, hashed: hashed, ranks: e.cfg.Geometry.Ranks}
 	l.timer = time.AfterFunc(e.cfg.Lease, func() { e.expire(request, l) })
 	e.leases[request] = l
 }
@@ -185,12 +190,18 @@ func (e *Engine) leaseCut(request string) bool {
 	return e.cut[request]
 }
 
-// release ends a lease whose blocks were read.
-func (e *Engine) release(request string) {
+// release ends a lease whose blocks all ranks have read.
+func (e *Engine) release(request string, m Moved) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.cfg.Push {
+		e.m.moved(m)
+	}
 	l := e.leases[request]
 	if l == nil {
+		return
+	}
+	if l.ranks--; l.ranks > 0 {
 		return
 	}
 	l.timer.Stop()
@@ -201,47 +212,64 @@ func (e *Engine) release(request string) {
 // regionBytes is the length of one region in a pool of blocks.
 func (g Geometry) regionBytes(blocks int) int { return blocks * g.blockBytes() }
 
-// write puts the KV cache of a prompt into blocks: a stamp at the start of each
-// block of each region, which depends on the prompt, the block's place in it
-// and the region.
-func (e *Engine) write(prompt uint64, blocks []int) {
-	g, b := e.cfg.Geometry, e.memory.Bytes()
-	for r := range g.Regions {
-		for i, blk := range blocks {
-			at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
-			binary.LittleEndian.PutUint64(b[at:], stamp(prompt, i, r))
-		}
-	}
+// held are the blocks of a request by layer group, with how many of its first ones each
+// group does not hold.
+type held struct {
+	groups  [][]int
+	skipped []int
 }
 
-// check reports whether blocks hold the KV cache of a prompt.
-func (e *Engine) check(prompt uint64, blocks []int) error {
-	g, b := e.cfg.Geometry, e.memory.Bytes()
+// each calls f with every block of every region: its place in memory, and the stamp
+// that a prompt's cache has there.
+func (e *Engine) each(prompt uint64, h held, f func(at int, stamp uint64) error) error {
+	g := e.cfg.Geometry
 	for r := range g.Regions {
-		for i, blk := range blocks {
-			at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
-			if got, want := binary.LittleEndian.Uint64(b[at:]), stamp(prompt, i, r); got != want {
-				return fmt.Errorf("KV block %d of region %d holds %016x and not %016x", i, r, got, want)
+		for k, blocks := range h.groups {
+			for i, blk := range blocks {
+				at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
+				if err := f(at, stamp(prompt, k, h.skipped[k]+i, r)); err != nil {
+					return fmt.Errorf("KV block %d of layer group %d in region %d %w", h.skipped[k]+i, k+1, r, err)
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// poison makes old content of blocks unusable, so that a transfer that did not
-// take place cannot look like one that did.
-func (e *Engine) poison(blocks []int) {
-	g, b := e.cfg.Geometry, e.memory.Bytes()
-	for r := range g.Regions {
-		for _, blk := range blocks {
-			at := r*g.regionBytes(e.cfg.Blocks) + blk*g.blockBytes()
-			binary.LittleEndian.PutUint64(b[at:], 0xdead_dead_dead_dead)
-		}
-	}
+// write puts the KV cache of a prompt into blocks: a stamp at the start of each
+// block of each region, which depends on the prompt, the layer group, the block's
+// place in the prompt and the region.
+func (e *Engine) write(prompt uint64, h held) {
+	b := e.memory.Bytes()
+	_ = e.each(prompt, h, func(at int, stamp uint64) error { // which never fails
+		binary.LittleEndian.PutUint64(b[at:], stamp)
+		return nil
+	})
 }
 
-func stamp(prompt uint64, block, region int) uint64 {
-	x := prompt + uint64(block)*0x9e3779b97f4a7c15 + uint64(region)*0xbf58476d1ce4e5b9
+// check reports whether blocks hold the KV cache of a prompt.
+func (e *Engine) check(prompt uint64, h held) error {
+	b := e.memory.Bytes()
+	return e.each(prompt, h, func(at int, stamp uint64) error {
+		if got := binary.LittleEndian.Uint64(b[at:]); got != stamp {
+			return fmt.Errorf("holds %016x and not %016x", got, stamp)
+		}
+		return nil
+	})
+}
+
+// poison makes old content of blocks unusable, so that a transfer that did not
+// take place cannot look like one that did.
+func (e *Engine) poison(h held) {
+	b := e.memory.Bytes()
+	_ = e.each(0, h, func(at int, _ uint64) error { // which never fails
+		binary.LittleEndian.PutUint64(b[at:], 0xdead_dead_dead_dead)
+		return nil
+	})
+}
+
+func stamp(prompt uint64, group, block, region int) uint64 {
+	x := prompt + uint64(block)*0x9e3779b97f4a7c15 + uint64(region)*0xbf58476d1ce4e5b9 + uint64(group)*0xd6e8feb86659fd93
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
@@ -259,11 +287,14 @@ func promptHash(ids []int32, text string) uint64 {
 	return h.Sum64()
 }
 
-// list merges the blocks of a transfer as NIXL does.
-func (g Geometry) list(local, remote []int, localBlocks, remoteBlocks int) transport.List {
-	l := transport.List{Regions: g.Regions, LocalStride: uint64(g.regionBytes(localBlocks)), RemoteStride: uint64(g.regionBytes(remoteBlocks))}
+// list merges the blocks of a rank's transfer as NIXL does.
+func (g Geometry) list(rank int, local, remote []int, localBlocks, remoteBlocks int) transport.List {
+	n := g.Regions / max(g.Ranks, 1)
+	l := transport.List{Regions: n, LocalStride: uint64(g.regionBytes(localBlocks)), RemoteStride: uint64(g.regionBytes(remoteBlocks))}
+	// A rank's regions follow those of the one before.
+	localAt, remoteAt := uint64(rank*n)*l.LocalStride, uint64(rank*n)*l.RemoteStride
 	for _, run := range pool.Runs(local, remote) {
-		l.Pieces = append(l.Pieces, kv.Desc{Local: uint64(run.Local * g.blockBytes()), Remote: uint64(run.Remote * g.blockBytes()), Len: uint64(run.Blocks * g.blockBytes())})
+		l.Pieces = append(l.Pieces, kv.Desc{Local: localAt + uint64(run.Local*g.blockBytes()), Remote: remoteAt + uint64(run.Remote*g.blockBytes()), Len: uint64(run.Blocks * g.blockBytes())})
 	}
 	return l
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/xferbench/xferbench/internal/serving/wait"
@@ -21,7 +22,7 @@ type job struct {
 	w                         http.ResponseWriter
 	arrived, scheduled, first time.Time
 	headers                   bool // of a stream are out
-	blocks                    []int
+	held                      held
 	local, cached, external   int // prompt tokens by source
 	made                      int // output tokens
 }
@@ -35,12 +36,14 @@ func (j *job) scheduledNow() {
 // compute takes blocks and the engine's compute for the prompt.
 func (j *job) compute(ctx context.Context) error {
 	e, q := j.e, j.q
-	if j.blocks == nil {
-		blocks, err := e.alloc(ctx, e.cfg.Geometry.Blocks(q.tokens))
+	if j.held.groups == nil {
+		// All of a prompt is computed before a window gives anything up.
+		n := len(e.cfg.Geometry.windows())
+		blocks, err := e.alloc(ctx, slices.Repeat([]int{e.cfg.Geometry.Blocks(q.tokens)}, n))
 		if err != nil {
 			return err
 		}
-		j.blocks = blocks
+		j.held = held{blocks, make([]int, n)}
 	}
 	select {
 	case e.gpu <- struct{}{}:
@@ -58,30 +61,39 @@ func (j *job) compute(ctx context.Context) error {
 		j.cached = (q.tokens - 1) / e.cfg.Geometry.BlockTokens * e.cfg.Geometry.BlockTokens
 		j.local -= j.cached
 	}
-	e.write(q.hash, j.blocks)
+	e.write(q.hash, j.held)
 	return wait.Until(ctx, begin.Add(e.cfg.PrefillTime+time.Duration(j.local)*e.cfg.PrefillPerToken))
 }
 
-// hashed is how many of the job's blocks are full.
-func (j *job) hashed() int {
-	return (j.q.tokens + max(j.made-1, 0)) / j.e.cfg.Geometry.BlockTokens
+// hashed is how many of the job's blocks are full, by layer group.
+func (j *job) hashed() []int {
+	full := (j.q.tokens + max(j.made-1, 0)) / j.e.cfg.Geometry.BlockTokens
+	out := make([]int, len(j.held.groups))
+	for i, n := range j.held.skipped {
+		out[i] = max(0, full-n)
+	}
+	return out
 }
 
 // grow takes the blocks that the output needs beside the prompt's.
 func (j *job) grow(ctx context.Context) error {
-	need := j.e.cfg.Geometry.Blocks(j.q.tokens+j.q.output-1) - len(j.blocks)
-	if need <= 0 {
-		return nil
+	g, q := j.e.cfg.Geometry, j.q
+	for range g.Blocks(q.tokens+q.output-1) - g.Blocks(q.tokens) {
+		more, err := j.e.alloc(ctx, slices.Repeat([]int{1}, len(j.held.groups)))
+		if err != nil {
+			return err
+		}
+		for i, b := range more {
+			j.held.groups[i] = append(j.held.groups[i], b...)
+		}
 	}
-	more, err := j.e.alloc(ctx, need)
-	j.blocks = append(j.blocks, more...)
-	return err
+	return nil
 }
 
 func (j *job) freeBlocks() {
-	if j.blocks != nil {
-		j.e.free(j.blocks, j.hashed())
-		j.blocks = nil
+	if j.held.groups != nil {
+		j.e.free(j.held.groups, j.hashed())
+		j.held = held{}
 	}
 }
 
@@ -101,12 +113,12 @@ func (j *job) prefillLeg(ctx context.Context) error {
 	if !e.hits(NullParams) {
 		at := e.mover.Address()
 		expiry := float64(time.Now().Add(e.cfg.Lease).UnixNano()) / 1e9
-		p := params{DoRemotePrefill: true, BlockIDs: [][]int{append([]int{}, j.blocks...)}, EngineID: &e.id, RequestID: &q.id,
-			Host: &at.Host, Port: &at.Port, Token: &at.Token, TPSize: 1, NumTokens: q.tokens, Expiry: &expiry, Mode: "pull", PoolBlocks: e.cfg.Blocks}
+		p := params{DoRemotePrefill: true, BlockIDs: j.handedOver(), EngineID: &e.id, RequestID: &q.id, Host: &at.Host, Port: &at.Port, Token: &at.Token,
+			TPSize: e.cfg.Geometry.Ranks, NumTokens: q.tokens, Expiry: &expiry, Mode: map[bool]string{true: "push", false: "pull"}[e.cfg.Push], PoolBlocks: e.cfg.Blocks}
 		answer = p
 		dies := e.hits(DyingPeer)
-		e.keep(q.id, j.blocks, j.hashed())
-		j.blocks = nil
+		e.keep(q.id, j.held.groups, j.hashed())
+		j.held = held{}
 		if dies {
 			e.mu.Lock()
 			e.cut[q.id] = true
@@ -124,6 +136,21 @@ func (j *job) prefillLeg(ctx context.Context) error {
 	return nil
 }
 
+// handedOver are the blocks that a decode engine is to load, by layer group.
+func (j *job) handedOver() [][]int {
+	short := j.e.hits(ShortList)
+	var out [][]int
+	for i, n := range j.e.cfg.Geometry.clip(j.q.tokens) {
+		blocks := j.held.groups[i]
+		if blocks = blocks[len(blocks)-n:]; short && i == 0 {
+			// One less than the decode engine loads.
+			blocks = blocks[max(0, j.e.cfg.Geometry.skipped(j.q.tokens)[0]+1-(len(j.held.groups[0])-n)):]
+		}
+		out = append(out, slices.Clone(blocks))
+	}
+	return out
+}
+
 // decodeLeg loads the prompt's KV cache and makes the output.
 func (j *job) decodeLeg(ctx context.Context) error {
 	e, q := j.e, j.q
@@ -138,7 +165,13 @@ func (j *job) decodeLeg(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if j.blocks, err = e.alloc(ctx, len(remote)); err != nil {
+	sizes, all := make([]int, len(remote)), e.cfg.Geometry.Blocks(q.tokens)
+	j.held.skipped = e.cfg.Geometry.skipped(q.tokens)
+	for i, blocks := range remote {
+		sizes[i] = min(len(blocks), all-j.held.skipped[i])
+		remote[i], j.held.skipped[i] = blocks[len(blocks)-sizes[i]:], all-sizes[i]
+	}
+	if j.held.groups, err = e.alloc(ctx, sizes); err != nil {
 		return err
 	}
 	skipped, moved, err := j.pull(ctx, remote)
@@ -150,6 +183,7 @@ func (j *job) decodeLeg(ctx context.Context) error {
 		if !e.cfg.Recompute {
 			return fmt.Errorf("NIXL transfer failure: %w", err)
 		}
+		j.freeBlocks()
 		return j.answer(ctx)
 	}
 	if err := j.accept(skipped, moved); err != nil {
@@ -162,35 +196,60 @@ func (j *job) decodeLeg(ctx context.Context) error {
 	return j.generate(ctx)
 }
 
-// remote are the prefill engine's blocks with the prompt's KV cache.
-func (q *request) remote(g Geometry) ([]int, error) {
+// remote are the prefill engine's blocks with the prompt's KV cache, by layer group.
+func (q *request) remote(g Geometry) ([][]int, error) {
 	p := q.params
-	if len(p.BlockIDs) != 1 || p.Host == nil || p.Port == nil || p.Token == nil || p.RequestID == nil || p.EngineID == nil || p.PoolBlocks < 2 {
+	if len(p.BlockIDs) != len(g.windows()) || p.Host == nil || p.Port == nil || p.Token == nil || p.RequestID == nil || p.EngineID == nil || p.PoolBlocks < 2 {
 		return nil, errors.New("incomplete kv_transfer_params")
 	}
-	remote := p.BlockIDs[0]
-	if len(remote) != g.Blocks(q.tokens) {
-		return nil, fmt.Errorf("%d remote blocks for %d tokens", len(remote), q.tokens)
+	if p.TPSize != g.Ranks {
+		return nil, fmt.Errorf("the prefill engine has %d ranks and this one %d, which a simulated engine cannot read from", p.TPSize, g.Ranks)
 	}
-	return remote, nil
+	for _, blocks := range p.BlockIDs {
+		if len(blocks) < 1 || len(blocks) > g.Blocks(q.tokens) {
+			return nil, fmt.Errorf("%d remote blocks for %d tokens", len(blocks), q.tokens)
+		}
+	}
+	return p.BlockIDs, nil
 }
 
 // pull loads the remote blocks into the job's, all but those that an injected fault
-// leaves out, and returns how many the engine had cached.
-func (j *job) pull(ctx context.Context, remote []int) (skipped int, moved Moved, err error) {
+// leaves out, and returns how many the engine had cached. Each rank makes a transfer.
+func (j *job) pull(ctx context.Context, remote [][]int) (skipped int, moved []Moved, err error) {
 	e, q := j.e, j.q
-	e.poison(j.blocks)
-	load := len(remote)
-	if e.hits(DecodePrefixHit) {
-		skipped = load - 1
-		e.write(q.hash, j.blocks)
+	e.poison(j.held)
+	cached, twice, shortRank := e.hits(DecodePrefixHit), e.hits(ExcessTransfer), e.hits(ShortRank)
+	less := make([]bool, len(remote))
+	less[0] = e.hits(ShortWindow)
+	less[len(less)-1] = e.hits(ShortTransfer) || less[len(less)-1]
+	var from, to []int
+	for i, blocks := range remote {
+		local := j.held.groups[i]
+		if n := len(blocks); less[i] {
+			blocks, local = blocks[:n-1], local[:n-1]
+		} else if cached {
+			skipped = n - 1
+			blocks, local = blocks[n-1:], local[n-1:]
+		}
+		from, to = append(from, blocks...), append(to, local...)
 	}
-	if e.hits(ShortTransfer) {
-		load--
-		e.write(q.hash, j.blocks)
+	if n := len(from); twice && n > 0 {
+		from, to = append(from, from[n-1]), append(to, to[n-1])
 	}
-	moved, err = e.load(ctx, q, j.blocks[skipped:load], remote[skipped:load])
-	if err == nil && e.hits(FailedTransfer) {
+	if cached || slices.Contains(less, true) || shortRank {
+		e.write(q.hash, j.held) // what is not loaded
+	}
+	for rank := range e.cfg.Geometry.Ranks {
+		if n := len(from); shortRank && rank == e.cfg.Geometry.Ranks-1 && n > 0 {
+			from, to = from[:n-1], to[:n-1]
+		}
+		m, err := e.load(ctx, q, rank, to, from)
+		if err != nil {
+			return skipped, moved, err
+		}
+		moved = append(moved, m)
+	}
+	if e.hits(FailedTransfer) {
 		err = errors.New("injected fault")
 	}
 	return skipped, moved, err
@@ -198,19 +257,20 @@ func (j *job) pull(ctx context.Context, remote []int) (skipped int, moved Moved,
 
 // accept checks the KV cache that was loaded, counts it and ends the time in the
 // queue.
-func (j *job) accept(skipped int, moved Moved) error {
+func (j *job) accept(skipped int, moved []Moved) error {
 	e, q := j.e, j.q
-	if err := e.check(q.hash, j.blocks); err != nil {
+	if err := e.check(q.hash, j.held); err != nil {
 		return fmt.Errorf("the KV cache that arrived is not the prompt's: %w", err)
 	}
 	j.cached = skipped * e.cfg.Geometry.BlockTokens
 	j.external = q.tokens - j.cached
-	e.count(func(t *tally) {
-		t.xfer.addTime(moved.Total)
-		t.post.addTime(moved.Post)
-		t.bytes.add(float64(moved.Bytes))
-		t.descs.add(float64(moved.Descriptors))
-	})
+	if !e.cfg.Push {
+		e.count(func(t *tally) {
+			for _, m := range moved {
+				t.moved(m)
+			}
+		})
+	}
 	j.scheduledNow()
 	return nil
 }
@@ -223,13 +283,13 @@ func (j *job) answer(ctx context.Context) error {
 	return j.generate(ctx)
 }
 
-// load pulls remote blocks into local ones.
-func (e *Engine) load(ctx context.Context, q *request, local, remote []int) (Moved, error) {
+// load pulls a rank's part of remote blocks into local ones.
+func (e *Engine) load(ctx context.Context, q *request, rank int, local, remote []int) (Moved, error) {
 	ctx, cancel := context.WithTimeout(ctx, wireTimeout)
 	defer cancel()
 	p := q.params
 	begin := time.Now()
-	list := e.cfg.Geometry.list(local, remote, e.cfg.Blocks, p.PoolBlocks)
+	list := e.cfg.Geometry.list(rank, local, remote, e.cfg.Blocks, p.PoolBlocks)
 	m, err := e.mover.Pull(ctx, Remote{Host: *p.Host, Port: *p.Port, Token: *p.Token, Request: *p.RequestID}, e.memory, list)
 	if err != nil {
 		return m, err
@@ -384,7 +444,7 @@ func (j *job) cutOff() error {
 
 // body is an answer or a chunk with output token i.
 func (j *job) body(i int, reason any) map[string]any {
-	token := int(stamp(j.q.hash, i, 0) % 32_000)
+	token := int(stamp(j.q.hash, 0, i, 0) % 32_000)
 	object, choice := "text_completion", map[string]any{"index": 0, "text": fmt.Sprintf(" t%d", token), "logprobs": nil, "finish_reason": reason}
 	if j.q.chat {
 		object = "chat.completion.chunk"
@@ -394,7 +454,19 @@ func (j *job) body(i int, reason any) map[string]any {
 	if j.q.ReturnTokenIDs {
 		choice["token_ids"] = []int{token}
 	}
-	return map[string]any{"id": j.q.id, "object": object, "created": j.arrived.Unix(), "model": j.e.cfg.Model, "choices": []any{choice}}
+	out := map[string]any{"id": j.q.id, "object": object, "created": j.arrived.Unix(), "model": j.e.cfg.Model, "choices": []any{choice}}
+	if !j.e.cfg.before(32) {
+		out["system_fingerprint"] = j.e.cfg.fingerprint()
+	}
+	return out
+}
+
+// fingerprint names the release and the ranks, where there are several, as vLLM does.
+func (c Config) fingerprint() string {
+	if c.Geometry.Ranks > 1 {
+		return fmt.Sprintf("vllm-%s-tp%d-simulated", c.Release, c.Geometry.Ranks)
+	}
+	return "vllm-" + c.Release + "-simulated"
 }
 
 func (j *job) usage() map[string]any {

@@ -31,8 +31,9 @@ type Leases struct {
 	Begin func(request string) error
 	// Cut says that the owner dies in the middle of this transfer (a fault).
 	Cut func(request string) bool
-	// Done says that the request's blocks were read and can be released.
-	Done func(request string)
+	// Done says that a rank has read the request's blocks, and what it read. After the
+	// last rank they can be released.
+	Done func(request string, m Moved)
 }
 
 // Remote names what is pulled.

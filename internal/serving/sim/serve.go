@@ -35,7 +35,7 @@ func (e *Engine) Handler() http.Handler {
 	mux.HandleFunc("GET /metrics", e.metrics)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, map[string]any{"version": e.cfg.Release, "simulated": true})
+		reply(w, http.StatusOK, map[string]any{"version": e.cfg.Release, "simulated": true, "kv_transport": e.cfg.Transport})
 	})
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]any{"object": "list", "data": []any{

@@ -337,7 +337,7 @@ func testWire(t *testing.T, provider string) {
 			t.Error(err)
 		}
 	})
-	leases := Leases{Done: func(id string) { done <- id }, Cut: func(id string) bool { return id == "cut" }, Begin: func(id string) error {
+	leases := Leases{Done: func(id string, _ Moved) { done <- id }, Cut: func(id string) bool { return id == "cut" }, Begin: func(id string) error {
 		if id == "over" {
 			return ErrLease
 		}
@@ -486,7 +486,7 @@ func wirePair(t *testing.T, leases Leases) (server, client *Wire, src, dst *mem.
 	return wires[0], wires[1], buffers[0], buffers[1]
 }
 
-var anyLease = Leases{Begin: func(string) error { return nil }, Cut: func(string) bool { return false }, Done: func(string) {}}
+var anyLease = Leases{Begin: func(string) error { return nil }, Cut: func(string) bool { return false }, Done: func(string, Moved) {}}
 
 // More pulls at a time than there are links wait for one another; all arrive.
 func TestWireCarriesManyPulls(t *testing.T) {
@@ -660,7 +660,7 @@ func TestStream(t *testing.T) {
 // Descriptors are NIXL's: neighbours merged, per region, in either pool's terms.
 func TestDescriptors(t *testing.T) {
 	g := Geometry{BlockTokens: 2, Regions: 2, BytesPerToken: 16} // 16 bytes a block and region
-	list := g.list([]int{1, 2, 5}, []int{3, 4, 5}, 10, 20)
+	list := g.list(0, []int{1, 2, 5}, []int{3, 4, 5}, 10, 20)
 	got := slices.Collect(list.Descs())
 	want := []kv.Desc{{Local: 16, Remote: 48, Len: 32}, {Local: 80, Remote: 80, Len: 16}, {Local: 160 + 16, Remote: 320 + 48, Len: 32}, {Local: 160 + 80, Remote: 320 + 80, Len: 16}}
 	if d := cmp.Diff(want, got); d != "" {
@@ -668,5 +668,70 @@ func TestDescriptors(t *testing.T) {
 	}
 	if n := len(pool.Runs([]int{1, 2, 5}, []int{3, 4, 5})); n*g.Regions != len(got) {
 		t.Errorf("%d runs", n)
+	}
+}
+
+// The geometries that simulated engines play, worked out by hand: gpt-oss-120b has 18
+// layers of each kind with 8 KV heads of 64 values, which share 18 tensors.
+func TestGeometryOf(t *testing.T) {
+	resolve := func(name string) kv.Model {
+		m, err := kv.Resolve(name, "auto")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for name, tt := range map[string]struct {
+		model   kv.Model
+		ranks   int
+		release string
+		want    Geometry
+	}{
+		"windows":         {resolve("gpt-oss-120b"), 1, "0.32.0", Geometry{BlockTokens: 16, Regions: 18, BytesPerToken: 18 * 2048, Ranks: 1, Windows: []int{128, 0}}},
+		"without groups":  {resolve("gpt-oss-120b"), 1, "0.15.1", Geometry{BlockTokens: 16, Regions: 36, BytesPerToken: 36 * 2048, Ranks: 1, Windows: []int{0}}},
+		"split heads":     {resolve("Llama-3.1-8B"), 4, "0.32.0", Geometry{BlockTokens: 16, Regions: 4 * 32, BytesPerToken: 131_072, Ranks: 4, Windows: []int{0}}},
+		"copies of heads": {resolve("Llama-3.1-8B"), 16, "0.32.0", Geometry{BlockTokens: 16, Regions: 16 * 32, BytesPerToken: 2 * 131_072, Ranks: 16, Windows: []int{0}}},
+		"latent":          {resolve("DeepSeek-R1"), 8, "0.32.0", Geometry{BlockTokens: 16, Regions: 8 * 61, BytesPerToken: 8 * 70_272, Ranks: 8, Windows: []int{0}}},
+	} {
+		g, err := GeometryOf(tt.model, 16, tt.ranks, tt.release)
+		if d := cmp.Diff(tt.want, g); err != nil || d != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, d)
+		}
+	}
+	state := kv.Model{Name: "states", Heads: 4, DType: kv.BF16, Groups: []kv.Group{{Kind: kv.Full, Layers: 2, KVHeads: 2, KeyDim: 64, ValueDim: 64},
+		{Kind: kv.State, Layers: 2, States: []kv.Tensor{{Shards: 4, Values: 1024, DType: kv.FP32, Pieces: 1}}}}}
+	if g, err := GeometryOf(state, 16, 1, "0.32.0"); err == nil {
+		t.Errorf("a model with states is played as %+v", g)
+	}
+}
+
+// Of a window the decode engine takes no more blocks than cross, and the prefill engine
+// all until they were read; both pools are whole again afterwards.
+func TestWindowsTakeBlocks(t *testing.T) {
+	g := Geometry{BlockTokens: 16, Regions: 4, BytesPerToken: 256, Ranks: 2, Windows: []int{20, 0}}
+	set, err := StartSet(Config{Geometry: g, Blocks: 7, Lease: time.Minute}, "127.0.0.1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := set.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	// 40 tokens are 3 blocks in each group: 6, all that the pool has. Of the window of
+	// 20, the block that ends before token 22 has been given up.
+	for range 3 {
+		if status, answer := handOver(t, set, prompt(40)); status != 200 {
+			t.Fatalf("%d %v", status, answer)
+		}
+	}
+	r := reading(t, set.Decode.URL)
+	for c, want := range map[metrics.Count]int64{metrics.Transfers: 6, metrics.TransferBytes: 3 * 5 * 16 * 256} {
+		if got, _ := r.Get(c); got != want {
+			t.Errorf("%s is %d, want %d", c.Name(), got, want)
+		}
+	}
+	for _, e := range []*Server{set.Prefill, set.Decode} {
+		waitFor(t, "free blocks", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.pool.Available() == e.cfg.Blocks-1 })
 	}
 }

@@ -55,6 +55,14 @@ func (h *histogram) add(v float64) {
 	}
 }
 
+// moved counts a transfer.
+func (t *tally) moved(m Moved) {
+	t.xfer.addTime(m.Total)
+	t.post.addTime(m.Post)
+	t.bytes.add(float64(m.Bytes))
+	t.descs.add(float64(m.Descriptors))
+}
+
 func (h *histogram) addTime(d time.Duration) { h.add(d.Seconds()) }
 
 // page writes the metrics page.
@@ -165,6 +173,12 @@ func (t *tally) write(p *page, c Config, usage float64) {
 		p.counter("vllm:nixl_num_failed_notifications_total", t.failedNotifications)
 		p.counter("vllm:nixl_num_kv_expired_reqs_total", t.expired)
 	}
-	p.gauge("vllm:cache_config_info", 1, pair("block_size", strconv.Itoa(c.Geometry.BlockTokens)),
-		pair("num_gpu_blocks", strconv.Itoa(c.Blocks)), pair("enable_prefix_caching", map[bool]string{true: "True", false: "False"}[c.Caching]))
+	labels := []*dto.LabelPair{pair("block_size", strconv.Itoa(c.Geometry.BlockTokens)), pair("cache_dtype", c.DType), pair("num_gpu_blocks", strconv.Itoa(c.Blocks)),
+		pair("enable_prefix_caching", map[bool]string{true: "True", false: "False"}[c.Caching])}
+	if !c.before(32) {
+		// One rank's memory, with the rest that is left over.
+		bytes := c.Blocks*c.Geometry.BytesPerToken/c.Geometry.Ranks*c.Geometry.BlockTokens + 7
+		labels = append(labels, pair("kv_cache_memory_bytes", strconv.Itoa(bytes)))
+	}
+	p.gauge("vllm:cache_config_info", 1, labels...)
 }

@@ -101,6 +101,8 @@ type export struct {
 type exported struct {
 	request  string
 	endpoint int
+	moved    Moved // but for the time
+	begin    time.Time
 }
 
 func refuse(what string) error { return fmt.Errorf("%w: %s", transport.ErrRefused, what) }
@@ -126,7 +128,12 @@ func (e *export) Plan(ctx context.Context, r transport.PlanRequest) (transport.P
 	}
 	rep, err := e.Served.Plan(ctx, r)
 	if err == nil {
-		e.pulls[r.Plan] = exported{r.Name, r.Endpoint}
+		x := exported{request: r.Name, endpoint: r.Endpoint, begin: time.Now()}
+		x.moved.Descriptors = r.List.Count()
+		for d := range r.List.Descs() {
+			x.moved.Bytes += int64(d.Len)
+		}
+		e.pulls[r.Plan] = x
 	}
 	return rep, err
 }
@@ -146,7 +153,8 @@ func (e *export) Drop(ctx context.Context, r transport.DropRequest) (transport.D
 	d, err := e.Served.Drop(ctx, r)
 	if p, has := e.pulls[r.Plan]; has && err == nil {
 		delete(e.pulls, r.Plan)
-		e.leases.Done(p.request)
+		p.moved.Total = time.Since(p.begin)
+		e.leases.Done(p.request, p.moved)
 	}
 	return d, err
 }

@@ -64,16 +64,6 @@ D <- function(n) (fa$per[, 1] - fb$per[, 1]) + n * (fa$per[, 2] - fb$per[, 2])
 g <- function(n) t.test(D(n))$p.value - 0.05
 est <- uniroot(function(n) mean(D(n)), c(1000, 1e6), tol = 1e-9)$root
 cross <- obj(estimate = num(est), lo = num(uniroot(g, c(1000, est), tol = 1e-9)$root), hi = num(uniroot(g, c(est, 1e6), tol = 1e-9)$root))
-part <- c(41.2, 43.9, 40.1, 44.4, 42.0, 41.7, 43.3, 42.8); whole <- c(120.4, 131.0, 118.2, 127.7, 125.0, 119.9, 128.8, 124.1)
-h <- function(r) t.test(part - r * whole)$p.value - 0.05
-m <- mean(part) / mean(whole)
-share <- obj(part = arr(part), whole = arr(whole), value = num(m), lo = num(uniroot(h, c(0.1, m), tol = 1e-13)$root), hi = num(uniroot(h, c(m, 0.9), tol = 1e-13)$root))
-# unpaired: Welch's degrees of freedom at the estimate, rounded down, then the same search
-wide <- c(118.4, 131.9, 109.2, 127.7, 140.0, 119.9, 128.8, 104.1, 122.6, 133.3, 125.2)
-mu <- mean(part) / mean(wide); vp <- var(part) / length(part); vw <- mu^2 * var(wide) / length(wide)
-df <- floor((vp + vw)^2 / (vp^2 / (length(part) - 1) + vw^2 / (length(wide) - 1)))
-hu <- function(r) abs(mean(part) - r * mean(wide)) - qt(0.975, df) * sqrt(var(part) / length(part) + r^2 * var(wide) / length(wide))
-shareu <- obj(part = arr(part), whole = arr(wide), value = num(mu), lo = num(uniroot(hu, c(0.1, mu), tol = 1e-13)$root), hi = num(uniroot(hu, c(mu, 0.9), tol = 1e-13)$root))
-cat(obj(share_unpaired = shareu, signed_rank = lst(signed), sign_flip = lst(flips), rank_sum = lst(unpaired), quantile_sample = arr(q), quantile = lst(quant),
+cat(obj(signed_rank = lst(signed), sign_flip = lst(flips), rank_sum = lst(unpaired), quantile_sample = arr(q), quantile = lst(quant),
         median_rank = lst(ranks), holm = lst(holm), acf = lst(ac), signrank_null = lst(psr), t_mde = lst(tmde),
-        cost_bytes = arr(bytes), cost_a = fa$json, cost_b = fb$json, crossover = cross, share = share), "\n")
+        cost_bytes = arr(bytes), cost_a = fa$json, cost_b = fb$json, crossover = cross), "\n")

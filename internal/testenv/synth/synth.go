@@ -4,7 +4,9 @@
 package synth
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -53,6 +55,7 @@ type Spec struct {
 	Unchecked     bool
 	Events        []record.Event
 	End           *record.End // nil: the record is cut off
+	Later         int64       // ns after the other records' start
 }
 
 func host(name string) record.Host {
@@ -113,9 +116,25 @@ func KV(provider, op string, shape kv.Shape, hosts int, asked int64) record.Cond
 
 // Make returns the record as the bytes of its file.
 func (s Spec) Make() ([]byte, error) {
+	var b bytes.Buffer
+	if err := s.Write(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// Write writes the record line by line.
+func (s Spec) Write(to io.Writer) error {
+	w := record.NewWriter(to)
+	var first error
+	put := func(l record.Line) {
+		if first == nil {
+			first = w.Write(l)
+		}
+	}
 	a, b := host("synthetic-a"), host("synthetic-b")
 	run := record.Run{
-		Schema: record.Schema, ID: s.Name, Kind: s.Kind, StartUnixNs: startNs, ToolVersion: "0.1.0", ToolCommit: "synthetic",
+		Schema: record.Schema, ID: s.Name, Kind: s.Kind, StartUnixNs: startNs + s.Later, ToolVersion: "0.1.0", ToolCommit: "synthetic",
 		Argv: s.Argv, Seed: s.Seed, Host: a, Env: map[string]string{"XFERBENCH_NOTE": Note}, Launches: s.Launches,
 		Design: &record.Design{Blocks: s.Blocks, MinBlocks: 6, Order: "random"},
 	}
@@ -124,26 +143,27 @@ func (s Spec) Make() ([]byte, error) {
 	} else {
 		run.Peer = &a
 	}
-	lines := []record.Line{run}
+	put(run)
 	for i := range s.Cells {
 		s.Cells[i].ID = i
-		lines = append(lines, s.Cells[i].Condition)
+		put(s.Cells[i].Condition)
 	}
-	lines = append(lines, s.measure()...)
+	s.measure(put)
 	for _, e := range s.Events {
-		lines = append(lines, e)
+		put(e)
 	}
 	if s.End != nil {
-		lines = append(lines, *s.End)
+		end := *s.End
+		end.EndUnixNs += s.Later
+		put(end)
 	}
-	return encode(lines)
+	return first
 }
 
-func (s Spec) measure() []record.Line {
+func (s Spec) measure(put func(record.Line)) {
 	rng := rand.New(rand.NewPCG(s.Seed, 0x5e17))
 	yes, no := true, false
 	now := int64(2e9)
-	var out []record.Line
 	ran := make([]int, len(s.Cells))
 	verdict := func(c Cell, n int) *bool {
 		switch {
@@ -161,11 +181,12 @@ func (s Spec) measure() []record.Line {
 		}
 		first[c.Provider] = true
 		cold := int64(c.time(rng, 1) * 1.7)
-		out = append(out, record.Cold{
+		put(record.Cold{
 			Provider: c.Provider, Condition: c.ID, OpenNs: 12_300_000, RegisterNs: int64(c.Bytes / 4), RegisterBytes: c.Bytes, ConnectNs: 2_100_000,
 			FirstNs: cold, FirstBytes: c.Bytes, PeerOpenNs: 13_100_000, PeerRegisterNs: int64(c.Bytes / 4), MemoryNs: int64(c.Bytes / 3),
 			PeerMemoryNs: int64(c.Bytes / 3), FirstVerified: !s.Unchecked, Simulated: c.Simulated,
-		}, record.Sample{
+		})
+		put(record.Sample{
 			Condition: c.ID, Phase: record.PhaseCold, BeginNs: now, PostNs: cold / 10, LocalNs: cold, TotalNs: cold, Bytes: c.Bytes,
 			Ops: uint64(c.Ops), Verified: verdict(c, c.Truth.Corrupt), CPUNs: cold / 2, PeerCPUNs: cold / 3, Simulated: c.Simulated,
 		})
@@ -182,7 +203,7 @@ func (s Spec) measure() []record.Line {
 					t = int64(float64(t) * c.Truth.Warm)
 				}
 				post := min(int64(1500+float64(c.Descs)*85*(1+0.05*rng.Float64())), t)
-				out = append(out, record.Sample{
+				put(record.Sample{
 					Condition: i, Launch: launch, Block: b, Order: place, Iteration: k, Phase: record.PhaseMeasure, BeginNs: now, PostNs: post, LocalNs: t, TotalNs: t,
 					Bytes: c.Bytes, Ops: uint64(c.Ops), EAgain: uint64(c.Descs / 700), Polls: uint64(t / 900), Verified: verdict(c, ran[i]),
 					CPUNs: t * 6 / 10, PeerCPUNs: t * 5 / 10, Simulated: c.Simulated,
@@ -191,12 +212,11 @@ func (s Spec) measure() []record.Line {
 				now += t + 50_000
 			}
 			if len(c.Transport.Devices) > 0 {
-				out = append(out, s.path(c, b))
+				put(s.path(c, b))
 			}
 			now += int64(c.Bytes / 8)
 		}
 	}
-	return out
 }
 
 func (s Spec) path(c Cell, block int) record.Path {
@@ -232,7 +252,43 @@ func Files() (map[string][]byte, error) {
 	if out["ttft.jsonl"], err = MakeTTFT("ttft", 21, 8, 3, 7648, 438_566_912); err != nil {
 		return nil, err
 	}
-	return out, nil
+	return out, others(out)
+}
+
+const size = 438_000_000
+
+// truths are those of most records, by provider.
+var truths = map[string]Truth{
+	"tcp":     {AlphaNs: 60_000, NsPerByte: 0.80, NsPerDesc: 900, Noise: 0.03, Block: 0.02, Counted: 1.0009},
+	"ucx:tcp": {AlphaNs: 25_000, NsPerByte: 0.62, NsPerDesc: 2600, Noise: 0.03, Block: 0.02, Counted: 1.0009},
+	"socket":  {AlphaNs: 20_000, NsPerByte: 0.43, Noise: 0.02, Block: 0.02, Counted: 1.0009},
+	"memcpy":  {AlphaNs: 500, NsPerByte: 0.12, Noise: 0.02, Block: 0.01},
+}
+
+// argv measures what full returns.
+var argv = []string{"xferbench", "--provider", "tcp,ucx:tcp", "--size", "438MB"}
+
+// full are two transports in two shapes and both ceilings.
+func full() []Cell {
+	var cells []Cell
+	for _, p := range []string{"tcp", "ucx:tcp"} {
+		for _, sh := range []kv.Shape{kv.Merged, kv.Fragmented} {
+			cells = append(cells, Cell{KV(p, "read", sh, 1, size), truths[p]})
+		}
+	}
+	for _, p := range []string{"socket", "memcpy"} {
+		cells = append(cells, Cell{KV(p, "read", kv.Merged, 1, size), truths[p]})
+	}
+	return cells
+}
+
+// Large is a record of n transfers in measured blocks: two transports in two shapes,
+// 50 blocks. n is rounded down to whole blocks.
+func Large(seed uint64, n int) Spec {
+	s := Specs()["two-providers.jsonl"]
+	s.Name, s.Seed, s.Cells, s.Blocks = fmt.Sprintf("large-%d", seed), seed, s.Cells[:4], 50
+	s.Iters = max(1, n/(s.Blocks*len(s.Cells)))
+	return s
 }
 
 // Specs are the raw records in testdata/records, by file name.
@@ -241,26 +297,6 @@ func Specs() map[string]Spec {
 	out := map[string]Spec{}
 	add := func(s Spec) { out[s.Name+".jsonl"] = s }
 
-	const size = 438_000_000
-	truths := map[string]Truth{
-		"tcp":     {AlphaNs: 60_000, NsPerByte: 0.80, NsPerDesc: 900, Noise: 0.03, Block: 0.02, Counted: 1.0009},
-		"ucx:tcp": {AlphaNs: 25_000, NsPerByte: 0.62, NsPerDesc: 2600, Noise: 0.03, Block: 0.02, Counted: 1.0009},
-		"socket":  {AlphaNs: 20_000, NsPerByte: 0.43, Noise: 0.02, Block: 0.02, Counted: 1.0009},
-		"memcpy":  {AlphaNs: 500, NsPerByte: 0.12, Noise: 0.02, Block: 0.01},
-	}
-	full := func() []Cell {
-		var cells []Cell
-		for _, p := range []string{"tcp", "ucx:tcp"} {
-			for _, sh := range []kv.Shape{kv.Merged, kv.Fragmented} {
-				cells = append(cells, Cell{KV(p, "read", sh, 1, size), truths[p]})
-			}
-		}
-		for _, p := range []string{"socket", "memcpy"} {
-			cells = append(cells, Cell{KV(p, "read", kv.Merged, 1, size), truths[p]})
-		}
-		return cells
-	}
-	argv := []string{"xferbench", "--provider", "tcp,ucx:tcp", "--size", "438MB"}
 	add(Spec{Name: "two-providers", Seed: 7, Kind: "raw", Argv: argv, Hosts: 1, Blocks: 10, Iters: 4, Cells: full(), End: ok})
 
 	slower := full()
@@ -301,6 +337,20 @@ func Specs() map[string]Spec {
 	}
 	slices.SortStableFunc(cells, func(a, b Cell) int { return int(int64(a.Bytes) - int64(b.Bytes)) })
 	add(Spec{Name: "sweep", Seed: 13, Kind: "sweep", Argv: []string{"xferbench", "sweep", "--provider", "tcp,ucx:tcp", "--size", "4KiB:64MiB:x4", "--shape", "contiguous", "synthetic-b"}, Hosts: 2, Blocks: 10, Iters: 4, Cells: cells, End: ok})
+
+	// ucx:tcp sends up to 32 KiB eagerly and has a rendezvous from there on, which
+	// costs 57 µs to start: it wins below, loses at once, and wins again.
+	cells = nil
+	for _, n := range append([]int64{1 << 10}, sizes[:7]...) {
+		a, b := Cell{KV("tcp", "read", kv.Contiguous, 2, n), truths["tcp"]}, Cell{KV("ucx:tcp", "read", kv.Contiguous, 2, n), truths["ucx:tcp"]}
+		a.Truth.AlphaNs, a.Truth.NsPerByte = 18_000, 0.80
+		b.Truth.AlphaNs, b.Truth.NsPerByte = 7_000, 0.70
+		if n > 32<<10 {
+			b.Truth.AlphaNs, b.Truth.NsPerByte = 64_000, 0.62
+		}
+		cells = append(cells, a, b)
+	}
+	add(Spec{Name: "switch", Seed: 16, Kind: "sweep", Argv: []string{"xferbench", "sweep", "--provider", "tcp,ucx:tcp", "--size", "1KiB:16MiB:x4", "--shape", "contiguous", "--no-ceiling", "synthetic-b"}, Hosts: 2, Blocks: 10, Iters: 2, Cells: cells, End: ok})
 
 	cells = nil
 	for _, n := range sizes[5:7] {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/stats"
 )
@@ -29,6 +30,10 @@ func MakeTTFT(name string, seed uint64, blocks, iters, tokens int, bytes int64) 
 	for i, arm := range arms {
 		c := record.Condition{ID: i, Name: fmt.Sprintf("%s %d tokens c1", arm, tokens), Provider: arm, API: "http", Op: "ttft", Model: "synthetic", Tokens: int64(tokens), Block: 16}
 		c.Asked, c.Bytes = uint64(bytes), uint64(bytes)
+		if i > 0 {
+			c.Serving = &record.Serving{Connector: "NixlConnector", Backend: "UCX", Provider: "ucx:tcp", Op: "read", KVModel: kv.DefaultModel,
+				PrefillHosts: []string{"synthetic-a"}, DecodeHosts: []string{"synthetic-a"}}
+		}
 		lines = append(lines, c)
 	}
 	now, batch := int64(1e9), 0

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http/httptest"
 	"os"
@@ -84,6 +85,9 @@ func TestEngines(t *testing.T) {
 			t.Run("wire", func(t *testing.T) { v.wire(x.with(t)) })
 			t.Run("modes", func(t *testing.T) { v.modes(x.with(t)) })
 			t.Run("proxies", func(t *testing.T) { v.proxies(x.with(t)) })
+			if name == "newest" {
+				t.Run("shapes", func(t *testing.T) { v.shapes(x.with(t)) })
+			}
 		})
 	}
 }
@@ -370,7 +374,7 @@ func rawMedian(t *testing.T, path, shape string, bytes uint64) float64 {
 		t.Fatal(err)
 	}
 	var ns []float64
-	for _, s := range rec.Samples {
+	for s := range rec.Samples.All() {
 		if c, ok := rec.Condition(s.Condition); ok && c.Provider == "ucx:tcp" && c.Shape == shape && c.Bytes == bytes && s.Phase == record.PhaseMeasure {
 			ns = append(ns, float64(s.TotalNs))
 		}
@@ -448,4 +452,94 @@ func (v *version) proxies(x *tool) {
 	default:
 		x.t.Errorf("no verdict on the proxies: %s", verdict)
 	}
+}
+
+// shape is a model of testdata/kvshapes and how engines serve it.
+type shape struct {
+	BlockTokens     int `json:"block_tokens"`
+	Prefill, Decode []string
+	Env             map[string]string
+	// Requests are those that are sent, by their length, and what each moves, by hand.
+	Requests map[string]struct{ Bytes, Transfers int64 }
+}
+
+// shapes runs models whose KV cache is not the same in every layer and on every rank,
+// each over its own pair of engines: windows, copies of a latent cache, states. Every
+// request is proven by the blocks that the prefill engine listed, on two-leg and
+// behind our proxy.
+func (v *version) shapes(x *tool) {
+	data, err := os.ReadFile(filepath.Join(x.root, "testdata", "kvshapes", "shapes.json"))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	var all map[string]shape
+	if err := json.Unmarshal(data, &all); err != nil {
+		x.t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		x.t.Run(name, func(t *testing.T) { v.shape(x.with(t), name, all[name]) })
+	}
+}
+
+func (v *version) shape(x *tool, name string, s shape) {
+	model := filepath.Join("testdata", "kvshapes", name)
+	spec := v.writeShape(x, name, model, s)
+	ours := v.ourProxy(x)
+	path := filepath.Join(x.dir, name+".jsonl")
+	lengths := slices.Sorted(maps.Keys(s.Requests))
+	// Exit code 6: one block gives no verdict between the arms.
+	text := x.run(20*time.Minute, 6, "ttft", "--launch", spec, "--kv-model", model, "--arm", "two-leg="+v.pair(), "--arm", "proxy=proxy="+ours+","+v.pair(),
+		"--prompt-tokens", strings.Join(lengths, ","), "--vocab-size", vocab, "--max-tokens", fmt.Sprint(maxTokens),
+		"--iterations", "1", "--blocks", "1", "--warmup", "0", "--timeout", "10m", "--settle", "30s", "--record", path)
+	x.nothingLeft(2)
+	fits(x.t, "ttft", text)
+	_, reqs := v.read(x, path)
+	if want := 2*len(lengths) + 2; len(reqs) != want {
+		x.t.Errorf("%d requests, want %d", len(reqs), want)
+	}
+	for _, l := range reqs {
+		want := s.Requests[fmt.Sprint(l.PromptTokens)]
+		if !l.Valid || l.Rule != record.RuleBlocks || l.Proof != record.ProofSample {
+			x.t.Errorf("%s, %d tokens: valid %v by %q, proof %q: %s: %s", l.Arm, l.PromptTokens, l.Valid, l.Rule, l.Proof, l.Reason, l.Detail)
+		}
+		if l.Moved == nil || l.Moved.Bytes != want.Bytes || l.Moved.Transfers != want.Transfers {
+			x.t.Errorf("%s, %d tokens: %+v, want %+v", l.Arm, l.PromptTokens, l.Moved, want)
+		}
+	}
+}
+
+// writeShape writes the launch file for a pair that serves the model.
+func (v *version) writeShape(x *tool, name, model string, s shape) string {
+	x.t.Helper()
+	data, err := os.ReadFile(v.write(x, "prefill", "decode"))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	var spec map[string]any
+	if err := json.Unmarshal(data, &spec); err != nil {
+		x.t.Fatal(err)
+	}
+	delete(spec, "bytes_per_token")
+	spec["block_size_tokens"] = s.BlockTokens
+	for role, extra := range map[string][]string{"prefill": s.Prefill, "decode": s.Decode} {
+		e := spec["engines"].(map[string]any)[role].(map[string]any)
+		// The last of two equal flags holds.
+		for _, a := range append([]string{"--model", model, "--block-size", fmt.Sprint(s.BlockTokens)}, extra...) {
+			e["argv"] = append(e["argv"].([]any), a)
+		}
+		for k, val := range s.Env {
+			e["env"].(map[string]any)[k] = val
+		}
+	}
+	if data, err = json.MarshalIndent(spec, "", "  "); err != nil {
+		x.t.Fatal(err)
+	}
+	path := filepath.Join(x.dir, "launch-"+name+".yaml")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		x.t.Fatal(err)
+	}
+	if v.file, err = launch.Load(path); err != nil {
+		x.t.Fatal(err)
+	}
+	return path
 }

@@ -47,6 +47,7 @@ type job struct {
 	w     *spec.TTFTWorkload
 	run   ttft.Config
 	arms  []ttft.Arm // that the spec names
+	kv    ttft.Geometry
 	sim   sim.Config
 	start time.Time
 }
@@ -109,23 +110,38 @@ func (r *job) check() error {
 	return schedule.CheckDesign(r.Spec.Design)
 }
 
-// geometry tells the arms what the spec says of their models.
+// geometry reads what the spec says of the engines' KV caches.
 func (r *job) geometry() error {
-	var bytesPerToken int64
-	if r.w.KVModel != "" {
-		m, err := kv.Resolve(r.w.KVModel, r.w.DType)
-		if err != nil {
-			return fault.Usagef("--kv-model: %w", err)
-		}
-		bytesPerToken = m.BytesPerToken()
+	r.kv = ttft.Geometry{DType: r.w.DType, DraftLayers: r.w.KVDraftLayers}
+	if n := len(r.w.KVTP); n > 2 || slices.ContainsFunc(r.w.KVTP, func(tp int) bool { return tp < 1 || tp > maxTP }) {
+		return fault.Usagef("--kv-tp %v: want one size, or those of prefill and decode, each from 1 to %d", []int(r.w.KVTP), maxTP)
+	} else if n > 0 {
+		r.kv.PrefillTP, r.kv.DecodeTP = r.w.KVTP[0], r.w.KVTP[n-1]
 	}
-	for i := range r.arms {
-		a := &r.arms[i]
-		a.Model = cmp.Or(a.Model, r.w.Model)
-		a.BytesPerToken = cmp.Or(a.BytesPerToken, bytesPerToken)
+	if n := r.w.KVDraftLayers; n < 0 || n > maxDraftLayers {
+		return fault.Usagef("--kv-draft-layers %d: want 0 to %d", n, maxDraftLayers)
+	}
+	if r.w.KVModel == "" {
+		if r.w.DType == "" || r.w.DType == "auto" {
+			return nil
+		}
+		if _, err := kv.ParseDType(r.w.DType); err != nil {
+			return fault.Usagef("--dtype: %w", err)
+		}
+		return nil
+	}
+	var err error
+	if r.kv.Model, err = kv.Resolve(r.w.KVModel, r.w.DType); err != nil {
+		return fault.Usagef("--kv-model: %w", err)
 	}
 	return nil
 }
+
+// Limits of what a spec says of KV caches.
+const (
+	maxTP          = 1 << 10
+	maxDraftLayers = 1 << 10
+)
 
 // configure is what the run is asked for, without its arms.
 func (r *job) configure() (err error) {
@@ -151,18 +167,21 @@ func (r *job) configure() (err error) {
 // SimConfig is the configuration of simulated engines, without a role.
 func SimConfig(e spec.SimEngine) (c sim.Config, err error) {
 	c = sim.Config{PrefillTime: e.PrefillTime, PrefillPerToken: e.PrefillPerToken, StepTime: e.StepTime, MoverDelay: e.TransferDelay,
-		Lease: e.Lease, Blocks: e.Blocks, Caching: e.PrefixCaching, Transport: e.Transport, Release: e.VLLM, Recompute: e.Recompute}
+		Lease: e.Lease, Blocks: e.Blocks, Caching: e.PrefixCaching, Transport: e.Transport, Release: e.VLLM, Recompute: e.Recompute,
+		DType: e.DType, Push: e.Push}
 	if c.Order, err = pool.ParseOrder(e.PoolOrder); err != nil {
 		return c, err
 	}
 	if err := transport.CheckConfig(transport.Config{Provider: e.Transport}); err != nil {
 		return c, fmt.Errorf("transport %w", err)
 	}
-	m, err := kv.Resolve(e.Model, "auto")
+	m, err := kv.Resolve(e.Model, cmp.Or(e.DType, "auto"))
 	if err != nil {
 		return c, err
 	}
-	c.Geometry = sim.Geometry{BlockTokens: e.BlockTokens, Regions: m.Layers(), BytesPerToken: int(m.BytesPerToken())}
+	if c.Geometry, err = sim.GeometryOf(m, e.BlockTokens, max(e.TP, 1), e.VLLM); err != nil {
+		return c, err
+	}
 	for _, s := range e.Fault {
 		in, err := sim.ParseInjection(s)
 		if err != nil {
@@ -224,6 +243,7 @@ func (r *job) named() ([]ttft.Arm, error) {
 		if err != nil {
 			return nil, fault.Usagef("%w", err)
 		}
+		a.Model = cmp.Or(a.Model, o.Model)
 		out[i] = a
 	}
 	return out, nil
@@ -259,10 +279,14 @@ func (r *job) engines(ctx context.Context) (err error) {
 			return fault.Usagef("--sim: %w", err)
 		}
 		defer func() { err = errors.Join(err, set.Close()) }()
-		per := int64(set.Prefill.Config().Geometry.BytesPerToken)
+		var of ttft.Geometry
+		if of.Model, err = kv.Resolve(r.w.Engine.Model, "auto"); err != nil {
+			return err
+		}
 		return r.measure(ctx, []ttft.Arm{
-			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, BytesPerToken: per},
-			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, BytesPerToken: per},
+			{Name: "unified", Mode: record.ModeUnified, Path: record.PathUnified, Front: set.Unified.URL, KV: of},
+			{Name: "two-leg", Mode: record.ModeDisaggregated, Path: record.PathTwoLeg, Prefill: []string{set.Prefill.URL}, Decode: []string{set.Decode.URL}, KV: of,
+				Serving: record.Serving{KVModel: r.w.Engine.Model}},
 		})
 	case r.w.Launch != "":
 		return r.launched(ctx)
@@ -313,16 +337,33 @@ func (r *job) launched(ctx context.Context) (err error) {
 		if arms[i].Model == "" {
 			arms[i].Model = f.ServedName
 		}
-		if arms[i].BytesPerToken == 0 {
-			arms[i].BytesPerToken = f.BytesPerToken
-		}
+		arms[i].KV.BytesPerToken = f.BytesPerToken
+		arms[i].Serving = servingOf(cluster.Arms(), arms[i].Decode)
 	}
 	return r.measure(ctx, arms)
+}
+
+// servingOf is what is known of the engines of the file's arm that has these decode
+// engines, empty where none has just these.
+func servingOf(file []ttft.Arm, decode []string) record.Serving {
+	for _, a := range file {
+		if slices.Equal(slices.Sorted(slices.Values(a.Decode)), slices.Sorted(slices.Values(decode))) {
+			return a.Serving
+		}
+	}
+	return record.Serving{}
 }
 
 func (r *job) measure(ctx context.Context, arms []ttft.Arm) error {
 	c := r.run
 	c.Arms = arms
+	for i := range arms {
+		own := arms[i].KV
+		if arms[i].KV = r.kv; r.kv.Model.Name == "" {
+			// A launch file's, or that of simulated engines.
+			arms[i].KV.BytesPerToken, arms[i].KV.Model = own.BytesPerToken, own.Model
+		}
+	}
 	if err := c.Check(); err != nil {
 		return fault.Usagef("%w", err)
 	}
