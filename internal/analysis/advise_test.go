@@ -3,6 +3,7 @@ package analysis_test
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -247,5 +248,59 @@ func TestAdviseErrors(t *testing.T) {
 		if _, err := analysis.Advise(d, nil, nil); !errors.Is(err, analysis.ErrAdvice) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+// How often the intervals hold the truth, and how often the verdict on a worth is
+// wrong: 300 seeded records of 10 blocks, each with an effect of its block on both
+// sizes, whose median is 1 (2 % lognormal).
+func TestAdviseCoverage(t *testing.T) {
+	const runs = 300
+	rng := rand.New(rand.NewPCG(11, 4))
+	inside := map[string]int{}
+	for range runs {
+		var conds []record.Condition
+		var times [][][]int64
+		for _, p := range []string{"p", "q"} {
+			for _, mb := range []int64{1, 3} {
+				c := cond(len(conds), p)
+				c.Name, c.Bytes = p+string(rune('0'+mb)), uint64(mb*1e6)
+				conds = append(conds, c)
+				times = append(times, make([][]int64, 10))
+			}
+		}
+		for b := range 10 {
+			shared := math.Exp(0.02 * rng.NormFloat64())
+			for i, truth := range []float64{1e6, 3e6, 1.05e6, 3.15e6} { // q takes 5 % more, exactly the worth
+				times[i][b] = []int64{int64(truth * shared * math.Exp(0.01*rng.NormFloat64()))}
+			}
+		}
+		d := twoPrompts()
+		d.TTFTNs = []float64{10e6}
+		a := advise(t, d, nil, line(conds, times...))
+		e := a.Transports[0].At[1]
+		for what, ok := range map[string]bool{
+			"time":  e.CI.Contains(2e6),
+			"share": e.Share.CI.Contains(0.2),
+			"cost":  a.Transports[0].Cost.CI.Contains(3e6 * 1e-9 / 2 / 30 * 1e6),
+			"ratio": a.Contests[0].Points[1].RatioCI.Contains(1.05),
+			// At the very border the answer has to be open.
+			"worth": a.Contests[0].Points[1].Answer == analysis.AnswerUndecided,
+		} {
+			if ok {
+				inside[what]++
+			}
+		}
+	}
+	// 95 % less three standard errors of 300 runs.
+	for what, n := range inside {
+		if share := float64(n) / runs; share < 0.95-3*math.Sqrt(0.95*0.05/runs) {
+			t.Errorf("%s: %.3f of the runs", what, share)
+		} else {
+			t.Logf("%s: %.3f", what, share)
+		}
+	}
+	if len(inside) != 5 {
+		t.Errorf("only %v", inside)
 	}
 }

@@ -37,6 +37,8 @@ type Analysis struct {
 	// Brackets compare the fragmented with the merged shape of one provider: the
 	// range in which the transfer of an engine lies.
 	Brackets []Pair
+	// Chance is of the verdicts on Pairs and Brackets together.
+	Chance   Chance
 	Models   []Model
 	Pieces   []PieceModel
 	Guides   []Guide

@@ -85,6 +85,20 @@ func of(t *testing.T, r *record.Record) *analysis.Analysis {
 	return a
 }
 
+// synthetic is the analysis of what a spec makes.
+func synthetic(t *testing.T, s synth.Spec) *analysis.Analysis {
+	t.Helper()
+	file, err := s.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := record.Read(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return of(t, rec)
+}
+
 // The expected figures are worked out by hand from the samples.
 func TestRow(t *testing.T) {
 	r := line([]record.Condition{cond(0, "tcp")}, [][]int64{{100, 300, 200}, {400, 500, 600}, {100, 100, 1000}, {300, 200, 250}, {150, 700, 160}, {900, 800, 850}})
@@ -268,28 +282,26 @@ func TestCrossover(t *testing.T) {
 			synth.Cell{Condition: synth.KV("tcp", "read", kv.Contiguous, 1, n), Truth: synth.Truth{AlphaNs: 20_000, NsPerByte: 1, Block: 1e-6, Counted: 1}},
 			synth.Cell{Condition: synth.KV("ucx:tcp", "read", kv.Contiguous, 1, n), Truth: synth.Truth{AlphaNs: 60_000, NsPerByte: 0.1, Block: 1e-6, Counted: 1}})
 	}
-	file, err := s.Make()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec, err := record.Read(bytes.NewReader(file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := of(t, rec)
+	a := synthetic(t, s)
 	if len(a.Models) != 2 || len(a.Guides) != 1 || len(a.Pairs) != 5 {
 		t.Fatalf("%d models, %d guides, %d pairs", len(a.Models), len(a.Guides), len(a.Pairs))
 	}
 	if m := a.Models[0].Cost; math.Abs(m.AlphaNS-20_000) > 20 || math.Abs(m.NSPerByte-1) > 1e-3 {
 		t.Errorf("tcp: %v ns + n × %v ns", m.AlphaNS, m.NSPerByte)
 	}
-	g := a.Guides[0]
-	if g.Crossover.Kind != stats.CrossesAt || math.Abs(g.Crossover.Bytes-44_444) > 50 {
-		t.Errorf("crossover %v at %v", g.Crossover.Kind, g.Crossover.Bytes)
+	// Six blocks are too few for verdicts at five sizes, and the advice says so.
+	if g := a.Guides[0]; len(g.Zones) != 1 || g.Zones[0].Standing != stats.Undecided || g.Units != 6 || g.Need != 8 {
+		t.Errorf("%+v", g)
 	}
-	zones := g.Guideline.Zones
-	if len(zones) != 3 || zones[0].Use != stats.SideA || zones[1].Use != stats.Neither || zones[2].Use != stats.SideB {
-		t.Errorf("zones %+v", zones)
+	s.Blocks = 10
+	a = synthetic(t, s)
+	g := a.Guides[0]
+	want := []stats.Zone{{FromBytes: 4096, ToBytes: 16384, Sizes: 2, Standing: stats.AFaster}, {FromBytes: 65536, ToBytes: 1048576, Sizes: 3, Standing: stats.BFaster}}
+	if d := cmp.Diff(want, g.Zones); d != "" {
+		t.Error(d)
+	}
+	if len(g.Crossings) != 1 || g.Crossings[0].FromBytes != 16384 || g.Crossings[0].ToBytes != 65536 || math.Abs(g.Crossings[0].Lines.Bytes-44_444) > 50 {
+		t.Errorf("crossings %+v", g.Crossings)
 	}
 	// Holm over the five sizes: each p is multiplied by up to 5.
 	for _, p := range a.Pairs {
@@ -359,7 +371,7 @@ func TestCoincidingConditions(t *testing.T) {
 
 	// Two sizes that round up to the same.
 	a = of(t, plane(map[int]int64{0: -10, 1: 10}, cut("merged", 1000, 4), cut("merged", 1000, 4), cut("merged", 2000, 4), cut("merged", 3000, 4)))
-	if len(a.Rows) != 4 || len(a.Models) != 1 || a.Models[0].Sizes() != 3 || len(a.Models[0].Rows) != 4 {
+	if len(a.Rows) != 4 || len(a.Models) != 1 || len(a.Models[0].Rows) != 4 {
 		t.Fatalf("%d rows, models %+v", len(a.Rows), a.Models)
 	}
 	if m := a.Models[0].Cost; math.Abs(m.AlphaNS-1042.5) > 1e-6 || math.Abs(m.NSPerByte-1) > 1e-9 {
@@ -413,6 +425,20 @@ func TestWarnings(t *testing.T) {
 			step[b] = append(step[b], v)
 		}
 	}
+	// 12 transfers from the 13th on, by 900 ns more; and a level of 500 first.
+	slow, down := make([][]int64, len(many)), make([][]int64, len(many))
+	for b := range many {
+		for _, v := range many[b] {
+			down[b] = append(down[b], v)
+			if b >= 3 && b < 6 {
+				v += 900
+				down[b][len(down[b])-1] = v
+			} else if b < 3 {
+				down[b][len(down[b])-1] = v - 500
+			}
+			slow[b] = append(slow[b], v)
+		}
+	}
 	path := func(delta uint64) record.Path {
 		return record.Path{Condition: 0, Phase: record.PhaseMeasure, PayloadBytes: 100 << 20, Counters: []record.Counter{
 			{Side: "initiator", Device: "eth0", Name: "rx_packets", Delta: 1 << 40}, {Side: "initiator", Device: "eth0", Name: "rx_bytes", Delta: delta}}}
@@ -426,6 +452,8 @@ func TestWarnings(t *testing.T) {
 		"clean":       {many, func(r *record.Record) { r.Paths = []record.Path{path(101 << 20)} }, nil},
 		"few":         {many[:3], func(*record.Record) {}, []string{"few-blocks"}},
 		"warm-up":     {step, func(*record.Record) {}, []string{"warm-up"}},
+		"excursion":   {slow, func(*record.Record) {}, []string{"excursion"}},
+		"slowdown":    {down, func(*record.Record) {}, []string{"slowdown"}},
 		"slow first":  {[][]int64{{2000, 1000}, {2010, 1000}, {2020, 990}, {1990, 1010}, {2000, 1000}, {2010, 1005}}, func(*record.Record) {}, []string{"slow-first"}},
 		"path":        {many, func(r *record.Record) { r.Paths = []record.Path{path(1 << 20)} }, []string{"path"}},
 		"busy":        {many, func(r *record.Record) { r.Paths = []record.Path{path(150 << 20)} }, []string{"path-busy"}},
@@ -440,6 +468,20 @@ func TestWarnings(t *testing.T) {
 		tt.change(r)
 		if got := codes(r, analysis.Of); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+	// The levels are those of the last change, and of what a slowdown was slower than.
+	for _, tt := range []struct {
+		times [][]int64
+		want  string
+	}{
+		{step, "tcp READ merged: warm-up, from 1.91 µs to 1.00 µs at transfer 13 of 40; "},
+		{slow, "tcp READ merged: 12 slow transfers from #13 to #24, 1.9 times the rest; "},
+		{down, "tcp READ merged: slowdown, from 1.91 µs to 1.00 µs at transfer 25 of 40, after 505 ns at transfer 1; "},
+	} {
+		a := of(t, line([]record.Condition{cond(0, "tcp")}, tt.times))
+		if len(a.Warnings) != 1 || !strings.HasPrefix(a.Warnings[0].Text, tt.want) {
+			t.Errorf("%v, want %q", a.Warnings, tt.want)
 		}
 	}
 	r := line([]record.Condition{cond(0, "tcp")}, many)

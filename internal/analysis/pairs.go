@@ -14,6 +14,9 @@ type Pair struct {
 	A, B *Row
 	// Verdict has the ratio of time B over time A. It is not set when Refused.
 	Verdict stats.Verdict
+	// PRun is p after Holm's correction over all verdicts of the run; nil without a
+	// verdict.
+	PRun *float64
 	// Unpaired counts blocks that only one side completed; they are left out.
 	Unpaired int
 	// Refused says why there is no comparison at all, "" when there is one.
@@ -36,6 +39,15 @@ func turned(iv *stats.Interval) *stats.Interval {
 		return nil
 	}
 	return &stats.Interval{Lo: 1 / iv.Hi, Hi: 1 / iv.Lo, Level: iv.Level}
+}
+
+// turned is the pair with its sides exchanged.
+func (p Pair) turned() Pair {
+	p.A, p.B = p.B, p.A
+	if v := &p.Verdict; p.Refused == "" {
+		v.Ratio, v.Interval, v.NA, v.NB = 1/v.Ratio, turned(v.Interval), v.NB, v.NA
+	}
+	return p
 }
 
 // Warnings are those of the verdict that the verdict's own line does not tell.
@@ -107,6 +119,8 @@ func (a *Analysis) compare() error {
 			families[f] = append(families[f], p)
 		}
 	}
+	var questions [][]stats.Verdict
+	var asked [][]*Pair
 	for _, f := range order {
 		var vs []stats.Verdict
 		var at []*Pair
@@ -121,6 +135,17 @@ func (a *Analysis) compare() error {
 		}
 		for i, p := range at {
 			p.Verdict = adj[i]
+		}
+		questions, asked = append(questions, adj), append(asked, at)
+	}
+	chance, over, err := chanceOf(questions)
+	if err != nil {
+		return err
+	}
+	a.Chance = chance
+	for i, q := range asked {
+		for k, p := range q {
+			p.PRun = over[i][k]
 		}
 	}
 	for _, p := range pairs {

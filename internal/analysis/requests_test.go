@@ -2,6 +2,7 @@ package analysis_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -63,6 +65,28 @@ func TestSeriesFindsTheStep(t *testing.T) {
 	want := map[string]int{"tcp descriptors": 16, "efa descriptors": 16, "efa ttft": 16, "efa decode-queue": 16}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("changes (-want +got):\n%s", d)
+	}
+}
+
+// Eleven requests in a row that take 2.3 times as long are a stretch, in one arm.
+func TestSeriesFindsAStretch(t *testing.T) {
+	r := equalArms(rand.New(rand.NewPCG(5, 5)), 2, 1, 60)
+	for i := range r.Requests {
+		if q := &r.Requests[i]; q.Arm == "arm1" && q.Sequence >= 19 && q.Sequence < 30 {
+			q.TTFTNs = q.TTFTNs * 23 / 10
+		}
+	}
+	for _, s := range ofRequests(t, r).Series {
+		want := stats.Flat
+		if s.Arm == "arm1" {
+			want = stats.Excursions
+			if len(s.Stretches) != 1 || s.Stretches[0].First != 19 || s.Stretches[0].Last != 29 || s.Stretches[0].N != 11 || math.Abs(s.Stretches[0].Factor-2.3) > 0.1 {
+				t.Errorf("stretches %+v", s.Stretches)
+			}
+		}
+		if got := s.Class(analysis.ComponentTTFT); got != want {
+			t.Errorf("%s is %v, want %v", s.Arm, got, want)
+		}
 	}
 }
 

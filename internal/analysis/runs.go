@@ -172,6 +172,8 @@ type Runs struct {
 	A, B *Source
 	// Rows are those of A in its order, then those that only B has.
 	Rows []*Delta
+	// Chance is of the verdicts on Rows together.
+	Chance Chance
 	// Differences say what else is not the same in the two records.
 	Differences []string
 }
@@ -267,6 +269,7 @@ func Compare(a, b *Source) (*Runs, error) {
 			r.Rows = append(r.Rows, &Delta{B: y})
 		}
 	}
+	var questions [][]stats.Verdict
 	for _, q := range order {
 		var vs []stats.Verdict
 		for _, d := range groups[q] {
@@ -279,9 +282,12 @@ func Compare(a, b *Source) (*Runs, error) {
 		for k, d := range groups[q] {
 			d.Verdict = adj[k]
 		}
+		questions = append(questions, adj)
 	}
+	var err error
+	r.Chance, _, err = chanceOf(questions)
 	r.Differences = once(r.Differences)
-	return r, nil
+	return r, err
 }
 
 func (d *Delta) decide(seed uint64) error {
@@ -292,8 +298,8 @@ func (d *Delta) decide(seed uint64) error {
 		d.Refused = "a data check failed, so there is no speed to compare"
 	case d.A.N == 0 || d.B.N == 0:
 		d.Refused = "one side has no " + d.A.things()
-	case (d.A.Launches > 1) != (d.B.Launches > 1):
-		d.Refused = "launches in one record, blocks of one launch in the other: repeat the latter with --launches"
+	default:
+		d.Refused = UnlikeUnits(d.A.Units, d.B.Units)
 	}
 	if d.Refused != "" {
 		return nil
@@ -323,6 +329,8 @@ func (p *Pair) refuse() {
 		p.Refused = "a data check failed, so there is no speed to compare"
 	case p.A.N == 0 || p.B.N == 0:
 		p.Refused = "one side has no samples"
+	default:
+		p.Refused = UnlikeUnits(p.A.Units, p.B.Units)
 	}
 }
 

@@ -18,8 +18,10 @@ type Series struct {
 	// Requests are the valid ones of N, warm-up included, in order.
 	Requests []record.Request
 	N        int
-	// Changes of the level of each component that had one.
-	Changes []Change
+	// Changes of the level of each component that had one, and Stretches of requests of
+	// a component that is at one level but for them.
+	Changes   []Change
+	Stretches []Stretch
 	// Classes of the components that were seen.
 	Classes []ComponentClass
 	// Lap is the prediction; nil where the pool is not known, the arm mixes prompt
@@ -39,7 +41,7 @@ const (
 )
 
 // ComponentClass is how one component went over time: flat, warm-up, slowdown, no
-// steady state, unclassified.
+// steady state, excursion, unclassified.
 type ComponentClass struct {
 	Component string
 	Class     stats.Class
@@ -60,6 +62,15 @@ type Change struct {
 	Component     string
 	Sequence      int // the arm's request at which the new level begins, from 0
 	Before, After float64
+}
+
+// Stretch is a run of N requests of the arm whose component is Factor times that of
+// the rest.
+type Stretch struct {
+	Component   string
+	First, Last int // sequences, from 0
+	N           int
+	Factor      float64
 }
 
 // Lap is what the block pool predicts for fresh engines.
@@ -182,6 +193,9 @@ func (s *Series) changes() error {
 		s.Classes = append(s.Classes, ComponentClass{c.name, st.Class})
 		for _, t := range st.Transitions {
 			s.Changes = append(s.Changes, Change{c.name, seq[t.Iteration], t.Before, t.After})
+		}
+		for _, e := range st.Excursions {
+			s.Stretches = append(s.Stretches, Stretch{c.name, seq[e.Start], seq[e.End-1], e.End - e.Start, e.Factor})
 		}
 	}
 	return nil

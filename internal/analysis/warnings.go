@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,11 +76,6 @@ func (a *Analysis) warn() {
 	for _, p := range a.Pieces {
 		a.Warnings = append(a.Warnings, p.Warnings...)
 	}
-	for _, g := range a.Guides {
-		for _, w := range g.Crossover.Warnings {
-			a.warnf(w.Code, "%s and %s: %s", g.A.Label, g.B.Label, w.Text)
-		}
-	}
 	a.events()
 	a.Warnings = once(a.Warnings)
 }
@@ -96,11 +92,15 @@ func (a *Analysis) few() {
 			launches = launches || r.Launches > 1
 		}
 	}
+	none := "no interval and no verdict"
+	if least < stats.MinCostBlocks && sizes(a.Rows) >= minSizes {
+		none = "no interval, no verdict and no cost model"
+	}
 	switch {
 	case rows > 0 && launches:
-		a.warnf("few-launches", "%d launches give no interval and no verdict: use --launches %d or more", least, stats.MinRankCI)
+		a.warnf("few-launches", "%d launches give %s: use --launches %d or more", least, none, stats.MinRankCI)
 	case rows > 0:
-		a.warnf("few-blocks", "%d of %d rows have fewer than %d blocks (%d at least), which gives no interval and no verdict: use --blocks 10, a longer --budget or a smaller --size", rows, len(a.Rows), stats.MinRankCI, least)
+		a.warnf("few-blocks", "%d of %d rows have fewer than %d blocks (%d at least), which gives %s: use --blocks 10, a longer --budget or a smaller --size", rows, len(a.Rows), stats.MinRankCI, least, none)
 	}
 	for _, r := range a.Rows {
 		if r.N == 0 {
@@ -111,15 +111,29 @@ func (a *Analysis) few() {
 
 func (a *Analysis) steady(r *Row) {
 	st := r.Steady
+	if st.Class == stats.Excursions {
+		e := st.Longest()
+		more := ""
+		if n := len(st.Excursions) - 1; n > 0 {
+			more = fmt.Sprintf(", and %d more such stretches", n)
+		}
+		a.warnf("excursion", "%s: %d slow transfers from #%d to #%d, %s times the rest%s; look at what else ran on the hosts then", r.Label, e.End-e.Start, e.Start+1, e.End, units.Digits(e.Factor, 2), more)
+		return
+	}
 	if len(st.Transitions) == 0 {
 		return
 	}
+	// Both levels are those of the last change.
 	t := st.Transitions[len(st.Transitions)-1]
 	levels := fmt.Sprintf("from %s to %s at transfer %d of %d", ns(t.Before), ns(t.After), t.Iteration+1, r.N)
 	switch st.Class {
 	case stats.WarmUp:
 		a.warnf("warm-up", "%s: warm-up, %s; all transfers count: use more --blocks so that the start weighs less", r.Label, levels)
 	case stats.Slowdown:
+		if t.After < t.Before { // the last change alone would not tell why it is one
+			first := slices.MinFunc(st.Segments, func(x, y stats.Segment) int { return cmp.Compare(x.Mean, y.Mean) })
+			levels += fmt.Sprintf(", after %s at transfer %d", ns(first.Mean), first.Start+1)
+		}
 		a.warnf("slowdown", "%s: slowdown, %s; look for throttling, burst credits of the network or other load, and rest the hosts before a repeat", r.Label, levels)
 	case stats.NoSteadyState:
 		a.warnf("no-steady-state", "%s: no steady state, %s; the median describes no lasting level: run longer (--blocks, --budget)", r.Label, levels)

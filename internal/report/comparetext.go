@@ -211,7 +211,7 @@ func compareColumns(c *compareDoc) ([]table.Column, string) {
 			notes += "; " + words
 		}
 	}
-	return cols, notes
+	return cols, notes + chance(c.Runs.Chance)
 }
 
 // validOf is how many requests of a row count.
@@ -381,7 +381,7 @@ func compareWarnings(c *compareDoc) []string {
 		}
 		if s.Raw != nil {
 			for _, w := range s.Raw.Warnings {
-				if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "path"}, w.Code) {
+				if slices.Contains([]string{"warm-up", "slowdown", "no-steady-state", "excursion", "path"}, w.Code) {
 					out = append(out, name+": "+w.Text)
 				}
 			}

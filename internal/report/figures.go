@@ -11,7 +11,6 @@ import (
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/report/plot"
 	"github.com/xferbench/xferbench/internal/report/table"
-	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/units"
 )
 
@@ -279,8 +278,10 @@ func timeBySize(a *analysis.Analysis, rows []*analysis.Row, id string) htmlFigur
 	}
 	var bands []plot.Span
 	for _, g := range a.Guides {
-		if iv := g.Crossover.Interval; g.Crossover.Kind == stats.CrossesAt && len(a.Guides) == 1 {
-			bands = append(bands, plot.Span{From: iv.Lo, To: iv.Hi, Label: "cross at " + shortBytes(int64(g.Crossover.Bytes))})
+		for _, c := range g.Crossings {
+			if l := c.Lines; l != nil && len(a.Guides) == 1 {
+				bands = append(bands, plot.Span{From: l.Interval.Lo, To: l.Interval.Hi, Label: "cross at " + shortBytes(int64(l.Bytes))})
+			}
 		}
 	}
 	title := "Time against size"

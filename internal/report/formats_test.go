@@ -48,6 +48,9 @@ func TestGoldenFormats(t *testing.T) {
 			golden(t, name+ext, render(t, format, paths...))
 		}
 	}
+	for format, ext := range map[string]string{"markdown": ".md", "json": ".json"} {
+		golden(t, "switch"+ext, render(t, format, "switch.jsonl"))
+	}
 	for format, ext := range map[string]string{"markdown": ".md", "csv": ".csv", "json": ".json", "benchfmt": ".bench"} {
 		golden(t, "emulated"+ext, render(t, format, "emulated.jsonl"))
 		golden(t, "ttft"+ext, render(t, format, "ttft.jsonl"))

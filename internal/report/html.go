@@ -183,7 +183,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 		}
 		h.Guides = append(h.Guides, f)
 	}
-	h.ModelNotes = modelNotes
+	h.ModelNotes = modelNotes(a)
 	for _, m := range a.Models {
 		h.Models = append(h.Models, model(m))
 	}

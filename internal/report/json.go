@@ -33,10 +33,20 @@ type (
 		Colds      []record.Cold   `json:"cold"`
 		Pairs      []jsonPair      `json:"comparisons"`
 		Brackets   []jsonPair      `json:"brackets"`
+		Chance     jsonChance      `json:"chance"`
 		Models     []jsonModel     `json:"cost_models"`
 		Pieces     []jsonPieces    `json:"descriptor_costs"`
 		Guidelines []jsonGuideline `json:"guidelines"`
 		Warnings   []jsonWarning   `json:"warnings"`
+	}
+	// jsonChance is of comparisons and brackets together.
+	jsonChance struct {
+		Questions int     `json:"questions"`
+		Verdicts  int     `json:"verdicts"`
+		Expected  float64 `json:"expected_false"` // questions with a false difference, were nothing different
+		Any       float64 `json:"any_false"`      // share of such runs
+		Different int     `json:"different"`
+		Held      int     `json:"different_over_run"` // with Holm's correction over all verdicts
 	}
 	jsonInterval struct {
 		Lo    *float64 `json:"lo"` // null: unbounded
@@ -80,6 +90,12 @@ type (
 		SteadyFrom   int           `json:"steady_from_sample"`
 		Outliers     int           `json:"outliers"`
 		ChangePoints []jsonChange  `json:"change_points"`
+		Excursions   []jsonStretch `json:"excursions"`
+	}
+	jsonStretch struct {
+		From   int     `json:"from_sample"`
+		To     int     `json:"to_sample"` // the first one after it
+		Factor float64 `json:"times_the_rest"`
 	}
 	jsonChange struct {
 		Sample   int     `json:"sample"`
@@ -110,6 +126,7 @@ type (
 		Interval   *jsonInterval `json:"ratio_ci"`
 		P          *float64      `json:"p"`
 		PAdjusted  *float64      `json:"p_adjusted"`
+		PRun       *float64      `json:"p_over_run"`
 		Family     int           `json:"family"`
 		N          int           `json:"units"`
 		Need       int           `json:"units_needed"`
@@ -121,6 +138,8 @@ type (
 		Conditions  []int         `json:"conditions"`
 		AlphaNs     float64       `json:"start_ns"`
 		AlphaCI     *jsonInterval `json:"start_ci_ns"`
+		MinBytes    int64         `json:"min_bytes"` // the sizes on which the line rests
+		MaxBytes    int64         `json:"max_bytes"`
 		NsPerByte   float64       `json:"ns_per_byte"`
 		NsPerByteCI *jsonInterval `json:"ns_per_byte_ci"`
 		NsPerDesc   *float64      `json:"ns_per_descriptor"`
@@ -138,19 +157,30 @@ type (
 		NsPerDescCI *jsonInterval `json:"ns_per_descriptor_ci"`
 	}
 	jsonGuideline struct {
-		A         string        `json:"a"`
-		B         string        `json:"b"`
-		Kind      string        `json:"crossover"`
-		Bytes     *float64      `json:"crossover_bytes"`
-		Interval  *jsonInterval `json:"crossover_ci_bytes"`
-		Threshold float64       `json:"relative_difference_that_matters"`
-		Zones     []jsonZone    `json:"zones"`
-		Text      string        `json:"text"`
+		A         string         `json:"a"`
+		B         string         `json:"b"`
+		Kind      string         `json:"crossover"`          // "crosses" or "none in range"
+		Bytes     *float64       `json:"crossover_bytes"`    // of a single crossing of lines
+		Interval  *jsonInterval  `json:"crossover_ci_bytes"` // the same
+		Crossings []jsonCrossing `json:"crossings"`
+		Threshold float64        `json:"relative_difference_that_matters"`
+		Zones     []jsonZone     `json:"zones"`
+		Text      string         `json:"text"`
+	}
+	jsonCrossing struct {
+		From     int64         `json:"from_bytes"` // the last size of the one
+		To       int64         `json:"to_bytes"`   // the first of the other
+		Before   string        `json:"faster_before"`
+		After    string        `json:"faster_after"`
+		Bytes    *float64      `json:"bytes"` // where the lines cross; null without lines
+		Interval *jsonInterval `json:"ci_bytes"`
 	}
 	jsonZone struct {
-		From int64  `json:"from_bytes"`
-		To   int64  `json:"to_bytes"`
-		Use  string `json:"use"` // "" for no difference that matters
+		From  int64  `json:"from_bytes"`
+		To    int64  `json:"to_bytes"`
+		Sizes int    `json:"sizes"`
+		Use   string `json:"use"`     // "" where neither is faster by what matters
+		Found string `json:"verdict"` // faster, equal, undecided
 	}
 )
 
@@ -208,6 +238,7 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	j := jsonRun{
 		Record: a.Record.Path, Run: a.Record.Run, Status: "cut off", Emulated: a.Emulated(), Colds: a.Record.Colds,
 		Rows: []jsonRow{}, Pairs: jsonPairs(a.Pairs, verdict), Brackets: jsonPairs(a.Brackets, bracket),
+		Chance: jsonChance{a.Chance.Questions, a.Chance.Verdicts, a.Chance.Expected(), a.Chance.Any(), a.Chance.Different, a.Chance.Held},
 		Models: []jsonModel{}, Pieces: []jsonPieces{}, Guidelines: []jsonGuideline{}, Warnings: []jsonWarning{},
 	}
 	if a.Record.End != nil {
@@ -222,7 +253,7 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	for _, m := range a.Models {
 		c := m.Cost
 		j.Models = append(j.Models, jsonModel{
-			Label: m.Label, Conditions: ids(m.Rows), AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
+			Label: m.Label, Conditions: ids(m.Rows), AlphaNs: c.AlphaNS, AlphaCI: interval(&c.AlphaCI), MinBytes: c.MinBytes, MaxBytes: c.MaxBytes, NsPerByte: c.NSPerByte, NsPerByteCI: interval(&c.NSPerByteCI),
 			Blocks: c.Blocks, Worst: c.WorstResidual, WorstBytes: c.WorstBytes,
 		})
 		if c.GammaCI != nil {
@@ -235,12 +266,26 @@ func toJSON(a *analysis.Analysis) jsonRun {
 	}
 	for _, g := range a.Guides {
 		x := jsonGuideline{
-			A: g.A.Label, B: g.B.Label, Kind: g.Crossover.Kind.String(), Bytes: number(g.Crossover.Bytes), Interval: interval(g.Crossover.Interval),
-			Threshold: g.Guideline.Threshold, Text: guide(g), Zones: []jsonZone{},
+			A: g.A.WithoutSize(), B: g.B.WithoutSize(), Kind: stats.NoneInRange.String(), Crossings: []jsonCrossing{},
+			Threshold: analysis.Relevant, Text: guide(g), Zones: []jsonZone{},
 		}
-		for _, z := range g.Guideline.Zones {
-			use := map[stats.Side]string{stats.SideA: g.A.Rows[0].Provider, stats.SideB: g.B.Rows[0].Provider}[z.Use]
-			x.Zones = append(x.Zones, jsonZone{z.FromBytes, z.ToBytes, use})
+		name := map[stats.Standing]string{stats.AFaster: g.A.Provider, stats.BFaster: g.B.Provider}
+		for _, c := range g.Crossings {
+			y := jsonCrossing{From: c.FromBytes, To: c.ToBytes, Before: name[c.Before], After: name[c.Before.Turned()]}
+			if l := c.Lines; l != nil {
+				y.Bytes, y.Interval = number(l.Bytes), interval(l.Interval)
+			}
+			x.Kind, x.Crossings = stats.CrossesAt.String(), append(x.Crossings, y)
+		}
+		if len(x.Crossings) == 1 {
+			x.Bytes, x.Interval = x.Crossings[0].Bytes, x.Crossings[0].Interval
+		}
+		for _, z := range g.Zones {
+			y := jsonZone{From: z.FromBytes, To: z.ToBytes, Sizes: z.Sizes, Use: name[z.Standing], Found: z.Standing.String()}
+			if y.Use != "" {
+				y.Found = "faster"
+			}
+			x.Zones = append(x.Zones, y)
 		}
 		j.Guidelines = append(j.Guidelines, x)
 	}
@@ -272,7 +317,7 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 	s := &jsonSpeed{
 		MedianNs: r.MedianNs, MedianCI: interval(r.CI), UnitMedians: stats.Values(r.Units), MinNs: r.MinNs, MaxNs: r.MaxNs, Rate: r.Rate,
 		SumBytes: r.SumBytes, SumNs: r.SumNs, PostNs: r.PostNs, PostPerDesc: r.PostPerDesc, CPUNs: r.CPUNs, PeerCPUNs: r.PeerCPUNs,
-		EAgain: r.EAgain, Steady: r.Steady.Class.String(), SteadyFrom: r.Steady.Start, Outliers: len(r.Steady.Outliers), ChangePoints: []jsonChange{},
+		EAgain: r.EAgain, Steady: r.Steady.Class.String(), SteadyFrom: r.Steady.Start, Outliers: len(r.Steady.Outliers), ChangePoints: []jsonChange{}, Excursions: []jsonStretch{},
 	}
 	if !r.P95.Guarded {
 		s.P95Ns = number(r.P95.Value)
@@ -283,6 +328,9 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 	for _, t := range r.Steady.Transitions {
 		s.ChangePoints = append(s.ChangePoints, jsonChange{t.Iteration, t.Before, t.After})
 	}
+	for _, e := range r.Steady.Excursions {
+		s.Excursions = append(s.Excursions, jsonStretch{e.Start, e.End, e.Factor})
+	}
 	j.Speed = s
 	return j
 }
@@ -290,7 +338,7 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 func jsonPairs(ps []analysis.Pair, text func(analysis.Pair) string) []jsonPair {
 	out := []jsonPair{}
 	for _, p := range ps {
-		j := jsonPair{A: p.A.ID, B: p.B.ID, Verdict: p.Outcome(), Text: text(p), Reason: p.Refused}
+		j := jsonPair{A: p.A.ID, B: p.B.ID, Verdict: p.Outcome(), Text: text(p), Reason: p.Refused, PRun: p.PRun}
 		if p.Refused == "" {
 			v := p.Verdict
 			j.Ratio, j.Interval, j.P, j.PAdjusted = number(v.Ratio), interval(v.Interval), number(v.P), number(v.PAdjusted)

@@ -101,6 +101,9 @@ func sequences(a *analysis.Analysis, id string) []inOrder {
 			words = fmt.Sprintf("a change at transfer %d, from %s to %s", t.Iteration+1, nanos(t.Before), nanos(t.After))
 			s.marks = append(s.marks, plot.Mark{At: float64(t.Iteration) - 0.5, Class: "change", Label: fmt.Sprintf("change at %d", t.Iteration+1)})
 		}
+		if e := r.Steady.Longest(); e.End > 0 {
+			words = fmt.Sprintf("%d slow transfers from %d to %d", e.End-e.Start, e.Start+1, e.End)
+		}
 		s.desc = fmt.Sprintf("%d transfers in %d blocks: %s, %s; from %s to %s.", r.N, r.Blocks, r.Steady.Class, words, nanos(r.MinNs), nanos(r.MaxNs))
 		out = append(out, s)
 	}

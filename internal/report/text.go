@@ -180,13 +180,36 @@ func (p *page) verdictStyle(v analysis.Pair) []sgr {
 	return nil
 }
 
-// method says how the verdicts came about.
+// method says how the verdicts came about, and what chance does to so many.
 func method(a *analysis.Analysis) string {
-	s := "verdicts: paired " + unitWords(a.Record.Run.Launches) + ", Hodges-Lehmann ratio of times with its 95% interval, sign-flip test"
+	s := verdictMethod("times", a.Record.Run.Launches)
 	for _, v := range slices.Concat(a.Pairs, a.Brackets) {
 		if v.Verdict.Family > 1 {
-			return s + ", p after Holm's correction over the sizes"
+			s += ", p after Holm's correction over the sizes"
+			break
 		}
+	}
+	return s + chance(a.Chance)
+}
+
+// verdictMethod says what the unit of verdicts on what is, and the test.
+func verdictMethod(what string, launches int) string {
+	unit := "launches"
+	if launches <= 1 {
+		unit = "blocks of one launch (--launches makes them general)"
+	}
+	return fmt.Sprintf("verdicts: paired %s, Hodges-Lehmann ratio of %s with its 95%% interval, sign-flip test", unit, what)
+}
+
+// chance says what is to be expected of several questions together.
+func chance(c analysis.Chance) string {
+	if c.Questions < 2 {
+		return ""
+	}
+	s := fmt.Sprintf("; %d questions at 5%% each: were nothing different, up to %s of them would come out different by chance, one or more in up to %s of runs",
+		c.Questions, units.Digits(c.Expected(), 2), units.FormatPercent(c.Any()))
+	if c.Different > 0 {
+		s += fmt.Sprintf("; Holm's correction over all %d verdicts would leave %d of the %d found", c.Verdicts, c.Held, c.Different)
 	}
 	return s
 }
@@ -294,32 +317,67 @@ func (p *page) guides(a *analysis.Analysis) {
 		for _, m := range a.Pieces {
 			p.item(pieces(m))
 		}
-		p.comment(modelNotes)
+		p.comment(modelNotes(a))
 	}
 }
 
+// guide is the advice over sizes as a sentence: each size in it was measured.
 func guide(g analysis.Guide) string {
-	a, b := g.A.Rows[0].Provider, g.B.Rows[0].Provider
-	if zs := g.Guideline.Zones; len(zs) == 1 && zs[0].Use == stats.Neither && g.Crossover.Kind != stats.CrossesAt {
-		// Neither can also mean that the noise hides whatever there is.
-		return fmt.Sprintf("%s %s, %s or %s: from %s to %s these data show no difference", strings.ToUpper(g.A.Rows[0].Op), g.A.Rows[0].Shape, a, b,
-			shortBytes(zs[0].FromBytes), shortBytes(zs[0].ToBytes))
+	a, b := g.A.Provider, g.B.Provider
+	s := fmt.Sprintf("%s %s, %s or %s: ", strings.ToUpper(g.A.Op), g.A.Shape, a, b)
+	for i, z := range g.Zones {
+		switch {
+		case i > 0 && z.Sizes > 1 && i == len(g.Zones)-1:
+			s += fmt.Sprintf(", from %s ", shortBytes(z.FromBytes))
+		case i > 0 && z.Sizes > 1:
+			s += fmt.Sprintf(", from %s to %s ", shortBytes(z.FromBytes), shortBytes(z.ToBytes))
+		case i > 0:
+			s += fmt.Sprintf(", at %s ", shortBytes(z.FromBytes))
+		case len(g.Zones) == 1:
+			s += fmt.Sprintf("from %s to %s ", shortBytes(z.FromBytes), shortBytes(z.ToBytes))
+		case z.Sizes > 1:
+			s += fmt.Sprintf("up to %s ", shortBytes(z.ToBytes))
+		default:
+			s += fmt.Sprintf("at %s ", shortBytes(z.FromBytes))
+		}
+		s += standing(z.Standing, a, b)
 	}
-	return fmt.Sprintf("%s %s, %s or %s: %s", strings.ToUpper(g.A.Rows[0].Op), g.A.Rows[0].Shape, a, b,
-		g.Guideline.Text(a, b, shortBytes))
+	return s
 }
 
-func crossing(g analysis.Guide) string {
-	c := g.Crossover
-	span := fmt.Sprintf("%s to %s", shortBytes(c.MinBytes), shortBytes(c.MaxBytes))
-	data := fmt.Sprintf("on this hardware, %d sizes of %s, %d blocks; %s or more matters", g.A.Sizes(), span, c.Blocks, limit(g.Guideline.Threshold))
-	switch c.Kind {
-	case stats.CrossesAt:
-		return fmt.Sprintf("  the lines cross at %s [%s, %s]; %s", shortBytes(int64(c.Bytes)), bytesEnd(c.Interval.Lo), bytesEnd(c.Interval.Hi), data)
-	case stats.Unbounded:
-		return "  where the lines cross is not bounded by these data; " + data
+// standing is what a zone says to do.
+func standing(s stats.Standing, a, b string) string {
+	switch s {
+	case stats.AFaster:
+		return "use " + a
+	case stats.BFaster:
+		return "use " + b
+	case stats.Equal:
+		return "no difference that matters"
 	}
-	return "  the lines do not cross in this range; " + data
+	return "undecided"
+}
+
+// crossing is where the faster one changes, and what the advice rests on.
+func crossing(g analysis.Guide) string {
+	var parts []string
+	for _, c := range g.Crossings {
+		if l := c.Lines; l != nil {
+			parts = append(parts, fmt.Sprintf("the lines cross at %s [%s, %s]", shortBytes(int64(l.Bytes)), bytesEnd(l.Interval.Lo), bytesEnd(l.Interval.Hi)))
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("the faster one changes between %s and %s", shortBytes(c.FromBytes), shortBytes(c.ToBytes)))
+	}
+	if len(parts) == 0 && slices.ContainsFunc(g.Zones, func(z stats.Zone) bool { return z.Standing == stats.AFaster || z.Standing == stats.BFaster }) {
+		parts = append(parts, "the faster one does not change between these sizes")
+	}
+	units := unitWords(g.A.Launches, g.B.Launches)
+	if g.Need > 0 {
+		parts = append(parts, fmt.Sprintf("too few %s for a verdict at each size: %d, need %d", units, g.Units, g.Need))
+	}
+	parts = append(parts, fmt.Sprintf("by the verdict at each of %d sizes of %s to %s, %d %s, on this hardware; %s or more matters",
+		g.Sizes(), shortBytes(g.MinBytes()), shortBytes(g.MaxBytes()), g.Units, units, limit(analysis.Relevant)))
+	return "  " + strings.Join(parts, "; ")
 }
 
 func bytesEnd(f float64) string {
@@ -352,7 +410,11 @@ func model(m analysis.Model) string {
 	if !math.IsInf(ci.Hi, 0) {
 		hi = units.FormatSignificant(ci.Hi / 1e9)
 	}
-	s := fmt.Sprintf("%s: start %s [%s, %s], rate %s GB/s [%s, %s]", m.Label, units.FormatNanos(c.AlphaNS), units.FormatNanos(c.AlphaCI.Lo), units.FormatNanos(c.AlphaCI.Hi),
+	label := m.Label
+	if m.Parts > 1 {
+		label += fmt.Sprintf(" from %s to %s", shortBytes(c.MinBytes), shortBytes(c.MaxBytes))
+	}
+	s := fmt.Sprintf("%s: start %s [%s, %s], rate %s GB/s [%s, %s]", label, units.FormatNanos(c.AlphaNS), units.FormatNanos(c.AlphaCI.Lo), units.FormatNanos(c.AlphaCI.Hi),
 		units.FormatSignificant(beta/1e9), units.FormatSignificant(ci.Lo/1e9), hi)
 	if c.GammaCI != nil {
 		s += fmt.Sprintf(", %s a descriptor [%s, %s]", units.FormatNanos(c.GammaNS), units.FormatNanos(c.GammaCI.Lo), units.FormatNanos(c.GammaCI.Hi))
@@ -360,7 +422,14 @@ func model(m analysis.Model) string {
 	return s
 }
 
-const modelNotes = "cost models: start + bytes / rate, and a time for each descriptor where their number varied; least squares on block medians, 95% intervals"
+// modelNotes say what the models are.
+func modelNotes(a *analysis.Analysis) string {
+	s := "cost models: start + bytes / rate, and a time for each descriptor where their number varied; least squares on " + unitWord(a.Record.Run.Launches) + " medians, 95% intervals"
+	if slices.ContainsFunc(a.Models, func(m analysis.Model) bool { return m.Parts > 1 }) {
+		s += "; a line for each stretch of sizes, as at a change of protocol"
+	}
+	return s
+}
 
 // pieces is the time of a descriptor as a sentence.
 func pieces(m analysis.PieceModel) string {

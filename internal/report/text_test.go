@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/xferbench/xferbench/internal/analysis"
 	"github.com/xferbench/xferbench/internal/record"
+	"github.com/xferbench/xferbench/internal/stats"
 	"github.com/xferbench/xferbench/internal/testenv/synth"
 )
 
@@ -197,5 +199,17 @@ func TestColor(t *testing.T) {
 	}
 	if got := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(colored.String(), ""); got != plain.String() {
 		t.Errorf("colour changes the text:\n%s", cmp.Diff(plain.String(), got))
+	}
+}
+
+// TestStretch: a stretch of slow requests is one line, not two changes.
+func TestStretch(t *testing.T) {
+	d := &analysis.Requests{Series: []analysis.Series{{Arm: "tcp", Tokens: 8000, N: 60, Classes: []analysis.ComponentClass{{Component: analysis.ComponentTTFT, Class: stats.Excursions}},
+		Changes:   []analysis.Change{{Component: analysis.ComponentTTFT, Sequence: 19, Before: 1e8, After: 2.3e8}, {Component: analysis.ComponentTTFT, Sequence: 30, Before: 2.3e8, After: 1e8}},
+		Stretches: []analysis.Stretch{{Component: analysis.ComponentTTFT, First: 19, Last: 29, N: 11, Factor: 2.3}}}}}
+	got := runOrder(d)
+	want := []string{"ttft of 11 requests, #20 to #30, is 2.3 times that of the rest"}
+	if len(got) != 1 || got[0].head != "tcp, 8,000 tokens, 60 requests one at a time: ttft excursion" || !slices.Equal(got[0].lines, want) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -120,9 +120,14 @@ func ttftVerdicts(d *analysis.Requests) []armVerdict {
 	return out
 }
 
-// ttftMethod says how the verdicts came about.
+// ttftMethod says how the verdicts came about. They are one question, which arm is
+// the fastest, so that chance gives a false one in 5 % of runs.
 func ttftMethod(d *analysis.Requests) string {
-	return "verdicts: paired " + unitWords(launches(d)) + ", Hodges-Lehmann ratio of TTFT with its 95% interval, sign-flip test"
+	s := verdictMethod("TTFT", launches(d))
+	if slices.ContainsFunc(d.Comparisons, func(c analysis.ArmComparison) bool { return c.Verdict.Family > 1 }) {
+		s += ", p after Holm's correction over all comparisons of the run"
+	}
+	return s
 }
 
 // orderText is how an arm behaved over its requests.
@@ -149,7 +154,13 @@ func runOrder(d *analysis.Requests) []orderText {
 		if len(classes) > 0 {
 			o.head += ": " + strings.Join(classes, ", ")
 		}
+		for _, e := range s.Stretches {
+			o.lines = append(o.lines, fmt.Sprintf("%s of %d requests, #%d to #%d, is %s times that of the rest", e.Component, e.N, e.First+1, e.Last+1, units.Digits(e.Factor, 2)))
+		}
 		for _, c := range s.Changes {
+			if s.Class(c.Component) == stats.Excursions {
+				continue // said as a stretch
+			}
 			before, after := ttftCell(c.Before), ttftCell(c.After)+" ms"
 			if c.Component == analysis.ComponentDescriptors {
 				before, after = units.Digits(c.Before, 4), units.Digits(c.After, 4)
@@ -253,7 +264,7 @@ func ttftWarnings(d *analysis.Requests) []string {
 	out = append(out, tokens.sentences("rows")...)
 	out = append(out, rows.sentences("rows")...)
 	for _, s := range d.Series {
-		if slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
+		if s.Class(analysis.ComponentTTFT) != stats.Excursions && slices.ContainsFunc(s.Changes, func(c analysis.Change) bool { return c.Component == analysis.ComponentTTFT }) {
 			out = append(out, seriesName(s)+": the TTFT has more than one level, and its median mixes them; see the changes in run order")
 		}
 	}

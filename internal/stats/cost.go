@@ -64,7 +64,22 @@ func (m CostModel) TimeNS(n, d int64) float64 {
 	return m.AlphaNS + float64(n)*m.NSPerByte + float64(d)*m.GammaNS
 }
 
+// Line tells whether the times lie on the model's line: no residual is both
+// larger than 10 % and beyond the noise.
+func (m CostModel) Line() bool {
+	return !slices.ContainsFunc(m.Warnings, func(w Warning) bool { return w.Code == NotALine })
+}
+
+// NotALine is the code of the warning that the times do not lie on the line.
+const NotALine = "not-a-line"
+
+// worstLine is the relative deviation that a line may have.
+const worstLine = 0.1
+
 type cell struct{ bytes, desc int64 }
+
+// MinCostBlocks is the fewest complete blocks of a cost model.
+const MinCostBlocks = 3
 
 // FitCost fits the cost model by least squares with relative weights: the squared
 // error of each cell is divided by the square of the cell's median time, so
@@ -94,8 +109,8 @@ func FitCost(points []CostPoint, level float64) (CostModel, error) {
 		m.Warnings = append(m.Warnings, Warning{"incomplete-blocks",
 			fmt.Sprintf("%d of %d blocks lack a cell and are left out of the fit; resume the sweep to complete them", incomplete, incomplete+m.Blocks)})
 	}
-	if m.Blocks < 3 {
-		return CostModel{}, fmt.Errorf("stats: cost model from %d complete blocks, need 3: %w", m.Blocks, ErrTooFew)
+	if m.Blocks < MinCostBlocks {
+		return CostModel{}, fmt.Errorf("stats: cost model from %d complete blocks, need %d: %w", m.Blocks, MinCostBlocks, ErrTooFew)
 	}
 	m.MinBytes, m.MaxBytes = cells[0].bytes, cells[len(cells)-1].bytes
 	if m.MinBytes == m.MaxBytes {
@@ -229,24 +244,24 @@ func (m *CostModel) coefficient(j int) (float64, Interval) {
 
 // judge fills the residuals and the warnings about the model.
 func (m *CostModel) judge(cells []cell, times [][]float64) {
-	t := tQuantile(m.level, m.Blocks-1)
-	beyond := false
+	mean, noise := cellMeans(times)
+	lack, free := 0.0, len(cells)-len(m.perBlock[0])
 	for k, c := range cells {
-		rel := make([]float64, len(times))
-		for b := range times {
-			rel[b] = times[b][k]/m.TimeNS(c.bytes, c.desc) - 1
+		off := mean[k]/m.TimeNS(c.bytes, c.desc) - 1
+		if math.Abs(off) > m.WorstResidual {
+			m.WorstResidual, m.WorstBytes = math.Abs(off), c.bytes
 		}
-		mean, v := meanVar(rel)
-		if math.Abs(mean) > m.WorstResidual {
-			m.WorstResidual, m.WorstBytes = math.Abs(mean), c.bytes
-			// Only what block noise does not explain speaks against the line.
-			beyond = math.Abs(mean) > t*math.Sqrt(v/float64(len(rel)))
+		if off != 0 {
+			lack += off * off / (noise[k] / float64(m.Blocks))
 		}
 	}
-	if m.WorstResidual > 0.1 && beyond {
-		m.Warnings = append(m.Warnings, Warning{"not-a-line",
-			fmt.Sprintf("at %d bytes the times are %.0f %% off the line α + n/β: the transport changes protocol within the range; fit the parts apart or refine the grid there",
-				m.WorstBytes, m.WorstResidual*100)})
+	// Only what block noise does not explain speaks against the line: the F test for
+	// lack of fit, each cell's noise known to Blocks-1 degrees of freedom.
+	beyond := free > 0 && (math.IsInf(lack, 1) || distuv.F{D1: float64(free), D2: float64(m.Blocks - 1)}.CDF(lack/float64(free)) > m.level)
+	if m.WorstResidual > worstLine && beyond {
+		m.Warnings = append(m.Warnings, Warning{NotALine,
+			fmt.Sprintf("at %d bytes the times are %.0f %% off the line α + n/β: the transport changes protocol within the range, or a cache ends there; add sizes around it, so that each part has %d",
+				m.WorstBytes, m.WorstResidual*100, minLine)})
 	}
 	if m.AlphaCI.Hi < 0 {
 		m.Warnings = append(m.Warnings, Warning{"negative-alpha",

@@ -3,7 +3,6 @@ package stats
 import (
 	"fmt"
 	"math"
-	"slices"
 )
 
 // CrossoverKind is the answer to "from which size on does B win?".
@@ -174,29 +173,15 @@ func (c *Crossover) solve() error {
 		c.Warnings = append(c.Warnings, Warning{"crossover-near-range",
 			fmt.Sprintf("the lines cross outside of the measured sizes, at about %.4g bytes, but the interval reaches into them: extend the sweep", c.Bytes)})
 	}
-	for _, m := range []CostModel{c.a, c.b} {
-		for _, w := range m.Warnings {
-			if w.Code == "not-a-line" && !slices.Contains(c.Warnings, w) {
-				c.Warnings = append(c.Warnings, w)
-			}
-		}
-	}
 	return nil
-}
-
-// at returns the mean and standard error of D(n) = t_A - t_B over blocks.
-func (c *Crossover) at(n float64) (d, se float64) {
-	xs := make([]float64, len(c.diff))
-	for i, p := range c.diff {
-		xs[i] = p[0] + n*p[1]
-	}
-	m, v := meanVar(xs)
-	return m, math.Sqrt(v / float64(len(xs)))
 }
 
 // sign returns who is faster at n by the estimate alone.
 func (c *Crossover) sign(n float64) Side {
-	d, _ := c.at(n)
+	d := 0.0
+	for _, p := range c.diff {
+		d += p[0] + n*p[1]
+	}
 	switch {
 	case d < 0:
 		return SideA
@@ -205,101 +190,4 @@ func (c *Crossover) sign(n float64) Side {
 	default:
 		return Neither
 	}
-}
-
-// Zone is a range of sizes with one piece of advice.
-type Zone struct {
-	FromBytes, ToBytes int64
-	Use                Side
-}
-
-// Guideline is the advice drawn from a crossover: below X use one, above Y the
-// other, between them no difference that matters.
-type Guideline struct {
-	// Zones cover the measured range in order of size.
-	Zones []Zone
-	// Threshold is the relative difference that matters, as a fraction.
-	Threshold float64
-}
-
-// Guide cuts the measured range into zones. A zone recommends a side where the
-// difference of the lines is separated from zero at the fits' level and is at
-// least the fraction threshold of the faster time (0.05 for 5 %; 0 for any).
-// Borders are found by bisection on a logarithmic grid, to one byte.
-func (c Crossover) Guide(threshold float64, descriptors int64) (Guideline, error) {
-	if !(threshold >= 0) || math.IsInf(threshold, 0) {
-		return Guideline{}, optionError("threshold", threshold)
-	}
-	if len(c.diff) == 0 {
-		return Guideline{}, fmt.Errorf("stats: guideline of a crossover that FindCrossover did not make: %w", ErrEmpty)
-	}
-	t := tQuantile(c.a.level, c.Blocks-1)
-	use := func(n int64) Side {
-		d, se := c.at(float64(n))
-		faster := math.Min(c.a.TimeNS(n, descriptors), c.b.TimeNS(n, descriptors))
-		if math.Abs(d) <= t*se || math.Abs(d) < threshold*faster {
-			return Neither
-		}
-		return c.sign(float64(n))
-	}
-	g := Guideline{Threshold: threshold}
-	const steps = 256
-	lo := math.Max(1, float64(c.MinBytes))
-	prev := c.MinBytes
-	zone := Zone{FromBytes: prev, ToBytes: c.MaxBytes, Use: use(prev)}
-	for i := 1; i <= steps; i++ {
-		n := int64(math.Round(lo * math.Pow(float64(c.MaxBytes)/lo, float64(i)/steps)))
-		n = min(max(n, prev), c.MaxBytes)
-		if i == steps {
-			n = c.MaxBytes
-		}
-		if u := use(n); u != zone.Use {
-			a, b := prev, n // use(a) is the zone's, use(b) is not
-			for b-a > 1 {
-				if mid := a + (b-a)/2; use(mid) == zone.Use {
-					a = mid
-				} else {
-					b = mid
-				}
-			}
-			zone.ToBytes = a
-			g.Zones = append(g.Zones, zone)
-			zone = Zone{FromBytes: b, ToBytes: c.MaxBytes, Use: use(b)}
-			if zone.Use != u { // a zone narrower than a step
-				i--
-				n = b
-			}
-		}
-		prev = n
-	}
-	g.Zones = append(g.Zones, zone)
-	return g, nil
-}
-
-// Text returns the guideline as one sentence, with a and b naming the sides and
-// format turning bytes into text.
-func (g Guideline) Text(a, b string, format func(bytes int64) string) string {
-	name := map[Side]string{SideA: a, SideB: b}
-	s := ""
-	for i, z := range g.Zones {
-		if i > 0 {
-			s += ", "
-		}
-		switch {
-		case len(g.Zones) == 1:
-			s += fmt.Sprintf("from %s to %s ", format(z.FromBytes), format(z.ToBytes))
-		case i == 0:
-			s += fmt.Sprintf("up to %s ", format(z.ToBytes))
-		case i == len(g.Zones)-1:
-			s += fmt.Sprintf("from %s ", format(z.FromBytes))
-		default:
-			s += fmt.Sprintf("between %s and %s ", format(z.FromBytes), format(z.ToBytes))
-		}
-		if z.Use == Neither {
-			s += "no difference that matters"
-		} else {
-			s += "use " + name[z.Use]
-		}
-	}
-	return s
 }

@@ -1,7 +1,6 @@
 package stats
 
 import (
-	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -31,21 +30,19 @@ func mustFit(t *testing.T, ps []CostPoint) CostModel {
 var grid = []int64{4096, 16384, 65536, 262144, 1048576}
 
 func TestCrossoverKinds(t *testing.T) {
-	plain := func(n int64) string { return fmt.Sprint(n) }
 	tests := []struct {
 		name   string
 		a, b   []CostPoint
 		kind   CrossoverKind
 		faster Side
 		codes  string
-		text   string // beginning of the 5 % guideline
 	}{
-		{"crosses", lines(20e3, 1, .01, 10, grid...), lines(60e3, .1, .01, 10, grid...), CrossesAt, Neither, "", "up to "},
-		{"A throughout", lines(20e3, .1, .01, 10, grid...), lines(60e3, 1, .01, 10, grid...), NoneInRange, SideA, "", "from 4096 to 1048576 use efa"},
-		{"B throughout, parallel", lines(90e3, .1, .01, 10, grid...), lines(20e3, .1, .01, 10, grid...), NoneInRange, SideB, "", "from 4096 "},
-		{"crosses beyond the range", lines(20e3, 1, .001, 10, grid...), lines(9e6, .1, .001, 10, grid...), NoneInRange, SideA, "", "from 4096 to 1048576 use efa"},
-		{"the same", lines(20e3, 1, .01, 10, grid...), lines(20e3, 1, .012, 10, grid...), Unbounded, Neither, "crossover-unbounded", "from 4096 to 1048576 no difference that matters"},
-		{"noise hides the slope", lines(20e3, .1, .3, 5, grid...), lines(30e3, .09, .3, 5, grid...), Unbounded, Neither, "crossover-unbounded", ""},
+		{"crosses", lines(20e3, 1, .01, 10, grid...), lines(60e3, .1, .01, 10, grid...), CrossesAt, Neither, ""},
+		{"A throughout", lines(20e3, .1, .01, 10, grid...), lines(60e3, 1, .01, 10, grid...), NoneInRange, SideA, ""},
+		{"B throughout, parallel", lines(90e3, .1, .01, 10, grid...), lines(20e3, .1, .01, 10, grid...), NoneInRange, SideB, ""},
+		{"crosses beyond the range", lines(20e3, 1, .001, 10, grid...), lines(9e6, .1, .001, 10, grid...), NoneInRange, SideA, ""},
+		{"the same", lines(20e3, 1, .01, 10, grid...), lines(20e3, 1, .012, 10, grid...), Unbounded, Neither, "crossover-unbounded"},
+		{"noise hides the slope", lines(20e3, .1, .3, 5, grid...), lines(30e3, .09, .3, 5, grid...), Unbounded, Neither, "crossover-unbounded"},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
@@ -56,22 +53,9 @@ func TestCrossoverKinds(t *testing.T) {
 			if x.Kind != c.kind || x.Faster != c.faster || codes(x.Warnings) != c.codes {
 				t.Errorf("%v, faster %v, warnings %v; want %v, %v, %q (%.6g in %v)", x.Kind, x.Faster, x.Warnings, c.kind, c.faster, c.codes, x.Bytes, x.Interval)
 			}
-			g, err := x.Guide(0.05, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := g.Text("efa", "tcp", plain); !strings.HasPrefix(got, c.text) {
-				t.Errorf("guideline %q, want %q…", got, c.text)
-			}
 			if c.kind == CrossesAt {
 				if math.Abs(x.Bytes-40e3/.9) > 2e3 || !x.Interval.Contains(40e3/.9) {
 					t.Errorf("n* %v in %v", x.Bytes, x.Interval)
-				}
-				// 5 % apart where 20e3+n = (60e3+n/10)/1.05, and the other way about.
-				if len(g.Zones) != 3 || g.Zones[0].Use != SideA || g.Zones[2].Use != SideB ||
-					math.Abs(float64(g.Zones[0].ToBytes)-(60e3/1.05-20e3)/(1-.1/1.05)) > 2e3 ||
-					math.Abs(float64(g.Zones[2].FromBytes)-(60e3*1.05-20e3)/(1-.1*1.05)) > 2e3 {
-					t.Errorf("zones %+v", g.Zones)
 				}
 			}
 			if c.kind == Unbounded && !math.IsInf(x.Interval.Lo, -1) && !math.IsInf(x.Interval.Hi, 1) {

@@ -101,19 +101,9 @@ func FuzzEstimators(f *testing.F) {
 			return
 		}
 		in("crossover", c.Interval, c.Bytes)
-		g, err := c.Guide(0.05, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := c.MinBytes
-		for i, z := range g.Zones {
-			if z.FromBytes != at || z.ToBytes < z.FromBytes {
-				t.Errorf("zone %d of %+v", i, g.Zones)
-			}
-			at = z.ToBytes + 1
-		}
-		if at != c.MaxBytes+1 {
-			t.Errorf("zones end at %d of %d", at-1, c.MaxBytes)
+		segments, err := FitSegments(points(xs[:h]), 0.95)
+		if err != nil || segments[0].MinBytes != ma.MinBytes || segments[len(segments)-1].MaxBytes != ma.MaxBytes {
+			t.Errorf("segments %+v of %+v, %v", segments, ma, err)
 		}
 	})
 }

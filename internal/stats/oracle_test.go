@@ -255,20 +255,6 @@ func TestCostAgainstR(t *testing.T) {
 	near(t, "n*", c.Bytes, o.Crossover.Estimate, 1e-9)
 	near(t, "n* lo", c.Interval.Lo, o.Crossover.Lo, 1e-6)
 	near(t, "n* hi", c.Interval.Hi, o.Crossover.Hi, 1e-6)
-
-	// The guideline's inner zone at threshold 0 is that interval, cut to bytes.
-	g, err := c.Guide(0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []Zone{
-		{4096, int64(math.Ceil(c.Interval.Lo)) - 1, SideA},
-		{int64(math.Ceil(c.Interval.Lo)), int64(math.Floor(c.Interval.Hi)), Neither},
-		{int64(math.Floor(c.Interval.Hi)) + 1, 16777216, SideB},
-	}
-	if !slices.Equal(g.Zones, want) {
-		t.Errorf("zones %v, want %v", g.Zones, want)
-	}
 }
 
 func TestAgainstPython(t *testing.T) {

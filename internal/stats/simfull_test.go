@@ -4,6 +4,7 @@ package stats
 
 import (
 	"fmt"
+	"math"
 	"testing"
 )
 
@@ -192,6 +193,72 @@ func simFamily(t *testing.T, reps, blocks, m int) float64 {
 		}
 	}
 	return float64(hit) / float64(reps)
+}
+
+func TestSimSegments(t *testing.T) {
+	for _, k := range []int{6, 8, 16} {
+		for _, blocks := range []int{6, 10} {
+			for _, wide := range []float64{1, 4} {
+				cut, found := simSegments(t, 1000, blocks, k, wide)
+				within(t, fmt.Sprintf("lines of %d sizes, %d blocks, cell noise %.0f %%: cut", k, blocks, 5*wide), cut, 0, 0.1)
+				within(t, "  a switch in the middle found there", found, 0.85, 1)
+			}
+		}
+	}
+}
+
+func TestSimLaunches(t *testing.T) {
+	t.Log("two records of the same, launches that differ by 10 %, blocks by noise: share called different")
+	for _, noise := range []float64{0.05, 0.1, 0.2} {
+		// Not a property of ours but the reason for launches.
+		within(t, fmt.Sprintf("one launch of 10 blocks each, block noise %.0f %%", noise*100), simLaunches(t, 4000, 1, noise), 0.1, 0.9)
+		within(t, fmt.Sprintf("6 launches of 10 blocks each, block noise %.0f %%", noise*100), simLaunches(t, 4000, 6, noise), 0.02, 0.06)
+	}
+}
+
+// simLaunches is the share of comparisons of two equal records of so many launches
+// that come out different.
+func simLaunches(t *testing.T, reps, launches int, noise float64) float64 {
+	rng := newRand(uint64(launches))
+	record := func() []float64 {
+		var ss []Sample
+		for l := range launches {
+			effect := 0.1 * rng.NormFloat64()
+			for b := range 10 {
+				ss = append(ss, Sample{Launch: l, Block: b, Value: 1e6 * math.Exp(effect+noise*rng.NormFloat64())})
+			}
+		}
+		of := BlockMedians
+		if launches > 1 {
+			of = LaunchMedians
+		}
+		us, err := of(ss)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Values(us)
+	}
+	hit := 0
+	for range reps {
+		v, err := CompareUnpaired(record(), record(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Kind == Different {
+			hit++
+		}
+	}
+	return float64(hit) / float64(reps)
+}
+
+func TestSimExcursion(t *testing.T) {
+	for _, n := range []int{60, 200} {
+		for _, rho := range []float64{0, 0.3, 0.6, 0.9} {
+			fa, found := simExcursion(t, 300, n, rho)
+			within(t, fmt.Sprintf("n %d ρ %v: stationary series with an excursion", n, rho), fa, 0, 0.1)
+			within(t, "  11 at 2.3 times found", found, 0, 1)
+		}
+	}
 }
 
 func TestSimGateFull(t *testing.T) {

@@ -346,6 +346,10 @@ func TestClassify(t *testing.T) {
 		{"slowdown", series(50, 100, 70, 140), Slowdown, 50, []int{50}, nil},
 		{"fast phase before the end level", series(20, 160, 40, 80, 60, 100), Slowdown, 60, []int{20, 60}, nil},
 		{"change in the last quarter", series(90, 100, 12, 140), NoSteadyState, 90, []int{90}, nil},
+		{"slow stretch that comes back", series(119, 100, 11, 230, 70, 100), Excursions, 0, []int{119, 130}, nil},
+		{"two slow stretches", series(60, 100, 11, 230, 60, 100, 9, 300, 60, 100), Excursions, 0, []int{60, 71, 131, 140}, nil},
+		{"slow stretch of 5 % more", series(60, 1000, 11, 1050, 60, 1000), Flat, 0, []int{60, 71}, nil},
+		{"slow stretch at the end", series(119, 100, 11, 230), NoSteadyState, 119, []int{119}, nil},
 		{"dip that comes back", series(40, 100, 10, 60, 70, 100), Slowdown, 50, []int{40, 50}, nil},
 		{"step within 1 %", series(100, 5000, 100, 5040), Flat, 0, nil, nil},
 		{"constant", slices.Repeat([]float64{7}, 50), Flat, 0, nil, nil},
@@ -387,6 +391,71 @@ func TestClassify(t *testing.T) {
 	}
 	if st.MSER5 != 10 {
 		t.Errorf("MSER-5 drops %d, want 10", st.MSER5)
+	}
+}
+
+// TestExcursions: 11 iterations, from the 120th to the 130th, take 2.3 times as long.
+func TestExcursions(t *testing.T) {
+	// Without much noise the change points show them; a spread of 70 to 145 hides them
+	// from PELT, not from ranks: 2.3 × 70 = 161 is above all others.
+	for name, usual := range map[string][]float64{"quiet": {99, 100, 101}, "noisy": {100, 145, 70, 85, 120, 145, 100, 85, 70, 120, 85}} {
+		for _, n := range []int{200, 2000, 20_000} {
+			xs := make([]float64, n)
+			for i := range xs {
+				xs[i] = usual[i%len(usual)]
+				if i >= 119 && i < 130 {
+					xs[i] *= 2.3
+				}
+			}
+			st, err := Classify(xs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The medians are 230 and 100. In a long series neighbours are put together.
+			off := n / searchMost
+			if st.Class != Excursions || st.Start != 0 || len(st.Excursions) != 1 || max(119-st.Excursions[0].Start, st.Excursions[0].End-130) > off ||
+				st.Excursions[0].Start > 119 || st.Excursions[0].End < 130 || math.Abs(st.Excursions[0].Factor-2.3) > 1e-9+float64(off)/100 || st.Longest() != st.Excursions[0] {
+				t.Errorf("%s, %d: %v %+v", name, n, st.Class, st.Excursions)
+			}
+		}
+	}
+	flat := make([]float64, 300)
+	for i := range flat {
+		flat[i] = 100 * math.Exp(0.3*wave(i))
+	}
+	if st, err := Classify(flat); err != nil || st.Class != Flat || st.Excursions != nil {
+		t.Errorf("noise alone: %v %+v, %v", st.Class, st.Excursions, err)
+	}
+}
+
+// TestLastChange: a warm-up ends at a faster level, whatever came before, and its last
+// change is the one into the steady state.
+func TestLastChange(t *testing.T) {
+	// 52, 108, 75 and 60 whose spread is 45: 108 to 75 lies within the spread, 52 to 108
+	// does not, and 52 is no faster than the last level less its spread.
+	var xs []float64
+	for i := range 240 {
+		switch {
+		case i < 60:
+			xs = append(xs, 52+wave(i))
+		case i < 120:
+			xs = append(xs, 108+wave(i))
+		case i < 180:
+			xs = append(xs, 75+wave(i))
+		default:
+			xs = append(xs, 60+45*float64(i%2*2-1))
+		}
+	}
+	st, err := Classify(xs)
+	if err != nil || len(st.Transitions) == 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	last := st.Transitions[len(st.Transitions)-1]
+	if last.Iteration != 120 || math.Abs(last.Before-108) > 1 || math.Abs(last.After-75) > 1 {
+		t.Errorf("%v, last change %+v, of %+v", st.Class, last, st.Segments)
+	}
+	if st.Class == WarmUp && last.After > last.Before {
+		t.Errorf("a warm-up from %v to %v", last.Before, last.After)
 	}
 }
 
@@ -490,6 +559,11 @@ func TestShare(t *testing.T) {
 	if err != nil || s.Interval != nil || codes(s.Warnings) != "share-unbounded" {
 		t.Errorf("%+v, %v", s, err)
 	}
+	// Of times no share is below zero, however they vary.
+	s, err = of([]float64{1, 1, 1, 90, 90, 1}, []float64{100, 100, 100, 110, 90, 100})
+	if err != nil || s.Interval == nil || s.Interval.Lo != 0 {
+		t.Errorf("%+v %v, %v", s, s.Interval, err)
+	}
 	// Too few blocks have a share without an interval.
 	if s, err = of(part[:5], part); err != nil || s.Interval != nil || s.Value != 1 {
 		t.Errorf("%+v, %v", s, err)
@@ -570,7 +644,6 @@ func TestBadInput(t *testing.T) {
 		{"fit of zero", fit(1, 0), ErrNotPositive},
 		{"fit of one size", drop(FitCost([]CostPoint{{0, 1, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1}, {1, 1, 0, 1}, {2, 1, 0, 1}, {2, 1, 0, 1}}, 0.95)), ErrTooFew},
 		{"crossover of nothing", drop(FindCrossover(CostModel{}, CostModel{}, 0)), ErrEmpty},
-		{"guide of nothing", drop(Crossover{}.Guide(0, 0)), ErrEmpty},
 		{"share of nothing", drop(ShareOf(nil, []Term{{1, ok, 0}}, 0.95)), ErrEmpty},
 		{"share of zero", drop(ShareOf([]Term{{1, ok, 0}}, []Term{{1, make([]float64, 6), 0}}, 0.95)), ErrNotFinite},
 		{"contrast beyond floats", drop(Contrast([]Term{{1, []float64{1e308}, 0}, {1, []float64{1e308}, 0}}, 0.95)), ErrNotFinite},

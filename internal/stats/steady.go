@@ -20,6 +20,8 @@ const (
 	Slowdown
 	// NoSteadyState: the level still changes in the last quarter.
 	NoSteadyState
+	// Excursions: one level but for stretches of slow iterations.
+	Excursions
 )
 
 // String returns the class as reports print it.
@@ -33,6 +35,8 @@ func (c Class) String() string {
 		return "slowdown"
 	case NoSteadyState:
 		return "no steady state"
+	case Excursions:
+		return "excursion"
 	default:
 		return "unclassified"
 	}
@@ -46,7 +50,8 @@ type Segment struct {
 	Mean, SD float64
 }
 
-// Transition is a change between segments that are not equivalent.
+// Transition is a change between segments that are not equivalent, or the change into
+// the steady state, whose segments are equivalent to the last one.
 type Transition struct {
 	// Iteration is the first of the new level, counted from 0.
 	Iteration     int
@@ -60,7 +65,10 @@ type Steady struct {
 	// Transitions are the changes of level that matter, in time order; a change
 	// point between equivalent segments is not among them.
 	Transitions []Transition
-	// Start is the first iteration of the steady state: 0 when flat, and the
+	// Excursions are in time order, for that class.
+	Excursions []Excursion
+	// Start is the first iteration of the steady state: 0 when flat or but for
+	// excursions, and the
 	// start of the last level, which is not steady, for NoSteadyState.
 	Start int
 	// Outliers are the iterations left out of the search for change points and
@@ -92,6 +100,9 @@ const (
 //     the larger of one standard deviation of the final segment and 1 % of its
 //     mean. (Theirs: the larger of its variance and 1 ms, which has two units
 //     and is longer than our whole transfers.)
+//   - excursion, which they do not have: the first segment is equivalent too, and
+//     none of those between is faster. Where no change of level is found,
+//     stretches of slow values are looked for apart, by ranks.
 //   - no steady state: a change of level in the last 25 % (their 500 of 2,000).
 //   - otherwise the steady state is the trailing run of equivalent segments: flat
 //     if it is all, slowdown if any earlier segment was faster, else warm-up.
@@ -146,7 +157,7 @@ func Classify(xs []float64) (Steady, error) {
 		st.Segments = append(st.Segments, seg)
 		from = to
 	}
-	st.label(n)
+	st.label(xs)
 	st.warn(n)
 	return st, nil
 }
@@ -165,46 +176,78 @@ func thin(xs []float64) (means []float64, k int) {
 	return means, k
 }
 
-// label sets Class, Start and Transitions from Segments.
-func (st *Steady) label(n int) {
+// label sets Class, Start, Transitions and Excursions from Segments.
+func (st *Steady) label(xs []float64) {
+	n := len(xs)
 	final := st.Segments[len(st.Segments)-1]
 	band := math.Max(final.SD, relativeBand*math.Abs(final.Mean))
+	steady := func(s Segment) bool { return math.Abs(s.Mean-final.Mean) <= band }
 	tail := len(st.Segments) - 1 // first segment of the steady state
-	for tail > 0 && math.Abs(st.Segments[tail-1].Mean-final.Mean) <= band {
+	for tail > 0 && steady(st.Segments[tail-1]) {
 		tail--
 	}
-	for i, s := range st.Segments[1:] {
-		if i+1 > tail {
-			break
-		}
-		if before := st.Segments[i].Mean; math.Abs(s.Mean-before) > band {
-			st.Transitions = append(st.Transitions, Transition{Iteration: s.Start, Before: before, After: s.Mean})
+	faster := false
+	for i, s := range st.Segments[:tail] {
+		faster = faster || s.Mean < final.Mean-band
+		next := st.Segments[i+1]
+		if i+1 == tail || math.Abs(next.Mean-s.Mean) > band {
+			st.Transitions = append(st.Transitions, Transition{Iteration: next.Start, Before: s.Mean, After: next.Mean})
 		}
 	}
 	st.Start = st.Segments[tail].Start
 	switch {
 	case tail == 0:
 		st.Class = Flat
-	case st.Start > n-n/4:
-		st.Class = NoSteadyState
-	default:
-		st.Class = WarmUp
-		for _, s := range st.Segments[:tail] {
-			if s.Mean < final.Mean-band {
-				st.Class = Slowdown
+		st.Excursions = slowStretches(xs)
+	case steady(st.Segments[0]) && !faster:
+		var es []Excursion
+		for i, s := range st.Segments[:tail] {
+			switch {
+			case steady(s):
+			case i > 0 && !steady(st.Segments[i-1]):
+				es[len(es)-1].End = s.End
+			default:
+				es = append(es, Excursion{Start: s.Start, End: s.End})
 			}
 		}
+		st.Excursions = weighed(xs, es)
+		st.Class = Flat
+	case st.Start > n-n/4:
+		st.Class = NoSteadyState
+	case faster:
+		st.Class = Slowdown
+	default:
+		st.Class = WarmUp
 	}
-	if tail > 0 && len(st.Transitions) == 0 {
-		// A staircase of steps, each within the band, that adds up to more.
-		st.Transitions = []Transition{{st.Start, st.Segments[0].Mean, final.Mean}}
+	if st.Class == Flat {
+		st.Start = 0
+		if len(st.Excursions) > 0 {
+			st.Class = Excursions
+		}
 	}
 }
 
+// Longest is the excursion of the most iterations, the first of equals.
+func (st *Steady) Longest() Excursion {
+	var most Excursion
+	for _, e := range st.Excursions {
+		if e.End-e.Start > most.End-most.Start {
+			most = e
+		}
+	}
+	return most
+}
+
 func (st *Steady) warn(n int) {
-	if len(st.Transitions) > 0 {
+	switch {
+	case st.Class == Excursions:
+		e := st.Longest()
+		st.Warnings = append(st.Warnings, Warning{"excursion",
+			fmt.Sprintf("%d iterations from %d on take %.2g times as long as the rest (%d such stretches in all): look at what else ran on the hosts then", e.End-e.Start, e.Start, e.Factor, len(st.Excursions))})
+	case len(st.Transitions) > 0:
 		t := st.Transitions[len(st.Transitions)-1]
 		what := map[Class]string{
+			Flat:          "a stretch between is slower, by too little to matter",
 			WarmUp:        "warm-up: iterations before it are slower; report them apart and raise --warmup to cover them",
 			Slowdown:      "slowdown: earlier iterations were faster; look for throttling, burst credits or a filling pool",
 			NoSteadyState: "no steady state: the level still changed in the last quarter; run longer before trusting one number",

@@ -28,14 +28,12 @@ const maxLine = 16 << 20
 // keys name a request's count of prompt tokens, each with where it comes from.
 // Case does not count.
 var keys = []string{
-	"input_length",      // Mooncake's traces
-	"contexttokens",     // Azure's LLM inference traces
-	"prompt_tokens",     // "usage" of the OpenAI API, alone or as a key of that object
-	"prompt_len",        // vLLM's requests
-	"input_len",         // vLLM's benchmark of latency
-	"input_tokens",      // "usage" of the Anthropic API
-	"num_prompt_tokens", // vLLM's spans
-	"request tokens",    // BurstGPT
+	"input_length",   // Mooncake's traces
+	"contexttokens",  // Azure's LLM inference traces
+	"prompt_tokens",  // "usage" of the OpenAI API, alone or as a key of that object
+	"prompt_len",     // vLLM's and SGLang's benchmarks, a request
+	"input_tokens",   // "usage" of the Anthropic API
+	"request tokens", // BurstGPT
 }
 
 // Keys are the names under which a count of prompt tokens is looked for.

@@ -338,6 +338,20 @@ func Specs() map[string]Spec {
 	slices.SortStableFunc(cells, func(a, b Cell) int { return int(int64(a.Bytes) - int64(b.Bytes)) })
 	add(Spec{Name: "sweep", Seed: 13, Kind: "sweep", Argv: []string{"xferbench", "sweep", "--provider", "tcp,ucx:tcp", "--size", "4KiB:64MiB:x4", "--shape", "contiguous", "synthetic-b"}, Hosts: 2, Blocks: 10, Iters: 4, Cells: cells, End: ok})
 
+	// ucx:tcp sends up to 32 KiB eagerly and has a rendezvous from there on, which
+	// costs 57 µs to start: it wins below, loses at once, and wins again.
+	cells = nil
+	for _, n := range append([]int64{1 << 10}, sizes[:7]...) {
+		a, b := Cell{KV("tcp", "read", kv.Contiguous, 2, n), truths["tcp"]}, Cell{KV("ucx:tcp", "read", kv.Contiguous, 2, n), truths["ucx:tcp"]}
+		a.Truth.AlphaNs, a.Truth.NsPerByte = 18_000, 0.80
+		b.Truth.AlphaNs, b.Truth.NsPerByte = 7_000, 0.70
+		if n > 32<<10 {
+			b.Truth.AlphaNs, b.Truth.NsPerByte = 64_000, 0.62
+		}
+		cells = append(cells, a, b)
+	}
+	add(Spec{Name: "switch", Seed: 16, Kind: "sweep", Argv: []string{"xferbench", "sweep", "--provider", "tcp,ucx:tcp", "--size", "1KiB:16MiB:x4", "--shape", "contiguous", "--no-ceiling", "synthetic-b"}, Hosts: 2, Blocks: 10, Iters: 2, Cells: cells, End: ok})
+
 	cells = nil
 	for _, n := range sizes[5:7] {
 		for _, d := range []int{1, 64, 512, 4096} {
