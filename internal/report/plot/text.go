@@ -44,6 +44,9 @@ func fit(class, s string, room float64) string {
 		return s
 	}
 	rs := []rune(s)
+	if most := int(width) / 2; len(rs) > most { // no more than that has room, however narrow
+		rs = append(rs[:most/2:most/2], rs[len(rs)-most/2:]...)
+	}
 	for n := len(rs) - 1; n > 0; n-- {
 		head := (n + 1) / 2
 		short := strings.TrimRight(string(rs[:head]), " ") + "…" + strings.TrimLeft(string(rs[len(rs)-(n-head):]), " ")
