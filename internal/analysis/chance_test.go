@@ -11,9 +11,9 @@ import (
 	"github.com/xferbench/xferbench/internal/stats"
 )
 
-// sameTransports is a record of so many transports that do not differ: every block of each
+// equalTransports is a record of so many transports that do not differ: every block of each
 // takes 1 ms with 3 % noise.
-func sameTransports(rng *rand.Rand, providers, blocks int) *record.Record {
+func equalTransports(rng *rand.Rand, providers, blocks int) *record.Record {
 	var conds []record.Condition
 	times := make([][][]int64, providers)
 	for i := range providers {
@@ -45,7 +45,7 @@ func equalArms(rng *rand.Rand, arms, lengths, blocks int) *record.Record {
 func falseDifferences(t *testing.T, runs int) (chance analysis.Chance, mean, some, over, ttft float64) {
 	rng := rand.New(rand.NewPCG(4, 0x5eed))
 	for range runs {
-		a := of(t, sameTransports(rng, 7, 10))
+		a := of(t, equalTransports(rng, 7, 10))
 		chance = a.Chance
 		mean += float64(chance.Different)
 		if chance.Different > 0 {

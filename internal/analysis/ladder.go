@@ -353,7 +353,7 @@ func (row *LadderRow) sort(raw *Analysis) (ceilings, candidates []Rung) {
 		}
 		g := Rung{Name: r.Label, Kind: RungRaw, MedianNs: r.MedianNs, CI: r.CI, Bytes: int64(r.Bytes), row: r, units: r.Units}
 		var missing []string
-		if r.Ceiling && !providerNamed(row.Transport, r.Provider) {
+		if ceiling(r) && !providerNamed(row.Transport, r.Provider) {
 			g.Kind = RungCeiling
 			g.Differs = row.engines.ceiling(r, &raw.Record.Run)
 		} else {
@@ -379,10 +379,16 @@ func (row *LadderRow) sort(raw *Analysis) (ceilings, candidates []Rung) {
 			row.Unknown = append(row.Unknown, f)
 		}
 	}
-	slices.SortStableFunc(ceilings, func(x, y Rung) int { return cmp.Compare(pathOrder(x), pathOrder(y)) })
+	slices.SortStableFunc(ceilings, func(x, y Rung) int {
+		return cmp.Or(cmp.Compare(pathOrder(x), pathOrder(y)), cmp.Compare(x.row.Descs, y.row.Descs))
+	})
 	slices.SortStableFunc(candidates, func(x, y Rung) int { return cmp.Compare(x.MedianNs, y.MedianNs) })
 	return ceilings, candidates
 }
+
+// ceiling tells whether a row is one by its kind, whether or not it was asked for as a
+// transport.
+func ceiling(r *Row) bool { return r.Ceiling || r.API == "memcpy" || r.API == "socket" }
 
 // pathOrder is the order of ceilings: memory first.
 func pathOrder(g Rung) int {

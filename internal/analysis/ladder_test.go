@@ -161,6 +161,18 @@ func TestLadderJoins(t *testing.T) {
 		"other transport": {why: "tcp READ merged: other transport: tcp, the engines use ucx:tcp", used: merged, wire: 1, unknown: []string{"library"}},
 		"the provider that ran": {raw: rows(func(c *record.Condition) { c.Provider, c.API, c.Transport.Provider = "efa", "libfabric", "shm" }),
 			serving: func(s *record.Serving) { s.Provider = "efa" }, why: "efa READ merged: other transport: shm, the engines use efa"},
+		"net is tcp": {raw: func(r *record.Record) {
+			for i := range r.Conditions {
+				if r.Conditions[i].Provider == "tcp" {
+					r.Conditions[i].Transport.Provider = "net"
+				}
+			}
+		}, serving: func(s *record.Serving) { s.Provider = "tcp;ofi_rxm" }, used: "tcp READ merged", wire: 1, unknown: []string{"library"}},
+		"ceilings that were asked for": {raw: func(r *record.Record) {
+			for i := range r.Conditions {
+				r.Conditions[i].Ceiling = false
+			}
+		}, used: merged, wire: 1, unknown: []string{"library"}},
 		"connector alone": {serving: func(s *record.Serving) { s.Provider, s.Backend = "", "LIBFABRIC" }, wire: 1, used: "tcp READ merged",
 			why: "other connector: ucx, the engines use NixlConnector LIBFABRIC", unknown: []string{"transport", "library"}},
 		"nothing known": {serving: func(s *record.Serving) { *s = record.Serving{} }, wire: 2, unknown: []string{"model", "op", "connector", "transport", "library", "host pair"}},
@@ -214,6 +226,89 @@ func TestLadderJoins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Requests themselves tell which engine moved the KV cache, and where the engines are.
+func TestLadderJoinsByRequests(t *testing.T) {
+	b, err := synth.Specs()["two-providers.jsonl"].Make()
+	raw := of(t, read(t, b, err))
+	for _, tt := range []struct {
+		by, prefill, decode string // of all requests but the first, which has neither where mixed
+		mixed               bool
+		why                 string
+		unknown             []string
+	}{
+		{by: record.ByDecode, prefill: "http://synthetic-a:8100", decode: "http://127.0.0.1:8200", unknown: []string{"model", "connector", "transport", "library"}},
+		{by: record.ByPrefill, prefill: "http://synthetic-a:8100", decode: "http://synthetic-a:8200", why: "other op: READ, the engines WRITE"},
+		{by: record.ByDecode, prefill: "http://node1:8100", decode: "http://node2:8200", why: "other host pair: synthetic-a→synthetic-a, the engines ran on node1→node2"},
+		{by: record.ByPrefill, mixed: true, unknown: []string{"model", "op", "connector", "transport", "library", "host pair"}},
+	} {
+		b, err := synth.MakeTTFT("x", 4, 8, 1, 7648, 438_566_912)
+		rec := read(t, b, err)
+		rec.Conditions[1].Serving = nil
+		for i := range rec.Requests {
+			if q := &rec.Requests[i]; q.Moved != nil {
+				q.Moved.By, q.Prefill, q.Decode = tt.by, tt.prefill, tt.decode
+				if tt.mixed && i < 4 {
+					q.Moved.By = record.ByDecode
+				}
+			}
+		}
+		res, err := analysis.NewLadder(raw, ofRequests(t, rec), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := res.Rows[1]
+		var why []string
+		for _, g := range row.Others {
+			for _, d := range g.Differs {
+				why = append(why, d.String())
+			}
+		}
+		if d := cmp.Diff(tt.unknown, row.Unknown); d != "" || !strings.Contains(strings.Join(why, "\n"), tt.why) {
+			t.Errorf("%+v: not known (-want +got):\n%s\nand %q", tt, d, why)
+		}
+	}
+}
+
+// NewLadder takes whatever two records may hold without breaking down, and gives no
+// share of a transfer that takes longer than the whole.
+func FuzzNewLadder(f *testing.F) {
+	f.Add(uint64(1), int64(438_566_912), int64(28), int64(300e6), "tcp", "read", "127.0.0.1")
+	f.Add(uint64(2), int64(1), int64(0), int64(0), "", "", "")
+	f.Add(uint64(3), int64(438_566_912), int64(1<<40), int64(-5), "ucx", "write", "[::1]")
+	f.Fuzz(func(t *testing.T, seed uint64, bytes, descs, ns int64, provider, op, host string) {
+		raw, tt := synth.MakeSim(seed, simTruth, int(seed%7)+1, 1)
+		*tt.Conditions[1].Serving = record.Serving{Provider: provider, Op: op, PrefillHosts: []string{host}, DecodeHosts: []string{host, provider}}
+		for i := range tt.Requests {
+			if q := &tt.Requests[i]; q.Moved != nil && (uint64(i)^seed)%3 > 0 {
+				q.Moved.Bytes, q.Moved.Descriptors, q.Moved.XferNs = bytes, descs, ns
+				q.Split.DecodeQueue = ns
+			}
+		}
+		a, err := analysis.Of(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := analysis.OfRequests(tt)
+		if err != nil {
+			return
+		}
+		res, err := analysis.NewLadder(a, q, nil)
+		if err != nil {
+			return
+		}
+		for _, r := range res.Rows {
+			for _, g := range r.Rungs {
+				if g.Kind == analysis.RungRaw && (g.Share == nil || g.Share.Value >= 1) {
+					t.Errorf("%s has a share of %v", g.Name, g.Share)
+				}
+			}
+			if n := len(r.Steps); n > 1 && math.Abs(r.Steps[n-2].SumNs-r.TTFT.Median) > 1 {
+				t.Errorf("steps %+v of %v", r.Steps, r.TTFT.Median)
+			}
+		}
+	})
 }
 
 // What the user states must be in the raw record, of an arm, and not against the record

@@ -175,7 +175,7 @@ func (e engines) connector(r *Row) (raw, ours string, _ accord) {
 	switch {
 	case e.uses() != "":
 		return "", "", same
-	case e.Connector == "" || strings.HasPrefix(e.Connector, "Nixl") && e.Backend == "":
+	case e.Connector == "" || e.Connector == "simulated" || strings.HasPrefix(e.Connector, "Nixl") && e.Backend == "":
 		return "", "", notKnown
 	case apis[e.Backend] == r.API:
 		return r.API, e.Backend, same
@@ -187,10 +187,9 @@ func (e engines) connector(r *Row) (raw, ours string, _ accord) {
 func (e engines) transport(r *Row) (raw, ours string, _ accord) {
 	asked := providerOf(r.Condition)
 	ran := asked
-	if r.API == "libfabric" { // "tcp;ofi_rxm" is tcp, whatever was asked for
-		ran, _, _ = strings.Cut(r.Transport.Provider, ";")
+	if ours = e.uses(); r.API == "libfabric" { // whatever was asked for
+		ran, ours = core(r.Transport.Provider), core(ours)
 	}
-	ours = e.uses()
 	switch {
 	case e.stated != "" && (r.Provider == e.stated || asked == e.stated):
 		return asked, ours, same
@@ -198,6 +197,16 @@ func (e engines) transport(r *Row) (raw, ours string, _ accord) {
 		return ran, ours, notKnown // UCX chose one
 	}
 	return ran, ours, agree(ran, ours)
+}
+
+// core is a provider of libfabric without what it is layered with: "tcp;ofi_rxm" is
+// tcp, and so is "net", the name of some releases for it.
+func core(provider string) string {
+	p, _, _ := strings.Cut(strings.TrimPrefix(provider, "fabric:"), ";")
+	if p == "net" {
+		return "tcp"
+	}
+	return p
 }
 
 // providerOf is the provider of a condition without what tells it from others of

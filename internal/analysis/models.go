@@ -273,6 +273,22 @@ func (a *Analysis) guides() {
 	}
 }
 
+// rivals tells whether rows of two providers answer which one to use: all else but
+// the size is the same.
+func (a *Analysis) rivals(p, q *Row) bool {
+	pp, pq := payloadOf(p), payloadOf(q)
+	pp.Bytes, pq.Bytes = 0, 0
+	switch {
+	case p.Ceiling || q.Ceiling || p.Provider == q.Provider || pp != pq || p.Shape != q.Shape:
+		return false
+	case p.Shape == "contiguous" && p.Descs != q.Descs:
+		return false
+	case a.varied(p) || a.varied(q):
+		return settingOf(p) == settingOf(q)
+	}
+	return true
+}
+
 // guide makes the advice of pairs. A size with several pairs, of a provider that
 // stands in the run twice, has the standing that they agree on.
 func (a *Analysis) guide(d duel, pairs []Pair) Guide {

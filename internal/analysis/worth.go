@@ -47,7 +47,7 @@ func (a *Advice) contests() error {
 	for j, y := range a.Transports {
 		for _, x := range a.Transports[:j] {
 			rec := a.Records[x.Record]
-			if x.Record != y.Record || !rec.rivals(x.Rows, y.Rows) {
+			if x.Record != y.Record || !rec.rivals(x.Rows[0], y.Rows[0]) {
 				continue
 			}
 			c := Contest{A: x, B: y, Guide: rec.guideOf(x, y)}
@@ -62,14 +62,6 @@ func (a *Advice) contests() error {
 		}
 	}
 	return nil
-}
-
-// rivals tells whether rows of one and rows of the other were compared as two
-// providers of the same transfer.
-func (a *Analysis) rivals(xs, ys []*Row) bool {
-	return slices.ContainsFunc(a.Pairs, func(p Pair) bool {
-		return p.A.Provider != p.B.Provider && (slices.Contains(xs, p.A) && slices.Contains(ys, p.B) || slices.Contains(xs, p.B) && slices.Contains(ys, p.A))
-	})
 }
 
 // guideOf is the guide that rests on rows of the two candidates.

@@ -87,8 +87,8 @@ func Compare(w io.Writer, paths []string, o CompareOptions) error {
 		return compareRuns(w, recs, o)
 	case len(recs) > 2:
 		return fmt.Errorf("%w: %d of %d records are of TTFT runs: compare those of one kind, or one raw record with one of TTFT", ErrRefused, requests, len(recs))
-	case o.Format == "csv" || o.Format == "junit" || o.Format == "html":
-		return fmt.Errorf("%w: --format %s is for records of one kind; a raw record beside one of a TTFT run has text, markdown and json", ErrRefused, o.Format)
+	case o.Format == "csv" || o.Format == "junit":
+		return fmt.Errorf("%w: --format %s is for records of one kind; a raw record beside one of a TTFT run has text, markdown, json and html", ErrRefused, o.Format)
 	case recs[0].Run.Kind == kindTTFT:
 		recs[0], recs[1] = recs[1], recs[0]
 	}

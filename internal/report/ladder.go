@@ -44,6 +44,8 @@ func compareTTFT(w io.Writer, raw, tt *record.Record, o CompareOptions) error {
 	switch o.Format {
 	case "json":
 		err = ladderJSON(&buf, res)
+	case "html":
+		err = ladderHTML(&buf, res)
 	case "markdown":
 		ladderMarkdown(&buf, res)
 	default:
@@ -125,12 +127,12 @@ func wireSentences(r analysis.LadderRow) []string {
 	case len(wire) == 0:
 		return []string{fmt.Sprintf("No raw row is the transfer of %s that the engines made, so the wire's share is not known.", units.FormatExact(r.Bytes))}
 	case r.Used == nil:
-		out := []string{fmt.Sprintf("%d raw rows may be the transfer that the engines made, and none is singled out. Were it", len(wire))}
+		out := []string{fmt.Sprintf("%d raw rows may be the transfer that the engines made, and none is singled out.", len(wire))}
 		if r.Transport == "" {
-			out[0] = fmt.Sprintf("%d raw rows may be the transfer that the engines made; --transport NAME states which transport it was. Were it", len(wire))
+			out[0] += " --transport NAME states which transport it was."
 		}
 		for _, g := range wire {
-			out = append(out, fmt.Sprintf("%s, the wire would explain %s of the TTFT.", g.Name, shareWords(g.Share)))
+			out = append(out, fmt.Sprintf("If it was %s, the wire explains %s of the TTFT.", g.Name, shareWords(g.Share)))
 		}
 		return out
 	}

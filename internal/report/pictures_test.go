@@ -37,15 +37,15 @@ func TestPictures(t *testing.T) {
 			tab.View(v.width, v.height, v.look)
 			tab.Load(page)
 			file := filepath.Join(folder, fmt.Sprintf("%s-%d-%s.png", name, v.width, v.look))
-			if err := os.WriteFile(file, small(t, tab.Picture()), 0o644); err != nil {
+			if err := os.WriteFile(file, reduced(t, tab.Picture()), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 }
 
-// small is a picture in 48 of its colours: frequent ones, and vivid ones before grey.
-func small(t *testing.T, b []byte) []byte {
+// reduced is a picture in 48 of its colours: frequent ones, and vivid ones before grey.
+func reduced(t *testing.T, b []byte) []byte {
 	t.Helper()
 	from, err := png.Decode(bytes.NewReader(b))
 	if err != nil {

@@ -63,6 +63,11 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 	if f := partsFigure(d, id); f.SVG != "" {
 		h.Figures = append(h.Figures, f)
 	}
+	for i, r := range d.Rows {
+		if f := courseFigure(r, fmt.Sprintf("%s-c%d", id, i)); f.SVG != "" {
+			h.Figures = append(h.Figures, f)
+		}
+	}
 	h.Figures = append(h.Figures, spreadFigures(d, id)...)
 	ttfts, descs, err := requestSequences(d, id)
 	if err != nil {

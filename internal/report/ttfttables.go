@@ -126,10 +126,13 @@ var partNames = []struct {
 	{"wait", "wait", func(s *analysis.SplitMedians) float64 { return s.Wait }},
 	{"prefill", "prefill", func(s *analysis.SplitMedians) float64 { return s.Prefill }},
 	{"handover", "hand-over", func(s *analysis.SplitMedians) float64 { return s.HandOver }},
-	{"dec_queue", "decode queue", func(s *analysis.SplitMedians) float64 { return s.DecodeQueue }},
+	{"dec_queue", queueName, func(s *analysis.SplitMedians) float64 { return s.DecodeQueue }},
 	{"one_token", "one token", func(s *analysis.SplitMedians) float64 { return s.OneToken }},
 	{"network", "network", func(s *analysis.SplitMedians) float64 { return s.Network }},
 }
+
+// queueName is the part that NIXL's transfer is in.
+const queueName = "decode queue"
 
 // splitRows are the rows whose TTFT is known in parts.
 func splitRows(d *analysis.Requests) []*analysis.RequestRow {

@@ -1,7 +1,6 @@
 package stats
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -82,24 +81,36 @@ func weighed(xs []float64, es []Excursion) []Excursion {
 }
 
 // normalScores are the standard normal quantiles of the values' ranks; equal values
-// share their mean rank.
+// share their mean rank. In a series longer than twice searchMost ranks are those among
+// about searchMost of its values, evenly spread: sorting all takes too long.
 func normalScores(xs []float64) []float64 {
-	order := make([]int, len(xs))
-	for i := range order {
-		order[i] = i
+	among := xs
+	if k := len(xs) / searchMost; k >= 2 {
+		among = nil
+		for i := k / 2; i < len(xs); i += k {
+			among = append(among, xs[i])
+		}
 	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(xs[a], xs[b]) })
+	order := sorted(among)
+	m := len(order)
+	quantiles := make([]float64, 2*m+1) // of rank r/2 of m, short of the ends
+	for r := range quantiles {
+		quantiles[r] = distuv.UnitNormal.Quantile(math.Min(math.Max(float64(r), 1), float64(2*m-1)) / float64(2*m))
+	}
+	past := make([]int, m) // the first that is larger
+	for i := m - 1; i >= 0; i-- {
+		if past[i] = i + 1; i+1 < m && order[i+1] == order[i] {
+			past[i] = past[i+1]
+		}
+	}
 	out := make([]float64, len(xs))
-	for i := 0; i < len(order); {
-		j := i
-		for j < len(order) && xs[order[j]] == xs[order[i]] {
-			j++
+	for i, x := range xs {
+		lo, found := slices.BinarySearch(order, x)
+		hi := lo
+		if found {
+			hi = past[lo]
 		}
-		z := distuv.UnitNormal.Quantile((float64(i+j) / 2) / float64(len(xs)))
-		for _, k := range order[i:j] {
-			out[k] = z
-		}
-		i = j
+		out[i] = quantiles[lo+hi]
 	}
 	return out
 }

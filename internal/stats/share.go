@@ -3,6 +3,7 @@ package stats
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -154,6 +155,9 @@ func ShareOf(part, whole []Term, level float64) (Share, error) {
 	case min(p.least, q.least) < MinRankCI:
 	case f.bounded && !math.IsInf(f.lo*back, 0) && !math.IsInf(f.hi*back, 0):
 		s.Interval = &Interval{Lo: f.lo * back, Hi: f.hi * back, Level: level}
+		if p.positive() && q.positive() { // and so is the share
+			s.Interval.Lo = math.Max(s.Interval.Lo, 0)
+		}
 	default:
 		s.Warnings = append(s.Warnings, Warning{"share-unbounded",
 			"the whole is not separated from zero, so its share is not bounded: take more requests or a larger transfer"})
@@ -214,6 +218,16 @@ func (s sum) variance() float64 {
 		return alone
 	}
 	return v
+}
+
+// positive tells whether no value and no weight is below zero.
+func (s sum) positive() bool {
+	for _, t := range s.terms {
+		if t.Weight < 0 || slices.Min(t.Values) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // freedom are Satterthwaite's degrees of freedom of the variance of a sum.

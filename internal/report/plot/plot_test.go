@@ -115,8 +115,9 @@ func TestFit(t *testing.T) {
 		want string
 	}{
 		{"tcp READ", 100, "tcp READ"}, {"aaaaaaaaaa", 0, "…"}, {"abcdefghij", 60, "abc…hij"}, {"one two", 50, "on…o"}, {"", 0, ""},
+		{strings.Repeat("very long ", 1_000_000), 60, "ver…ng "},
 	} {
-		got := fit("row", tt.s, tt.room)
+		got := fit("row", tt.s, tt.room) // of what a record may hold, the cost is that of the room
 		if got != tt.want || got != "…" && Width("row", got) > tt.room {
 			t.Errorf("fit(%q, %v) = %q, want %q", tt.s, tt.room, got, tt.want)
 		}
@@ -201,5 +202,24 @@ func TestRowsOfTwoLines(t *testing.T) {
 	svg := string(Bars(Text{ID: "b"}, Axis{Hi: 10, Value: plain}, []Bar{{Label: label, Text: "a value of some length", Parts: []Part{{Value: 5, Name: "part"}}}}))
 	if !strings.Contains(svg, ">"+label+"</text>") || !strings.Contains(svg, ">a value of some length</text>") || !strings.Contains(svg, "<title>part 5</title>") {
 		t.Error(svg)
+	}
+}
+
+// Each fall begins where the one before ends, a bar that leads back is open, and
+// what is inside a bar stays in it.
+func TestWaterfall(t *testing.T) {
+	svg := string(Waterfall(Text{ID: "w"}, Axis{Hi: 100, Value: plain}, []Fall{
+		{Label: "memory", Text: "60", To: 60, Lo: 55, Hi: 65},
+		{Label: "<raw>", Text: "-20", From: 60, To: 40, Class: 2},
+		{Label: "queue", Text: "50", From: 40, To: 90, Class: 3, Inside: Part{Value: 80, Class: 7, Name: "NIXL"}},
+		{Label: "all", Text: "90", To: 90}}))
+	for want, n := range map[string]int{`class="bar s`: 4, `class="back s2"`: 1, `class="join"`: 2, `class="error"`: 3, "&lt;raw&gt; -20</title>": 1, "NIXL 80</title>": 1, "60 [55, 65]</title>": 1} {
+		if got := strings.Count(svg, want); got != n {
+			t.Errorf("%d of %q, want %d in %s", got, want, n, svg)
+		}
+	}
+	// The axis is 452 units from 14 on: 40 is at 194.8, and 50 more are 226, whatever is inside.
+	if n := strings.Count(svg, `x="194.8"`); n != 3 || strings.Count(svg, `width="226"`) != 2 {
+		t.Errorf("%d bars from 40 on in %s", n, svg)
 	}
 }

@@ -338,8 +338,20 @@ func (r *job) launched(ctx context.Context) (err error) {
 			arms[i].Model = f.ServedName
 		}
 		arms[i].KV.BytesPerToken = f.BytesPerToken
+		arms[i].Serving = servingOf(cluster.Arms(), arms[i].Decode)
 	}
 	return r.measure(ctx, arms)
+}
+
+// servingOf is what is known of the engines of the file's arm that has these decode
+// engines, empty where none has just these.
+func servingOf(file []ttft.Arm, decode []string) record.Serving {
+	for _, a := range file {
+		if slices.Equal(slices.Sorted(slices.Values(a.Decode)), slices.Sorted(slices.Values(decode))) {
+			return a.Serving
+		}
+	}
+	return record.Serving{}
 }
 
 func (r *job) measure(ctx context.Context, arms []ttft.Arm) error {

@@ -386,3 +386,17 @@ func TestInterruptedRunIsMarked(t *testing.T) {
 		t.Errorf("record %+v, %v", rec, err)
 	}
 }
+
+// An arm that is named beside a launch file, such as one through a proxy, has what is
+// known of the file's engines.
+func TestServingOfNamedArms(t *testing.T) {
+	file := []ttft.Arm{
+		{Name: "tcp", Decode: []string{"http://a:1", "http://a:2"}, Serving: record.Serving{Provider: "ucx:tcp"}},
+		{Name: "efa", Decode: []string{"http://a:3"}, Serving: record.Serving{Provider: "efa"}},
+	}
+	for want, decode := range map[string][]string{"ucx:tcp": {"http://a:2", "http://a:1"}, "efa": {"http://a:3"}, "": {"http://a:1"}} {
+		if got := servingOf(file, decode); got.Provider != want {
+			t.Errorf("%v: %q, want %q", decode, got.Provider, want)
+		}
+	}
+}
