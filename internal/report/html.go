@@ -139,14 +139,13 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 	return p.write(b)
 }
 
-// write appends the page.
+// write writes the page. What records say has ended up in attributes, texts and
+// figures: all of it is made harmless here, for who reads the file on a terminal.
 func (p *htmlPage) write(b *bytes.Buffer) error {
 	var text strings.Builder
 	if err := pageTemplate.Execute(&text, p); err != nil {
 		return err
 	}
-	// What records say has ended up in attributes, texts and figures: all of it is
-	// made harmless here, for who reads the file on a terminal.
 	b.WriteString(units.PrintableText(strings.ReplaceAll(text.String(), "\t", " ")))
 	return nil
 }
