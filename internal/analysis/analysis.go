@@ -1,7 +1,8 @@
 // Package analysis works out what a record says: a row of figures for each
 // condition, verdicts on pairs, cost models over sizes, and what limits them.
 // [Of] reads raw transfers, [OfRequests] those of a TTFT run, and [NewLadder]
-// holds the one against the other. It formats nothing but the sentences of
+// holds the one against the other. [Compare] and [NewHistory] hold records of one
+// kind against each other, and [Runs.Judge] against a threshold. It formats nothing but the sentences of
 // warnings.
 //
 // Times are nanoseconds, sizes bytes and rates bytes per second throughout.

@@ -40,8 +40,8 @@ type (
 		Status          string // "" for ok
 		Answer          string // one sentence
 		Summary         []string
-		Forest          *htmlFigure
-		MoreForest      *htmlFigure // folded
+		Lead            *htmlFigure // what shows the answer
+		MoreLead        *htmlFigure // folded
 		Verdicts        []htmlVerdict
 		FoldVerdicts    bool // the forest shows them
 		Method          string
@@ -157,7 +157,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
 		Argv: strings.Join(run.Argv, " "),
 	}
-	h.Forest, h.MoreForest = rawForest(a, id)
+	h.Lead, h.MoreLead = rawForest(a, id)
 	h.Answer, h.Summary = answer(a)
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated

@@ -62,8 +62,11 @@ func compareTTFT(w io.Writer, raw, tt *record.Record, o CompareOptions) error {
 
 // ladderOutcome says when a check failed, or no row could be held against the wire.
 func ladderOutcome(res *analysis.Ladder) error {
-	if end := res.Raw.Record.End; res.Raw.Failed() || end != nil && end.ExitCode == 4 {
+	if res.Raw.Failed() || analysis.EndedOverCheck(res.Raw.Record) {
 		return fmt.Errorf("%w in the raw record", ErrCheck)
+	}
+	if analysis.EndedOverCheck(res.Requests.Record) {
+		return fmt.Errorf("%w in the TTFT record", ErrCheck)
 	}
 	moved := false
 	for _, r := range res.Rows {
