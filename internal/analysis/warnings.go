@@ -39,6 +39,9 @@ func (a *Analysis) warn() {
 	if a.Emulated() {
 		a.warnf("emulated-device", "rows marked EMULATED: %s; they show that the path works and say nothing about its speed", Emulated)
 	}
+	if a.Record.Cut {
+		a.warnf("cut-file", "%s", CutFile)
+	}
 	switch end := a.Record.End; {
 	case end == nil && a.Live:
 	case end == nil:
