@@ -62,6 +62,16 @@ type need struct {
 	note string
 }
 
+// release is a version as far as something follows from it: "" for one from before NIXL
+// could be proven (0.11), as builds from source call themselves (0.1.dev…).
+func release(version string) string {
+	x := expects{version: version}
+	if !x.since(11) {
+		return ""
+	}
+	return version
+}
+
 // since reports whether the engines are of release 0.minor or later.
 func (x *expects) since(minor int) bool {
 	var major, n int

@@ -314,8 +314,8 @@ func TestWaysOfAWindowedModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	const all, clipped, exact = 589_824_000, 300_220_416, 300_220_416 - 18*32_768
-	for version, want := range map[string][]int64{"0.32.0": {exact, all}, "0.24.0": {exact, clipped, all}, "0.15.1": {all}, "": {exact, clipped, all}} {
-		x := expects{Geometry: Geometry{Model: m}, known: true, version: version, blockTokens: 16}
+	for version, want := range map[string][]int64{"0.32.0": {exact, all}, "1.0": {exact, all}, "0.1.dev14213+g9d8e1c": {exact, clipped, all}, "0.24.0": {exact, clipped, all}, "0.15.1": {all}, "": {exact, clipped, all}} {
+		x := expects{Geometry: Geometry{Model: m}, known: true, version: release(version), blockTokens: 16}
 		var got []int64
 		for _, w := range x.of(reqEvidence{tokens: 8000}, 0).ways {
 			got = append(got, w.lo)
