@@ -1,7 +1,8 @@
 // Package analysis works out what a record says: a row of figures for each
 // condition, verdicts on pairs, cost models over sizes, and what limits them.
 // [Of] reads raw transfers, [OfRequests] those of a TTFT run, and [NewLadder]
-// holds the one against the other. It formats nothing but the sentences of
+// holds the one against the other. [Compare] and [NewHistory] hold records of one
+// kind against each other, and [Runs.Judge] against a threshold. It formats nothing but the sentences of
 // warnings.
 //
 // Times are nanoseconds, sizes bytes and rates bytes per second throughout.
@@ -25,6 +26,9 @@ const Relevant = 0.05
 
 // Emulated are the words that stand beside every number of an emulated device.
 const Emulated = "emulated device, not a measurement"
+
+// CutFile is the warning about a record of which [record.Record.Cut] is set.
+const CutFile = "the compressed file ends early: it was cut off while it was written or copied; what it holds is here"
 
 // Analysis is what a run says. Slices follow the order of the record.
 type Analysis struct {

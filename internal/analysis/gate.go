@@ -48,7 +48,7 @@ type GateRow struct {
 func (r *Runs) Judge(threshold float64) *Gate {
 	g := &Gate{Threshold: threshold}
 	for i, s := range []*Source{r.A, r.B} {
-		if why := s.Unfinished(); why != "" && !s.CheckFailed() {
+		if why := s.Unfinished(); why != "" && !EndedOverCheck(s.Record) {
 			g.Incomplete = append(g.Incomplete, string("AB"[i])+" "+why)
 		}
 	}

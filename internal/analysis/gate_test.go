@@ -144,8 +144,8 @@ func TestIncomplete(t *testing.T) {
 			want = []string{"A " + tt.want}
 		}
 		r := against(t, whole(tt.end), ok)
-		if got := r.Judge(0.05).Incomplete; !slices.Equal(got, want) || r.A.CheckFailed() != tt.failed || r.A.Unfinished() != tt.want {
-			t.Errorf("%+v: %q, check failed %v", tt.end, got, r.A.CheckFailed())
+		if got := r.Judge(0.05).Incomplete; !slices.Equal(got, want) || analysis.EndedOverCheck(r.A.Record) != tt.failed || r.A.Unfinished() != tt.want {
+			t.Errorf("%+v: %q, check failed %v", tt.end, got, analysis.EndedOverCheck(r.A.Record))
 		}
 		if want != nil {
 			want[0] = "B" + want[0][1:]
@@ -162,7 +162,7 @@ func TestUnitsOfTwoKinds(t *testing.T) {
 	b := line([]record.Condition{cond(0, "tcp")}, blocks(12, 1e6))
 	edit(b, func(i int, s *record.Sample) { s.Launch, s.Block = i/2, i%2 })
 	for _, r := range []*analysis.Runs{against(t, a, b), against(t, b, a)} {
-		if d := r.Rows[0]; d.Outcome() != "refused" || !strings.Contains(d.Refused, "--launches") || r.Judge(0.05).Rows[0].Standing != analysis.Undecided {
+		if d := r.Rows[0]; d.Outcome() != "refused" || !strings.Contains(d.Refused, "measure both with the same --launches") || r.Judge(0.05).Rows[0].Standing != analysis.Undecided {
 			t.Errorf("%q, %q", d.Outcome(), d.Refused)
 		}
 	}

@@ -65,9 +65,9 @@ type LadderRow struct {
 
 // Part is a share of the TTFT.
 type Part struct {
-	Name, Words string
-	MedianNs    float64
-	Share       *stats.Share
+	Name     string
+	MedianNs float64
+	Share    *stats.Share
 }
 
 // Kinds of rungs.
@@ -124,7 +124,7 @@ func NewLadder(raw *Analysis, tt *Requests, transports map[string]string) (*Ladd
 		for _, b := range tt.Rows {
 			if b.Path == record.PathUnified && r.Path != record.PathUnified && b.Tokens == r.Tokens && b.Load == r.Load && b.TTFT != nil {
 				if row.Increment, err = contrast(Level, plus(r.Units), minus(b.Units)); err != nil {
-					return nil, err
+					return nil, fmt.Errorf("%s: %w", r.Arm, err)
 				}
 				row.Base, row.base = b.Arm, b
 				break
@@ -204,7 +204,7 @@ func newLadderRow(r *RequestRow) (LadderRow, error) {
 		row.Bytes = int64(math.Round(r.Moved.Bytes))
 	}
 	row.FromEngines = r.Split != nil && r.Split.Engine > 0
-	for _, p := range ladderParts(row.FromEngines) {
+	for _, p := range ladderParts {
 		us, err := row.part(p)
 		if err != nil {
 			return row, err
@@ -215,7 +215,7 @@ func newLadderRow(r *RequestRow) (LadderRow, error) {
 		if p.name == partQueue && row.FromEngines {
 			row.queue = us
 		}
-		part := Part{Name: p.name, Words: p.words}
+		part := Part{Name: p.name}
 		if part.MedianNs, err = stats.Median(stats.Values(us)); err != nil {
 			return row, err
 		}
@@ -289,26 +289,22 @@ func share(part, whole signed) (*stats.Share, error) {
 }
 
 type ladderPart struct {
-	name, words string
-	of          func(*record.Split) int64
-	optional    bool // left out when it is zero
+	name     string
+	of       func(*record.Split) int64
+	optional bool // left out when it is zero
 }
 
 const partQueue = "decode queue"
 
-func ladderParts(engines bool) []ladderPart {
-	ps := []ladderPart{
-		{"wait", "sent later than intended", func(s *record.Split) int64 { return s.Wait }, true},
-		{"prefill", "the prefill engine's queue and computing", func(s *record.Split) int64 { return s.Prefill }, false},
-		{"hand-over", "from the prefill engine's answer to the decode request", func(s *record.Split) int64 { return s.HandOver }, true},
-		{partQueue, "handshake, transfer and the wait for its end", func(s *record.Split) int64 { return s.DecodeQueue }, true},
-		{"one token", "the decode engine's pass over the last prompt token", func(s *record.Split) int64 { return s.OneToken }, true},
-		{"network", "HTTP, the API servers", func(s *record.Split) int64 { return s.Network }, true},
-	}
-	if !engines {
-		ps[1].words, ps[3].words = "the whole leg of the prefill engine, with HTTP", "the whole leg of the decode engine, with HTTP"
-	}
-	return ps
+// ladderParts are those of a TTFT, in the order of time. Without the engines' own
+// counts prefill and decode queue are whole legs.
+var ladderParts = []ladderPart{
+	{"wait", func(s *record.Split) int64 { return s.Wait }, true},
+	{"prefill", func(s *record.Split) int64 { return s.Prefill }, false},
+	{"hand-over", func(s *record.Split) int64 { return s.HandOver }, true},
+	{partQueue, func(s *record.Split) int64 { return s.DecodeQueue }, true},
+	{"one token", func(s *record.Split) int64 { return s.OneToken }, true},
+	{"network", func(s *record.Split) int64 { return s.Network }, true},
 }
 
 // ladder collects the transfers of the same bytes and finds the engines' own.

@@ -88,6 +88,8 @@ func (s *Source) Unfinished() string {
 	switch end := s.Record.End; {
 	case end == nil:
 		return "was cut off: it has no end line"
+	case s.Record.Cut:
+		return "is of a compressed file that ends early"
 	case end.Status == record.StatusOK || end.ExitCode == exitTooFew:
 		return ""
 	case end.Status == record.StatusInterrupted:
@@ -104,8 +106,8 @@ const (
 	exitTooFew = 6
 )
 
-// CheckFailed tells whether the run itself ended over a failed data check.
-func (s *Source) CheckFailed() bool { return s.Record.End != nil && s.Record.End.ExitCode == exitData }
+// EndedOverCheck tells whether a run ended over a failed data check.
+func EndedOverCheck(r *record.Record) bool { return r.End != nil && r.End.ExitCode == exitData }
 
 // Delta is one row of two records.
 type Delta struct {

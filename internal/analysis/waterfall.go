@@ -155,7 +155,7 @@ func (row *LadderRow) slowParts(step string, add addCause) error {
 	if row.base == nil || !row.FromEngines || row.base.Split == nil || row.base.Split.Engine == 0 {
 		return nil
 	}
-	for _, p := range ladderParts(true) {
+	for _, p := range ladderParts {
 		if p.name == partQueue {
 			continue
 		}

@@ -22,7 +22,7 @@ func newCompareCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compare A B [C ...]",
 		Short: "Compare records: two days, two hosts, or raw transfers with TTFT",
-		Long: `Compare records, each a file or "last".
+		Long: `Compare records, each a file, "last", or one of them "-", standard input.
 
 Two records of one kind, raw transfers or ttft, are matched row by row; B is held
 against A. They were not interleaved, so a change of the host or the network
@@ -66,6 +66,9 @@ wins.`,
 			}
 			if slices.Contains(args, "last") {
 				warnState(cmd)
+			}
+			if err := stdinOnce(args); err != nil {
+				return err
 			}
 			thrifty()
 			w := cmd.OutOrStdout()

@@ -32,6 +32,8 @@ func (f *liveFlags) serve(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) != 1:
 		return usagef("--live takes one record, not %d", len(args))
+	case args[0] == "-":
+		return usagef(`--live follows a file, and "-" is standard input: name the file that the run writes`)
 	case f.wait < 0:
 		return usagef("--wait is %v; it must be 0 or more", f.wait)
 	}

@@ -17,6 +17,14 @@ import (
 // numbers, in which the collector has nothing to follow: collecting often is cheap.
 func thrifty() { debug.SetGCPercent(25) }
 
+// stdinOnce refuses standard input that is named twice: it can be read once.
+func stdinOnce(records []string) error {
+	if i := slices.Index(records, "-"); i >= 0 && slices.Contains(records[i+1:], "-") {
+		return usagef(`"-" stands twice: standard input holds one record, so give the other as a file`)
+	}
+	return nil
+}
+
 // newReportCommand returns "xferbench report".
 func newReportCommand() *cobra.Command {
 	var (
@@ -32,7 +40,8 @@ func newReportCommand() *cobra.Command {
 		Use:   "report RECORD…",
 		Short: "Print what a record says, as text, Markdown, CSV, JSON, benchfmt or HTML",
 		Long: `Print what records say. All figures are worked out from the samples in the
-record; nothing is measured. "last" names the newest record of this host.
+record; nothing is measured. "last" names the newest record of this host, "-" standard
+input. Records compressed by gzip are read as they are.
 
 text is what the run itself printed. csv and json hold base units only. benchfmt
 is the Go benchmark format, one line a block, for benchstat; --only takes one
@@ -44,11 +53,12 @@ record, and renews it at most every second. Ctrl-C ends it.`,
 		Example: `  xferbench report last
   xferbench report last --wide
   xferbench report run.jsonl --format html -o run.html
+  zcat archive.gz | xferbench report -
   xferbench report day1.jsonl --format benchfmt -o day1.txt
   xferbench report --live run.jsonl`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef(`report needs a record: name a file, or "last" for the newest`)
+				return usagef(`report needs a record: name a file, "last" for the newest, or "-" for standard input`)
 			}
 			return nil
 		},
@@ -69,6 +79,9 @@ record, and renews it at most every second. Ctrl-C ends it.`,
 			}
 			if slices.Contains(args, "last") {
 				warnState(cmd)
+			}
+			if err := stdinOnce(args); err != nil {
+				return err
 			}
 			thrifty()
 			docs, err := report.Load(run, args...)

@@ -34,7 +34,7 @@ func Follow(ctx context.Context, path string) iter.Seq2[Line, error] {
 		defer f.Close()
 		t := follower{f: f}
 		for {
-			lines, err := t.next()
+			lines, more, err := t.next()
 			for _, l := range lines {
 				if !yield(l, nil) {
 					return
@@ -43,6 +43,9 @@ func Follow(ctx context.Context, path string) iter.Seq2[Line, error] {
 			if err != nil {
 				yield(nil, fmt.Errorf("record %s: %w", path, err))
 				return
+			}
+			if more {
+				continue
 			}
 			if t.ended {
 				return
@@ -68,19 +71,54 @@ type follower struct {
 	open  bool // the last line had no newline yet
 }
 
-// next are the lines that are whole now, with an error of what follows them. Of
-// a last line without its newline nothing is kept: a resumed run may replace it.
-func (t *follower) next() (lines []Line, err error) {
+// followAtOnce is how much of a file is read before its lines are given out, but
+// for a longer line.
+const followAtOnce = 1 << 20
+
+// next are lines that are whole now, with an error of what follows them; more: there
+// are others. Of a last line without its newline nothing is kept: a resumed run may
+// replace it.
+func (t *follower) next() (lines []Line, more bool, err error) {
 	is, err := t.f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if is.Size() < t.at {
-		return nil, fmt.Errorf("%w: %d bytes are left of %d", ErrShrank, is.Size(), t.at)
+	left := is.Size() - t.at
+	if left < 0 {
+		return nil, false, fmt.Errorf("%w: %d bytes are left of %d", ErrShrank, is.Size(), t.at)
 	}
-	b, err := io.ReadAll(io.NewSectionReader(t.f, t.at, is.Size()-t.at))
+	b, err := t.read(left)
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	lines, err = t.lines(b)
+	return lines, err == nil && int64(len(b)) < left, err
+}
+
+// read is the next of left bytes: followAtOnce of them up to the last newline, or
+// all.
+func (t *follower) read(left int64) ([]byte, error) {
+	for n := int64(followAtOnce); n < left; n *= 4 {
+		b, err := io.ReadAll(io.NewSectionReader(t.f, t.at, n))
+		if err != nil {
+			return nil, err
+		}
+		if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
+			return b[:i+1], nil
+		}
+		if n > maxLine {
+			return b, nil // an error
+		}
+	}
+	return io.ReadAll(io.NewSectionReader(t.f, t.at, left))
+}
+
+// lines are those of b, which begins where the last line ended.
+func (t *follower) lines(b []byte) (lines []Line, err error) {
+	if t.at == 0 {
+		if err := refusePacked(b); err != nil {
+			return nil, err
+		}
 	}
 	if t.open && len(b) > 0 && b[0] == '\n' {
 		t.open, t.at, b = false, t.at+1, b[1:]

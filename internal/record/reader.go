@@ -32,6 +32,8 @@ type Record struct {
 	Tunes       []Tune    // steps of --tune, in order
 	Requests    []Request // of TTFT runs
 	End         *End      // nil: the record was cut off
+	// Cut says that the file that was read is compressed and ends early.
+	Cut bool
 }
 
 // Condition finds a condition by its ID.
@@ -48,7 +50,7 @@ func (r *Record) Condition(id int) (Condition, bool) {
 // takes some 20 kB.
 const maxLine = 16 << 20
 
-// Read reads a record. It takes what other programs do to such a file: a byte
+// Read reads a record. It takes what other programs do to such a file: gzip, a byte
 // order mark, CRLF, blank lines, and a last line without its newline. A last
 // line that is not whole was cut off by a crash and is left out; any other bad
 // line is an error that names it. Several records one after another (cat, >>) are
@@ -82,12 +84,17 @@ func ReadRun(r io.Reader, id string) (*Record, error) {
 func readAll(r io.Reader) ([]*Record, error) {
 	var all []*Record
 	rec := &Record{}
-	br := bufio.NewReaderSize(r, 1<<16)
+	br, err := unpacked(r)
+	if err != nil {
+		return nil, err
+	}
+	cut := false
 	var line []byte
 	for n := 1; ; n++ {
 		var err error
 		line, err = readLine(br, line[:0])
-		last := errors.Is(err, io.EOF)
+		cut = errors.Is(err, errCut)
+		last := cut || errors.Is(err, io.EOF)
 		if err != nil && !last {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
@@ -111,20 +118,27 @@ func readAll(r io.Reader) ([]*Record, error) {
 			break
 		}
 	}
-	if len(all) == 0 {
+	switch {
+	case len(all) == 0 && cut:
+		return nil, errCut
+	case len(all) == 0:
 		return nil, errors.New("no run line: this is not a record of xferbench")
 	}
+	all[len(all)-1].Cut = cut
 	return all, nil
 }
 
 // another is the record that a run line goes on with, a new one for a run that is
 // none of all, and nil for any other line.
 func another(line []byte, all []*Record) *Record {
+	if len(all) == 0 || looksSample(line) || !bytes.Contains(line, []byte(`"run"`)) {
+		return nil
+	}
 	var run struct {
 		Type string `json:"type"`
 		Run
 	}
-	if len(all) == 0 || looksSample(line) || !bytes.Contains(line, []byte(`"run"`)) || json.Unmarshal(line, &run) != nil || run.Type != "run" {
+	if json.Unmarshal(line, &run) != nil || run.Type != "run" {
 		return nil
 	}
 	for _, rec := range all {
@@ -329,7 +343,8 @@ func (r *Record) bytes(id int) (bytes uint64, known bool) {
 	return 0, false
 }
 
-// Open reads the record file path; "last" is the newest in [Dir].
+// Open reads the record file path; "last" is the newest in [Dir], "-" standard
+// input.
 func Open(path string) (*Record, error) { return OpenRun(path, "") }
 
 // OpenRun is Open for the record of the run id; see [ReadRun].
@@ -340,11 +355,14 @@ func OpenRun(path, id string) (*Record, error) {
 			return nil, err
 		}
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("record: %w", err)
+	f := os.Stdin
+	if path != "-" {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return nil, fmt.Errorf("record: %w", err)
+		}
+		defer f.Close()
 	}
-	defer f.Close()
 	r, err := ReadRun(f, id)
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", path, err)

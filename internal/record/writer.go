@@ -72,7 +72,10 @@ func Append(path string) (*Writer, error) {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	w := &Writer{w: f, file: f}
-	if w.size, err = wholeLines(f); err == nil {
+	if err = plain(f); err == nil {
+		w.size, err = wholeLines(f)
+	}
+	if err == nil {
 		err = f.Truncate(w.size)
 	}
 	if err == nil {
@@ -85,6 +88,16 @@ func Append(path string) (*Writer, error) {
 		return nil, errors.Join(fmt.Errorf("record %s: %w", path, err), f.Close())
 	}
 	return w, nil
+}
+
+// plain is an error for a compressed file, to which no line can be added.
+func plain(f *os.File) error {
+	head := make([]byte, 8)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return refusePacked(head[:n])
 }
 
 // NewWriter writes a record to w, which the caller keeps.

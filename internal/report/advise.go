@@ -2,7 +2,6 @@ package report
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -593,7 +592,7 @@ func adviceJSON(b *bytes.Buffer, a *analysis.Advice, o AdviseOptions) error {
 	j := jsonAdvice{
 		Schema:     jsonSchema,
 		Deployment: jsonDeployment{Model: a.Model, Source: o.Source, Requests: a.Requests, Concurrency: a.Concurrency},
-		Transports: []jsonCandidate{}, Differences: []jsonContest{}, Missing: slices.Concat([]string{}, gaps(a)), Warnings: []jsonWarning{},
+		Transports: []jsonCandidate{}, Differences: []jsonContest{}, Missing: append([]string{}, gaps(a)...), Warnings: []jsonWarning{},
 	}
 	if a.PricePerHour > 0 {
 		j.Deployment.PricePerHour = &a.PricePerHour
@@ -632,10 +631,7 @@ func adviceJSON(b *bytes.Buffer, a *analysis.Advice, o AdviseOptions) error {
 	for _, w := range a.Warnings {
 		j.Warnings = append(j.Warnings, jsonWarning(w))
 	}
-	e := json.NewEncoder(b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(j)
+	return encodeJSON(b, j)
 }
 
 func jsonPointOf(p analysis.Point) jsonPoint {

@@ -3,6 +3,8 @@ package report
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"html"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,7 +51,7 @@ func saveComparison(t *testing.T, threshold float64, names ...string) string {
 func TestPageInBrowser(t *testing.T) {
 	tab := browser.Open(t)
 	sweep, two := savePage(t, "sweep.jsonl"), savePage(t, "two-providers.jsonl", "failed-check.jsonl", "ttft.jsonl")
-	for _, page := range []string{sweep, two, saveComparison(t, 0.05, "two-providers", "another-day"), saveComparison(t, 0.05, days...)} {
+	for _, page := range []string{sweep, two, saveComparison(t, 0.05, "two-providers", "another-day"), saveComparison(t, 0.05, days...), saveComparison(t, 0, "two-providers", "ttft")} {
 		for _, width := range []int{390, 800, 1400} {
 			tab.View(width, 900, browser.Light)
 			tab.Load(page)
@@ -201,5 +203,37 @@ func toggles(t *testing.T, tab *browser.Tab) {
 	})()`, &got)
 	if want := []string{"true inline", "false none", "true inline"}; !slices.Equal(got, want) {
 		t.Errorf("an entry of the legend: %q, want %q", got, want)
+	}
+}
+
+// TestSortedCells has the script sort cells of each kind that tables hold.
+func TestSortedCells(t *testing.T) {
+	tab := browser.Open(t)
+	js, err := os.ReadFile("page.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sorted := range []string{
+		"4KiB 16KiB 64KiB 1MiB 64MiB 1GiB", "999 B|1.5 kB|439 MB|1.2 GB", "850 ns|12.3 µs|1.2 ms|3 s", "<0.001 0.0020 0.047 1.0", "2x40 8x3.0 10x4", "6+6 10+10",
+		"-3.4 0 136", "40l 52s 69s", "2% 5.5% 12%", "1,024 13,384 438,566,912", "2026-01-01 2026-01-02 2026-02-01", "fragmented merged", "9.5e+06 1.2e+07", "1 2 -",
+	} {
+		cells := strings.Fields(sorted)
+		if strings.Contains(sorted, "|") {
+			cells = strings.Split(sorted, "|")
+		}
+		var rows string
+		for _, c := range slices.Backward(cells) {
+			rows += "<tr><td>" + html.EscapeString(c) + "</td></tr>"
+		}
+		page := filepath.Join(t.TempDir(), "page.html")
+		if err := os.WriteFile(page, fmt.Appendf(nil, "<!DOCTYPE html><meta charset=utf-8><script>%s</script><table><thead><tr><th>head</th></tr></thead><tbody>%s</tbody></table>", js, rows), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tab.Load(page)
+		var got []string
+		tab.Eval(`(document.querySelector("button").click(), [...document.querySelectorAll("td")].map((c) => c.textContent))`, &got)
+		if !slices.Equal(got, cells) {
+			t.Errorf("sorted %q, want %q", got, cells)
+		}
 	}
 }

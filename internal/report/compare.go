@@ -275,7 +275,7 @@ func (c *compareDoc) findings() findings {
 		f.failed = append(f.failed, several(failed))
 	}
 	for i, s := range []*analysis.Source{c.Runs.A, c.Runs.B} {
-		if len(failed) == 0 && s.CheckFailed() {
+		if len(failed) == 0 && analysis.EndedOverCheck(s.Record) {
 			f.failed = append(f.failed, string("AB"[i])+" ended over it")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -153,6 +154,29 @@ func TestCompareTTFTGolden(t *testing.T) {
 		// The order of the two does not matter.
 		if again, err := compare(t, "ttft", "two-providers", CompareOptions{Format: format}); err != nil || again != out {
 			t.Errorf("%s: the other order differs (%v)", format, err)
+		}
+	}
+}
+
+// A run that ended over a failed check gives code 4 whichever kind it is of.
+func TestEndedOverCheck(t *testing.T) {
+	end := &record.End{Status: record.StatusFailed, ExitCode: 4, Error: "data check failed"}
+	raw, tt := load(t, filepath.Join(recordsDir, "two-providers.jsonl")).Record, load(t, filepath.Join(recordsDir, "ttft.jsonl")).Record
+	raw2, tt2 := *raw, *tt
+	raw2.End, tt2.End = end, end
+	for name, recs := range map[string][2]*record.Record{"raw": {raw, &raw2}, "raw first": {&raw2, raw}, "ttft": {tt, &tt2}, "raw beside ttft": {&raw2, tt}, "ttft beside raw": {raw, &tt2}} {
+		for _, threshold := range []float64{0, 0.05} {
+			var err error
+			if (recs[0].Run.Kind == kindTTFT) == (recs[1].Run.Kind == kindTTFT) {
+				err = compareRuns(io.Discard, recs[:], CompareOptions{Threshold: threshold})
+			} else if threshold == 0 {
+				err = compareTTFT(io.Discard, recs[0], recs[1], CompareOptions{})
+			} else {
+				continue
+			}
+			if !errors.Is(err, ErrCheck) {
+				t.Errorf("%s, threshold %v: %v", name, threshold, err)
+			}
 		}
 	}
 }

@@ -15,9 +15,8 @@ import (
 // compareHTML is the page of records of one kind.
 func compareHTML(b *bytes.Buffer, c *compareDoc) error {
 	sources := c.sources()
-	h := htmlRun{ID: "c", Title: fmt.Sprintf("%s against %s", c.Runs.B.Record.Run.ID, c.Runs.A.Record.Run.ID), When: startOf(sources[0].Record) + " to " + startOf(sources[len(sources)-1].Record),
-		Answer: c.answer()}
-	h.Forest, h.MoreForest = compareForest(c)
+	h := htmlRun{ID: "c", Title: fmt.Sprintf("%s against %s", c.Runs.B.Record.Run.ID, c.Runs.A.Record.Run.ID), When: strings.Join(unique([]string{startOf(sources[0].Record), startOf(sources[len(sources)-1].Record)}), " to "), Answer: c.answer()}
+	h.Lead, h.MoreLead = compareForest(c)
 	if c.History != nil {
 		h.Title = fmt.Sprintf("%d records", len(sources))
 	}

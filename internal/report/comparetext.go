@@ -192,8 +192,9 @@ func compareColumns(c *compareDoc) ([]table.Column, string) {
 	cols = append(cols, verdictColumns(func(i int) *analysis.Delta { return rows[i] }, c.History == nil)...)
 	notes := fmt.Sprintf("A, B: medians in %s; B/A: ratio of times, above 1 B is slower", t.name)
 	if h := c.History; h != nil {
-		cols = append(cols, table.Column{Head: "trend", Left: true, Cell: func(i int) string { return sparkline(*h.Row(rows[i])) }})
-		notes += "; trend: medians from record to record, each row on a scale of its own of 10% at least"
+		cols = append(cols, table.Column{Head: "trend", Left: true, Rank: 1, Cell: func(i int) string { return sparkline(*h.Row(rows[i])) },
+			Short: func(i int) string { return newest(sparkline(*h.Row(rows[i]))) }})
+		notes += "; trend: medians from record to record, the newest right, each row on a scale of its own of 10% at least"
 	} else {
 		notes += "; n: " + unitWords(launches) + " of A and B; seen: the smallest difference that would have been found 8 times in 10"
 	}
@@ -356,6 +357,9 @@ func undecidedLines(c *compareDoc) []string {
 func compareWarnings(c *compareDoc) []string {
 	r := c.Runs
 	out := []string{caveat}
+	if id := r.A.Record.Run.ID; id != "" && id == r.B.Record.Run.ID {
+		out = append(out, "A and B are records of one run, "+id+": a run does not differ from itself")
+	}
 	var about remarks
 	launches := 1
 	for _, d := range r.Rows {

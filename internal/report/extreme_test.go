@@ -72,8 +72,8 @@ func leaves(lines []any, visit func(path string, leaf any, set func(any))) {
 	}
 }
 
-// small are records of a few lines that have every line type between them.
-func small(t testing.TB) map[string][]any {
+// fewLines are records of a few lines that have every line type between them.
+func fewLines(t testing.TB) map[string][]any {
 	lap := tree(t, "ttft.jsonl")
 	raw := synth.Specs()["two-providers.jsonl"]
 	raw.Cells, raw.Blocks, raw.Iters = []synth.Cell{raw.Cells[0], raw.Cells[2], raw.Cells[4]}, 6, 1
@@ -87,7 +87,7 @@ func small(t testing.TB) map[string][]any {
 // Whatever number stands at a key, in one line or in all that have such a key, the record is refused or
 // has a report in every format.
 func TestExtremeNumbers(t *testing.T) {
-	for name, lines := range small(t) {
+	for name, lines := range fewLines(t) {
 		was := text(t, lines)
 		seen, refused := 0, 0
 		paths := map[string]bool{}

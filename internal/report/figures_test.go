@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -96,6 +97,15 @@ func pageOf(t *testing.T, a *analysis.Analysis) string {
 func TestFiguresFit(t *testing.T) {
 	for _, path := range records(t) {
 		t.Run(base(path), func(t *testing.T) { fits(t, string(render(t, "html", filepath.Base(path)))) })
+	}
+	for name, paths := range map[string][]string{"comparison": {"two-providers", "another-day"}, "history": days, "waterfall": {"two-providers", "ttft"}} {
+		t.Run(name, func(t *testing.T) {
+			b, err := os.ReadFile(saveComparison(t, 0, paths...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fits(t, string(b))
+		})
 	}
 	t.Run("long labels", func(t *testing.T) {
 		a := analyse(t, filepath.Join(recordsDir, "two-providers.jsonl"))

@@ -36,6 +36,15 @@ func sparkline(r analysis.HistoryRow) string {
 	return string(out)
 }
 
+// newest is the end of a line of signs that is too long for a table of 80 columns.
+func newest(line string) string {
+	const most = 8
+	if rs := []rune(line); len(rs) > most {
+		return "…" + string(rs[len(rs)-most+1:])
+	}
+	return line
+}
+
 // historyColumns are a line for each row and record, in the order of time.
 func historyColumns(c *compareDoc) (cols []table.Column, n int, notes string) {
 	h := c.History

@@ -35,7 +35,7 @@ func harmless(t *testing.T, what, text string, lines bool) {
 
 // Whatever text stands at a key, it reaches no terminal, alone or with all others.
 func TestHostileText(t *testing.T) {
-	for name, lines := range small(t) {
+	for name, lines := range fewLines(t) {
 		was := text(t, lines)
 		paths := map[string]bool{"": true} // all at once
 		leaves(lines, func(path string, leaf any, _ func(any)) {
@@ -77,7 +77,7 @@ func TestHostileText(t *testing.T) {
 func TestHostileTextCompared(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{}
-	for name, lines := range small(t) {
+	for name, lines := range fewLines(t) {
 		leaves(lines, func(path string, leaf any, set func(any)) {
 			if v, is := leaf.(string); is && !slices.Contains(meaningful, path[strings.LastIndex(path, ".")+1:]) {
 				set(v + hostile)

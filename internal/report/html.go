@@ -40,8 +40,8 @@ type (
 		Status          string // "" for ok
 		Answer          string // one sentence
 		Summary         []string
-		Forest          *htmlFigure
-		MoreForest      *htmlFigure // folded
+		Lead            *htmlFigure // what shows the answer
+		MoreLead        *htmlFigure // folded
 		Verdicts        []htmlVerdict
 		FoldVerdicts    bool // the forest shows them
 		Method          string
@@ -139,14 +139,13 @@ func writeHTML(b *bytes.Buffer, docs []Document) error {
 	return p.write(b)
 }
 
-// write appends the page.
+// write writes the page. What records say has ended up in attributes, texts and
+// figures: all of it is made harmless here, for who reads the file on a terminal.
 func (p *htmlPage) write(b *bytes.Buffer) error {
 	var text strings.Builder
 	if err := pageTemplate.Execute(&text, p); err != nil {
 		return err
 	}
-	// What records say has ended up in attributes, texts and figures: all of it is
-	// made harmless here, for who reads the file on a terminal.
 	b.WriteString(units.PrintableText(strings.ReplaceAll(text.String(), "\t", " ")))
 	return nil
 }
@@ -158,7 +157,7 @@ func htmlRunOf(a *analysis.Analysis, id string) htmlRun {
 		ID: id, Title: fmt.Sprintf("%s run %s", run.Kind, run.ID), When: fs[0].text,
 		Argv: strings.Join(run.Argv, " "),
 	}
-	h.Forest, h.MoreForest = rawForest(a, id)
+	h.Lead, h.MoreLead = rawForest(a, id)
 	h.Answer, h.Summary = answer(a)
 	if a.Emulated() {
 		h.Emulated = analysis.Emulated

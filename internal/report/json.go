@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
 	"unicode"
 	"unicode/utf16"
 
@@ -309,7 +308,7 @@ func jsonRowOf(r *analysis.Row) jsonRow {
 		Check: r.Check(), Checked: r.Checked, Failed: r.Failed,
 	}
 	if p := r.Path; p != nil {
-		j.Path = &jsonPath{p.PayloadBytes, slices.Concat([]record.Counter{}, p.Counters), p.Ratio, p.Voluntary, p.Involuntary, p.PeerVoluntary, p.PeerInvoluntary}
+		j.Path = &jsonPath{p.PayloadBytes, append([]record.Counter{}, p.Counters...), p.Ratio, p.Voluntary, p.Involuntary, p.PeerVoluntary, p.PeerInvoluntary}
 	}
 	if !r.HasSpeed() {
 		return j

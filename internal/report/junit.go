@@ -130,7 +130,7 @@ func compareJUnit(b *bytes.Buffer, c *compareDoc) error {
 func recordCase(ab string, s *analysis.Source) junitCase {
 	k := junitCase{Name: "record " + ab + " is complete", Class: "xferbench.records", Time: "0"}
 	switch why := s.Unfinished(); {
-	case s.CheckFailed():
+	case analysis.EndedOverCheck(s.Record):
 		k.Error = outcomeOf("data-check", "the run ended over a failed data check: "+s.Record.End.Error)
 	case why != "":
 		k.Error = outcomeOf("incomplete", ab+" "+why)
@@ -140,7 +140,7 @@ func recordCase(ab string, s *analysis.Source) junitCase {
 
 func (c *compareDoc) junitCase(i int) junitCase {
 	d := c.Runs.Rows[i]
-	k := junitCase{Name: clean(d.Label()), Class: "xferbench." + clean(d.Row().Condition.Provider), Time: "0"}
+	k := junitCase{Name: cmp.Or(clean(d.Label()), fmt.Sprintf("condition %d", d.Row().Condition.ID)), Class: "xferbench." + clean(d.Row().Condition.Provider), Time: "0"}
 	if d.B != nil && d.B.HasSpeed() {
 		k.Time = secondsOf(d.B.MedianNs)
 	}

@@ -205,3 +205,23 @@ func TestCompareKindsGolden(t *testing.T) {
 		}
 	}
 }
+
+// Many records stay within 80 columns: the newest are drawn.
+func TestLongHistory(t *testing.T) {
+	var paths []string
+	for i := range 30 {
+		paths = append(paths, filepath.Join(recordsDir, "compare", "day"+strconv.Itoa(1+i%5)+".jsonl"))
+	}
+	for wide, want := range map[bool]string{false: " …▅██████ slower  slower\n", true: " ▁▁▁▁▁▁▁▁▁▁▁▁▃▃▃▃▃▃▅▅▅▅▅▅██████ slower  slower\n"} {
+		var b bytes.Buffer
+		if err := Compare(&b, paths, CompareOptions{Format: "text", Threshold: 0.05, Options: Options{Wide: wide}}); !errors.Is(err, ErrThreshold) {
+			t.Error(err)
+		}
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%.1200s", want, b.String())
+		}
+		if !wide {
+			columns(t, b.String())
+		}
+	}
+}

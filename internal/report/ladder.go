@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
@@ -63,8 +62,11 @@ func compareTTFT(w io.Writer, raw, tt *record.Record, o CompareOptions) error {
 
 // ladderOutcome says when a check failed, or no row could be held against the wire.
 func ladderOutcome(res *analysis.Ladder) error {
-	if end := res.Raw.Record.End; res.Raw.Failed() || end != nil && end.ExitCode == 4 {
+	if res.Raw.Failed() || analysis.EndedOverCheck(res.Raw.Record) {
 		return fmt.Errorf("%w in the raw record", ErrCheck)
+	}
+	if analysis.EndedOverCheck(res.Requests.Record) {
+		return fmt.Errorf("%w in the TTFT record", ErrCheck)
 	}
 	moved := false
 	for _, r := range res.Rows {
@@ -548,7 +550,7 @@ func ladderJSON(b *bytes.Buffer, res *analysis.Ladder) error {
 
 func jsonEnd(r analysis.LadderRow) jsonEndRow {
 	row := jsonEndRow{Arm: r.Arm, Path: r.Path, Load: r.Load, Tokens: r.Tokens, Requests: r.N(), Blocks: r.Blocks, TTFT: r.TTFT.Median, CI: interval(r.TTFT.CI),
-		FromEngines: r.FromEngines, Bytes: r.Bytes, OtherBytes: r.OtherBytes, Unknown: slices.Concat([]string{}, r.Unknown), Transport: r.Transport, Stated: r.Stated, Base: r.Base,
+		FromEngines: r.FromEngines, Bytes: r.Bytes, OtherBytes: r.OtherBytes, Unknown: append([]string{}, r.Unknown...), Transport: r.Transport, Stated: r.Stated, Base: r.Base,
 		Text: strings.Join(wireSentences(r), " "), Parts: []jsonPart{}, Rungs: []jsonRung{}, Others: []jsonOther{}, Steps: []jsonStep{}, Causes: []jsonCause{}}
 	if e := r.Increment; e != nil {
 		row.Increment, row.IncrementCI = number(e.Value), interval(e.Interval)

@@ -2,8 +2,10 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/xferbench/xferbench/internal/analysis"
@@ -16,7 +18,11 @@ func ladderHTML(b *bytes.Buffer, res *analysis.Ladder) error {
 	if err != nil {
 		return err
 	}
-	for i, r := range res.Rows {
+	rows := slices.Clone(res.Rows) // those that moved a cache first: they have the answer
+	slices.SortStableFunc(rows, func(x, y analysis.LadderRow) int {
+		return cmp.Compare(min(y.Bytes, 1), min(x.Bytes, 1))
+	})
+	for i, r := range rows {
 		h := htmlRun{ID: fmt.Sprintf("w%d", i), Title: rowTitle(r) + ": first token after " + nanos(r.TTFT.Median), When: startOf(res.Requests.Record)}
 		said := wireSentences(r)
 		h.Answer, h.Summary = said[0], said[1:]
@@ -30,7 +36,7 @@ func ladderHTML(b *bytes.Buffer, res *analysis.Ladder) error {
 			h.Tables = append(h.Tables, htmlTableOf("Parts of the TTFT", cols, n, partNotes(res.Requests)))
 		}
 		if f := waterfallFigure(r, h.ID+"-f"); f.SVG != "" {
-			h.Figures = append(h.Figures, f)
+			h.Lead = &f
 		}
 		if i == 0 {
 			for _, l := range ladderHead(res) {

@@ -2,11 +2,11 @@
 // What the page gains by a script; it says the same without.
 document.documentElement.classList.add("scripted");
 addEventListener("DOMContentLoaded", () => {
-  const sizes = { ns: 1, "µs": 1e3, ms: 1e6, s: 1e9, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, KiB: 1024, MiB: 1048576, GiB: 1073741824 };
-  // number is what a cell sorts by: NaN where it holds none.
+  const scales = { ns: 1, "µs": 1e3, ms: 1e6, s: 1e9, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, KiB: 1024, MiB: 1048576, GiB: 1073741824 };
+  // number is what a cell sorts by: "64KiB", "12.3 ms", "<0.001", "10x4", "52%"; NaN of what is none.
   const number = (text) => {
-    const m = /^[<>±+]?\s*(-?[\d.]+(?:e[-+]?\d+)?)\s*(ns|µs|ms|s|[kMG]?B|[KMG]iB)?(?![a-z])/i.exec(text.replace(/(\d),(?=\d{3})/g, "$1"));
-    return m ? Number(m[1]) * (sizes[m[2]] || 1) : NaN;
+    const m = /^[<>±+]?(-?[\d.]+(?:e[-+]?\d+)?)(?: (ns|µs|ms|s)| ?([kMG]?B|[KMG]iB)|[%a-z]?)(?:[x/+].*)?$/.exec(text.replace(/(\d),(?=\d{3})/g, "$1"));
+    return m ? Number(m[1]) * (scales[m[2] || m[3]] || 1) : NaN;
   };
   const compare = (a, b) => {
     const x = number(a), y = number(b);

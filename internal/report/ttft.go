@@ -217,6 +217,8 @@ func launches(d *analysis.Requests) int {
 // unfinished says that a run did not come to its end, if so.
 func unfinished(d *analysis.Requests) string {
 	switch end := d.Record.End; {
+	case d.Record.Cut:
+		return analysis.CutFile
 	case end == nil && d.Live:
 		return ""
 	case end == nil:

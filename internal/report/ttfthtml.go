@@ -19,7 +19,7 @@ func ttftHTML(d *analysis.Requests, id string) (htmlRun, error) {
 	fs := ttftFacts(d)
 	h := htmlRun{ID: id, Title: "ttft run " + run.ID, When: fs[0].text, Argv: strings.Join(run.Argv, " "),
 		SequenceNote: "Each dot is one request, one at a time, in the order in which they ran; the line is the median. All axes of times span the same ratio to their series' median. A dashed line is where the engine's block pool is predicted to wrap around, a full one a change that was found."}
-	h.Forest, h.MoreForest = ttftForest(d, id)
+	h.Lead, h.MoreLead = ttftForest(d, id)
 	for _, v := range ttftVerdicts(d) {
 		h.Verdicts = append(h.Verdicts, htmlVerdict{v.outcome, v.sentence()})
 	}

@@ -3,6 +3,7 @@ package ttft
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -205,9 +206,8 @@ func (x *expects) of(r reqEvidence, counted int) need {
 			return n
 		}
 	}
-	if n.rule == record.RuleTokens && len(r.handed.Groups) == 1 && x.pageHi > 0 {
+	if blocks := r.handed.Blocks() * int64(decode); n.rule == record.RuleTokens && len(r.handed.Groups) == 1 && x.pageHi > 0 && blocks <= math.MaxInt64/x.pageHi {
 		// Several groups need not move all that a block takes.
-		blocks := r.handed.Blocks() * int64(decode)
 		n.rule, n.blocks, n.ways = record.RuleBlocks, r.handed.Groups, []span{{blocks * x.pageLo, blocks * x.pageHi}}
 	}
 	if n.rule == record.RuleTokens && len(list) > 0 {
@@ -233,12 +233,13 @@ func (x *expects) listed(c kv.Crossing, h twoleg.Handed, tokens int, ranks int64
 	n := need{rule: record.RuleBlocks}
 	var exact, all int64
 	for i, g := range c.Groups {
-		k := h.Groups[i]
+		// What is listed beyond what can be is not counted: it is wrong as it is.
+		k := min(h.Groups[i], 2*g.BlocksHi)
 		switch {
 		case k < g.BlocksLo:
-			n.misfit = verdict{reason: record.ReasonShortBytes, detail: misfitText(i, k, g, g.BlocksLo, tokens)}
+			n.misfit = verdict{reason: record.ReasonShortBytes, detail: misfitText(i, h.Groups[i], g, g.BlocksLo, tokens)}
 		case k > g.BlocksHi && n.misfit.reason == "":
-			n.misfit = verdict{reason: record.ReasonExcessBytes, detail: misfitText(i, k, g, g.BlocksHi, tokens)}
+			n.misfit = verdict{reason: record.ReasonExcessBytes, detail: misfitText(i, h.Groups[i], g, g.BlocksHi, tokens)}
 		}
 		all += int64(k) * g.BytesPerBlock * ranks
 		if k > g.BlocksLo && k <= g.BlocksHi {

@@ -337,6 +337,7 @@ func FuzzNeed(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	f.Add("67108864", "vllm-0.32.0-tp4096-a", 1000, 16, int64(1)<<47, 4096)
 	f.Add("5,32; tokens=1000; tp=2; push", "vllm-0.32.0-tp2-a", 1000, 32, int64(917_000), 3)
 	f.Fuzz(func(t *testing.T, header, fingerprint string, tokens, block int, page int64, transfers int) {
 		r := reqEvidence{tokens: tokens, decodeTP: fingerprintTP(fingerprint), handed: handedOver(twoleg.ParseHanded(header))}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/xferbench/xferbench/internal/kv"
 	"github.com/xferbench/xferbench/internal/record"
 	"github.com/xferbench/xferbench/internal/serving/proxy"
 	"github.com/xferbench/xferbench/internal/serving/sim"
@@ -85,5 +86,36 @@ func TestProxyThatIsNotThere(t *testing.T) {
 	a.Path, a.Front = record.PathProxy, "http://127.0.0.1:1"
 	if err := Run(context.Background(), quick(&recorder{}, 2, a)); err == nil || !strings.Contains(err.Error(), "the proxy does not answer") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// --dtype alone goes with the preset of the served name; without one it is said to have
+// no effect, and tokens alone decide.
+func TestDTypeOfTheServedName(t *testing.T) {
+	m, err := kv.Resolve("Qwen2.5-7B", "fp8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := sim.GeometryOf(m, 16, 1, "0.15.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"Qwen2.5-7B": record.RuleBlocks, "anything": record.RuleTokens} {
+		// That release's page says nothing of bytes.
+		set := simulate(t, sim.Config{Model: name, Release: "0.15.1", Geometry: g, Blocks: 20}, false)
+		a := twoLeg(set)
+		a.KV = Geometry{DType: "fp8"}
+		rec := &recorder{}
+		mustRun(t, rec, quick(rec, 1, a))
+		if q := rec.measured()[0]; !q.Valid || q.Rule != want {
+			t.Errorf("%s: valid %v (%s: %s) by %s, want %s", name, q.Valid, q.Reason, q.Detail, q.Rule, want)
+		}
+		said := false
+		for _, e := range rec.rec.Events {
+			said = said || strings.Contains(e.Message, "--dtype fp8 has no effect without it")
+		}
+		if said != (want == record.RuleTokens) {
+			t.Errorf("%s: events %+v", name, rec.rec.Events)
+		}
 	}
 }

@@ -439,7 +439,8 @@ def shape(spec, out, name, tokens):
             shutil.copy(ROOT / "testdata/kvshapes" / name / "config.json", out / f"{name}-{tokens}")
         except Exception:
             for log in sorted(rundir.glob("*.log")):
-                print(f"{log.name}:\n{log.read_text(errors='replace')[-6000:]}", file=sys.stderr)
+                words = [l for l in log.read_text(errors="replace").splitlines() if "Error" in l]
+                print(log.name, *words[-8:], sep="\n  ", file=sys.stderr)
             raise
         finally:
             engines.stop(rundir)

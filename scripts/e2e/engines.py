@@ -37,6 +37,7 @@ def load(path):
 
     for engine in spec["engines"].values():
         engine["argv"] = [fill(a) for a in engine["argv"]]
+        engine["env"] = {n: fill(v) for n, v in engine["env"].items()}
     return spec
 
 

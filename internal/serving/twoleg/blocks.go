@@ -55,7 +55,13 @@ func HandedBy(params json.RawMessage) (h Handed, err error) {
 		}
 	}
 	for _, ids := range lists {
-		h.Groups = append(h.Groups, len(ids))
+		n := 0
+		for _, id := range ids {
+			if id != "0" { // the null block: what a window has given up
+				n++
+			}
+		}
+		h.Groups = append(h.Groups, n)
 	}
 	return h, h.check()
 }

@@ -54,6 +54,9 @@ func TestHandedRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", in, err, want)
 		}
 	}
+	if h, err := HandedBy(json.RawMessage(`{"remote_block_ids":[[0,0,7,8],[0],[1,2,3,4]]}`)); err != nil || !cmp.Equal(h.Groups, []int{2, 0, 4}) {
+		t.Errorf("%+v, %v; want that null blocks do not count", h, err)
+	}
 	for in, want := range map[string]string{
 		"":               `"" is no number of blocks`,
 		"5,":             `"" is no number of blocks`,

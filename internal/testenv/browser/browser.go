@@ -1,5 +1,5 @@
 // Package browser drives a headless Chromium over its debugging pipe, for tests of
-// the pages that the program writes. It loads files and nothing from the network.
+// the pages that the program writes or serves. It loads files and pages of this host.
 package browser
 
 import (
@@ -161,9 +161,15 @@ func (t *Tab) Load(path string) {
 	if err != nil {
 		t.t.Fatal(err)
 	}
-	t.Call("Page.navigate", map[string]any{"url": "file://" + path}, nil)
+	t.Visit("file://" + path)
+}
+
+// Visit opens a page by its address.
+func (t *Tab) Visit(url string) {
+	t.t.Helper()
+	t.Call("Page.navigate", map[string]any{"url": url}, nil)
 	if _, err := t.until(func(m message) bool { return m.Method == "Page.loadEventFired" }); err != nil {
-		t.t.Fatalf("%s: %v", path, err)
+		t.t.Fatalf("%s: %v", url, err)
 	}
 }
 

@@ -19,29 +19,33 @@ func MakeTTFTOfFriday(name string, seed uint64, blocks, iters, tokens int, size 
 	if err != nil {
 		return nil, err
 	}
-	rec, err := record.Read(bytes.NewReader(file))
-	if err != nil {
-		return nil, err
-	}
-	rec.Run.StartUnixNs += 4 * day
-	lines := []record.Line{rec.Run}
-	for _, c := range rec.Conditions {
-		lines = append(lines, c)
-	}
 	const late = 60_000_000
-	for i, q := range rec.Requests {
-		if q.Moved != nil {
-			q.TTFTNs, q.E2ENs = q.TTFTNs+late, q.E2ENs+late
-			q.Split.DecodeQueue, q.Moved.XferNs = q.Split.DecodeQueue+late, q.Moved.XferNs+late
-			if i%12 == 5 {
-				q.Valid, q.Reason, q.Detail = false, record.ReasonLocalRecompute, "made up"
-			}
+	var lines []record.Line
+	for line := range bytes.Lines(file) {
+		l, err := record.Parse(bytes.TrimSpace(line))
+		if err != nil {
+			return nil, err
 		}
-		lines = append(lines, q)
+		switch x := l.(type) {
+		case record.Run:
+			x.StartUnixNs += 4 * day
+			l = x
+		case record.End:
+			x.EndUnixNs += 4 * day
+			l = x
+		case record.Request:
+			if x.Moved != nil {
+				x.TTFTNs, x.E2ENs = x.TTFTNs+late, x.E2ENs+late
+				x.Split.DecodeQueue, x.Moved.XferNs = x.Split.DecodeQueue+late, x.Moved.XferNs+late
+				if x.Batch%12 == 5 {
+					x.Valid, x.Reason, x.Detail = false, record.ReasonLocalRecompute, "made up"
+				}
+			}
+			l = x
+		}
+		lines = append(lines, l)
 	}
-	end := *rec.End
-	end.EndUnixNs += 4 * day
-	return encode(append(lines, end))
+	return encode(lines)
 }
 
 // others are the records in testdata/records/compare, which are held against those
