@@ -4,6 +4,7 @@
 oracle.py CONFIGS.jsonl OUT.json: a line of CONFIGS is {"name", "config", "tp": [1, 2, …]}.
 """
 import copy
+import gc
 import importlib.abc
 import importlib.machinery
 import inspect
@@ -201,6 +202,8 @@ def specs(config, tp, lists=False):
             return [one(g) for g in get_kv_cache_groups(vc, out)]
         finally:
             group.world_size = 1
+            vc.compilation_config.static_forward_context.clear()
+            gc.collect()
 
 
 KINDS = {"FullAttentionSpec": "full", "SlidingWindowSpec": "sliding", "ChunkedLocalAttentionSpec": "chunked", "MLAAttentionSpec": "latent",
