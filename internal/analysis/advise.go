@@ -479,6 +479,9 @@ func (a *Advice) warnOf(name string, rec *Analysis) (out []Warning) {
 	if len(models) > 0 {
 		add("other-model", "its transfers have the descriptors of %s, not of %s: the bytes are the deployment's, the descriptors are not", strings.Join(once(models), ", "), a.Model)
 	}
+	if !slices.ContainsFunc(rec.Rows, func(r *Row) bool { return r.Launches > 1 }) {
+		add("one-launch", "measured in one launch: its intervals lack what differs from one start of the processes to the next; --launches has that")
+	}
 	if !LeavesHost(&rec.Record.Run) {
 		add("one-host", "measured within one host: its times are not those of a network between two")
 	}

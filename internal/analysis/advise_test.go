@@ -188,7 +188,7 @@ func TestAdviseNothing(t *testing.T) {
 	for _, w := range a.Warnings {
 		codes = append(codes, w.Code)
 	}
-	if want := []string{"emulated", "data-check-failed", "one-host", "not-concurrent"}; !slices.Equal(codes, want) {
+	if want := []string{"emulated", "data-check-failed", "one-launch", "one-host", "not-concurrent"}; !slices.Equal(codes, want) {
 		t.Errorf("warnings %v, want %v", codes, want)
 	}
 

@@ -8,11 +8,14 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/xferbench/xferbench/internal/kv"
 )
 
 // update rewrites the golden files of this package's tests.
@@ -32,14 +35,16 @@ func runKV(t *testing.T, args ...string) (string, error) {
 
 func TestKVGolden(t *testing.T) {
 	for name, args := range map[string][]string{
-		"default.txt":  nil,
-		"70b.txt":      {"--model=Llama-3.1-70B"},
-		"438MB.txt":    {"--size", "438MB,458752000"},
-		"split.md":     {"--kv-layout=split", "--tokens=4000,8000", "--format=markdown"},
-		"r1-tp8.txt":   {"--model=deepseek-ai/DeepSeek-R1", "--tensor-parallel=8", "--tokens=1000:128000:x4", "--kv-layout=split"},
-		"gpt-oss.txt":  {"--model=gpt-oss-120b", "--tokens=8000", "--link=100Gbit/s"},
-		"70b-tp16.csv": {"--model=Llama-3.1-70B", "--tensor-parallel=16", "--tokens=8000", "--size=1GB", "--link=25GB/s,3200Gbps", "--format=csv"},
-		"fp8.json":     {"--model=../../testdata/models/Qwen3-8B/config.json", "--dtype=fp8", "--tokens=100", "--block-tokens=128", "--link=100Gbit/s", "--format=json"},
+		"default.txt":   nil,
+		"70b.txt":       {"--model=Llama-3.1-70B"},
+		"438MB.txt":     {"--size", "438MB,458752000"},
+		"split.md":      {"--kv-layout=split", "--tokens=4000,8000", "--format=markdown"},
+		"r1-tp8.txt":    {"--model=deepseek-ai/DeepSeek-R1", "--tensor-parallel=8", "--tokens=1000:128000:x4", "--kv-layout=split"},
+		"crossing.txt":  {"--model=Qwen3.5-35B-A3B", "--connector=nixl", "--tokens=1000,8000", "--tensor-parallel=2"},
+		"crossing.json": {"--model=gpt-oss-120b", "--connector=nixl-push", "--tokens=8000", "--format=json", "--prefill-tensor-parallel=2", "--draft-layers=1", "--hybrid=false"},
+		"gpt-oss.txt":   {"--model=gpt-oss-120b", "--tokens=8000", "--link=100Gbit/s"},
+		"70b-tp16.csv":  {"--model=Llama-3.1-70B", "--tensor-parallel=16", "--tokens=8000", "--size=1GB", "--link=25GB/s,3200Gbps", "--format=csv"},
+		"fp8.json":      {"--model=../../testdata/models/Qwen3-8B/config.json", "--dtype=fp8", "--tokens=100", "--block-tokens=128", "--link=100Gbit/s", "--format=json"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := runKV(t, args...)
@@ -79,7 +84,8 @@ func TestKVDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{nil, {"--size", "438MB,458752000"}} {
+	crossing := []string{"--connector", "nixl", "--tokens", "8000", "--engine-version", "0.32.0"}
+	for _, args := range [][]string{nil, {"--size", "438MB,458752000"}, append([]string{"--model", "gpt-oss-120b"}, crossing...)} {
 		out, err := runKV(t, args...)
 		if err != nil {
 			t.Fatal(err)
@@ -92,6 +98,35 @@ func TestKVDocs(t *testing.T) {
 		_, err := runKV(t, args...)
 		if err == nil || !strings.Contains(string(doc), "      "+err.Error()+"\n") {
 			t.Errorf("docs/kv.md does not hold the error of kv %s: %v", strings.Join(args, " "), err)
+		}
+	}
+}
+
+// TestKVDocsCrossings runs the command beside each line of the table of what crosses,
+// and holds that every built-in model and every name of a type is on the page.
+func TestKVDocsCrossings(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/kv.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `xferbench kv (.*)` \\| (.*) \\| (.*) \\| (.*) \\|$").FindAllStringSubmatch(string(doc), -1)
+	if len(rows) != 10 {
+		t.Errorf("%d models in the table of what crosses, want 10", len(rows))
+	}
+	for _, r := range rows {
+		out, err := runKV(t, append(strings.Fields(r[1]), "--connector", "nixl", "--tokens", "8000", "--engine-version", "0.32.0")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"\n8,000 tokens: " + r[2] + " B (", "\n" + r[3] + " descriptors in " + r[4] + " transfer"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("kv %s does not print %q:\n%s", r[1], want, out)
+			}
+		}
+	}
+	for _, name := range kv.Presets() {
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/kv.md does not name the model %s", name)
 		}
 	}
 }
@@ -157,6 +192,11 @@ func TestKVUsageErrors(t *testing.T) {
 		"model":        {[]string{"--model=gpt-5"}, `unknown model "gpt-5"`},
 		"no config":    {[]string{"--model=/nonexistent/config.json"}, "no such file"},
 		"dtype":        {[]string{"--dtype=fp4"}, `unknown dtype "fp4"`},
+		"connector":    {[]string{"--connector=mooncake"}, `unknown connector "mooncake"; use nixl or nixl-push`},
+		"crossing csv": {[]string{"--connector=nixl", "--format=csv"}, "--format \"csv\" with --connector: use text or json"},
+		"crossing MB":  {[]string{"--connector=nixl", "--size=1MB"}, "--size does not go with --connector"},
+		"no connector": {[]string{"--draft-layers=1"}, "--draft-layers is about what crosses: give --connector too"},
+		"few ranks":    {[]string{"--connector=nixl", "--prefill-tensor-parallel=-1"}, "--prefill-tensor-parallel is -1"},
 		"layout":       {[]string{"--kv-layout=both"}, "--kv-layout: unknown KV layout"},
 		"format":       {[]string{"--format=xml"}, "use text, markdown, csv, json"},
 		"tp":           {[]string{"--tensor-parallel=8"}, "does not divide the 28 attention heads"},

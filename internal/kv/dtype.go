@@ -69,6 +69,9 @@ func (d DType) Bytes() int64 {
 	return 0
 }
 
+// activation reports whether a model can compute in d.
+func (d DType) activation() bool { return d == BF16 || d == FP16 || d == FP32 }
+
 // latentSlots are the bytes of one token's slot in a latent cache whose layout is
 // fixed: values, scales and position part together.
 var latentSlots = map[DType]int64{FP8Latent: 656, NVFP4Latent: 352}

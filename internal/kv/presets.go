@@ -1,81 +1,87 @@
 package kv
 
 import (
+	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 )
 
-// preset is a model by name. org and variants are the spellings of its
-// repositories on Hugging Face.
+// preset is a model by name. Repositories are those on Hugging Face that state its
+// geometry, Config the fields of the first one's config.json that decide it, and
+// Quantisation those of the hf_quant_config.json beside it.
 type preset struct {
-	model    Model
-	org      string
-	variants []string
+	Name         string          `json:"name"`
+	Repositories []string        `json:"repositories"`
+	Source       string          `json:"source"`
+	Config       json.RawMessage `json:"config"`
+	Quantisation json.RawMessage `json:"quantization"`
 }
 
-// presets hold the geometry that the models' own config.json files state. The
-// KV cache of DeepSeek is kept in bf16 though the weights are fp8: vLLM's
-// default, kv-cache-dtype auto, is the type of the activations.
-var presets = []preset{
-	{Uniform("Qwen2.5-7B", 28, 28, 4, 128, BF16),
-		"Qwen", []string{"Qwen2.5-7B-Instruct", "Qwen2.5-7B-Instruct-1M", "Qwen2.5-Coder-7B", "Qwen2.5-Coder-7B-Instruct"}},
-	{Uniform("Qwen2.5-32B", 64, 40, 8, 128, BF16),
-		"Qwen", []string{"Qwen2.5-32B-Instruct", "Qwen2.5-Coder-32B", "Qwen2.5-Coder-32B-Instruct"}},
-	{Uniform("Qwen3-8B", 36, 32, 8, 128, BF16),
-		"Qwen", []string{"Qwen3-8B-Base"}},
-	{Uniform("Llama-3.1-8B", 32, 32, 8, 128, BF16),
-		"meta-llama", []string{"Llama-3.1-8B-Instruct", "Meta-Llama-3.1-8B", "Meta-Llama-3.1-8B-Instruct"}},
-	{Uniform("Llama-3.1-70B", 80, 64, 8, 128, BF16),
-		"meta-llama", []string{"Llama-3.1-70B-Instruct", "Meta-Llama-3.1-70B", "Meta-Llama-3.1-70B-Instruct"}},
-	{Model{Name: "DeepSeek-V3", Heads: 128, DType: BF16, Groups: []Group{{Kind: Latent, Layers: 61, KeyDim: 512 + 64}}},
-		"deepseek-ai", []string{"DeepSeek-V3-Base", "DeepSeek-V3-0324"}},
-	{Model{Name: "DeepSeek-R1", Heads: 128, DType: BF16, Groups: []Group{{Kind: Latent, Layers: 61, KeyDim: 512 + 64}}},
-		"deepseek-ai", []string{"DeepSeek-R1-0528", "DeepSeek-R1-Zero"}},
-	{Model{Name: "gpt-oss-120b", Heads: 64, DType: BF16, Groups: []Group{
-		{Kind: Sliding, Layers: 18, KVHeads: 8, KeyDim: 64, ValueDim: 64, Window: 128}, {Kind: Full, Layers: 18, KVHeads: 8, KeyDim: 64, ValueDim: 64}}},
-		"openai", nil},
-	{Uniform("Mistral-7B", 32, 32, 8, 128, BF16),
-		"mistralai", []string{"Mistral-7B-v0.3", "Mistral-7B-Instruct-v0.3", "Mistral-7B-Instruct-v0.2"}},
-}
+// presetsJSON is made by testdata/presets.py. The KV cache of a model whose weights are
+// quantised is of the type of its activations (vLLM's kv-cache-dtype auto), unless its
+// checkpoint states one.
+//
+//go:embed presets.json
+var presetsJSON []byte
+
+var presets = sync.OnceValue(func() (out []preset) {
+	if err := json.Unmarshal(presetsJSON, &out); err != nil {
+		return nil // a test reads it
+	}
+	return out
+})
 
 // DefaultModel is the preset that a command without a model uses.
 const DefaultModel = "Qwen2.5-7B"
 
 // Presets returns the names of the built-in models.
 func Presets() []string {
-	names := make([]string, len(presets))
-	for i, p := range presets {
-		names[i] = p.model.Name
+	var names []string
+	for _, p := range presets() {
+		names = append(names, p.Name)
 	}
 	return names
 }
 
 // Preset returns the built-in model of that name. Case does not count, and the
-// name of the model's repository ("Qwen/Qwen2.5-7B-Instruct") is as good.
+// name of the model's repository ("Qwen/Qwen2.5-7B-Instruct") is as good, with its
+// owner or without.
 func Preset(name string) (Model, bool) {
-	for _, p := range presets {
-		n := name
-		if org, rest, ok := strings.Cut(name, "/"); ok && strings.EqualFold(org, p.org) {
-			n = rest
-		}
-		for _, v := range append([]string{p.model.Name}, p.variants...) {
-			if strings.EqualFold(n, v) {
-				return p.model, true
-			}
+	for _, p := range presets() {
+		if p.is(name) {
+			m, err := parse(p.Name, p.Config, p.Quantisation)
+			return m, err == nil
 		}
 	}
 	return Model{}, false
 }
 
-// Resolve returns the model that name means: a preset, a config.json, or a
-// directory that holds one. dtype, when not empty, replaces the type of the KV
+// is reports whether name means the preset.
+func (p preset) is(name string) bool {
+	return strings.EqualFold(name, p.Name) || slices.ContainsFunc(p.Repositories, func(r string) bool {
+		_, short, _ := strings.Cut(r, "/")
+		return strings.EqualFold(name, r) || strings.EqualFold(name, short)
+	})
+}
+
+// Resolve returns the model that name means: a directory that holds a config.json, a
+// preset, or a config.json. dtype, when not empty, replaces the type of the KV
 // cache ("fp8"); "auto" and empty keep the model's own.
+//
+// A directory wins over a preset of its name; the model's Name then is the path of
+// what was read.
 func Resolve(name, dtype string) (Model, error) {
-	m, ok := Preset(name)
+	m, ok := Model{}, false
+	if info, err := os.Stat(filepath.Join(name, "config.json")); err != nil || !info.Mode().IsRegular() {
+		m, ok = Preset(name)
+	}
 	if !ok {
 		var err error
 		if m, err = fromFile(name); err != nil {
@@ -86,6 +92,9 @@ func Resolve(name, dtype string) (Model, error) {
 		d, err := ParseDType(dtype)
 		if err != nil {
 			return Model{}, err
+		}
+		if m.DType == "" && d.activation() {
+			m = m.typed(d)
 		}
 		m.DType = d
 	}
@@ -102,17 +111,57 @@ func fromFile(name string) (Model, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && path == name && !strings.HasSuffix(name, ".json"):
 		return Model{}, fmt.Errorf("unknown model %q: neither a built-in name (%s) nor a file; give one of these or the path of the model's config.json",
-			name, strings.Join(Presets(), ", "))
+			name, strings.Join(near(name), ", "))
 	case err != nil:
 		return Model{}, fmt.Errorf("model configuration: %w", err)
-	case info.Size() > maxConfigBytes:
-		return Model{}, fmt.Errorf("model configuration %s has %d bytes, more than a config.json ever has (limit %d)", path, info.Size(), maxConfigBytes)
+	}
+	data, err := readSmall(path, info)
+	if err != nil {
+		return Model{}, err
+	}
+	// ModelOpt's checkpoints may state their quantisation beside the file.
+	var quant []byte
+	beside := filepath.Join(filepath.Dir(path), "hf_quant_config.json")
+	if info, err := os.Stat(beside); err == nil {
+		if quant, err = readSmall(beside, info); err != nil {
+			return Model{}, err
+		}
+	}
+	return parse(path, data, quant)
+}
+
+// readSmall reads a configuration.
+func readSmall(path string, info fs.FileInfo) ([]byte, error) {
+	switch {
 	case !info.Mode().IsRegular():
-		return Model{}, fmt.Errorf("model configuration %s is not a regular file", path)
+		return nil, fmt.Errorf("model configuration %s is not a regular file", path)
+	case info.Size() > maxConfigBytes:
+		return nil, fmt.Errorf("model configuration %s has %d bytes, more than a config.json ever has (limit %d)", path, info.Size(), maxConfigBytes)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return Model{}, fmt.Errorf("model configuration: %w", err)
+		return nil, fmt.Errorf("model configuration: %w", err)
 	}
-	return ParseConfig(path, data)
+	return data, nil
+}
+
+// near are the presets to name beside one that is none: those that begin like it, or a
+// few.
+func near(name string) (out []string) {
+	_, short, ok := strings.Cut(name, "/")
+	if !ok {
+		short = name
+	}
+	all := Presets()
+	for n := min(len(short), 8); n >= 3 && len(out) == 0; n-- {
+		for _, p := range all {
+			if len(p) >= n && strings.EqualFold(p[:n], short[:n]) {
+				out = append(out, p)
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = []string{DefaultModel, "Llama-3.1-70B", "DeepSeek-R1", "gpt-oss-120b"}
+	}
+	return append(out, fmt.Sprintf("… %d in docs/kv.md", len(all)))
 }

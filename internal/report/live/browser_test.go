@@ -22,7 +22,7 @@ func TestInBrowser(t *testing.T) {
 	until(t, s, func(s state) bool { return s.Text == "running" })
 	tab := browser.Open(t)
 	tab.View(800, 600, browser.Light)
-	tab.Call("Page.navigate", map[string]any{"url": s.url}, nil)
+	tab.Visit(s.url)
 	// come is true once the page's state begins with words and a whole report is in it.
 	come := func(words string) string {
 		return `new Promise(function (done) {
