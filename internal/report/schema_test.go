@@ -19,7 +19,7 @@ var documents = []struct {
 	goldens            []string
 }{
 	{"report", "xferbench report --format json", "See docs/report.md.", reflect.TypeFor[jsonReport](),
-		[]string{"emulated", "failed-check", "short", "sweep", "ttft", "two-days", "two-providers"}},
+		[]string{"emulated", "failed-check", "short", "sweep", "switch", "ttft", "two-days", "two-providers"}},
 	{"compare", "xferbench compare --format json, of records of one kind", "See docs/compare.md.", reflect.TypeFor[jsonComparison](),
 		[]string{"compare", "compare-ttft", "history"}},
 	{"compare-ttft", "xferbench compare --format json, of raw transfers and TTFT", "See docs/compare.md.", reflect.TypeFor[jsonEndToEnd](), []string{"where"}},
