@@ -37,10 +37,6 @@ func Width(class, s string) float64 {
 	return float64(sum) * fontSizes[class] / 1000
 }
 
-// mostRunes is more than any figure has room for in a line; a record's labels may be
-// of any length.
-const mostRunes = 500
-
 // fit shortens s in its middle until it is no wider than room: both of its ends
 // tell it from its neighbours.
 func fit(class, s string, room float64) string {
@@ -48,7 +44,10 @@ func fit(class, s string, room float64) string {
 		return s
 	}
 	rs := []rune(s)
-	for n := min(len(rs)-1, mostRunes); n > 0; n-- {
+	if most := int(width) / 2; len(rs) > most { // no more than that has room, however narrow
+		rs = append(rs[:most/2:most/2], rs[len(rs)-most/2:]...)
+	}
+	for n := len(rs) - 1; n > 0; n-- {
 		head := (n + 1) / 2
 		short := strings.TrimRight(string(rs[:head]), " ") + "…" + strings.TrimLeft(string(rs[len(rs)-(n-head):]), " ")
 		if Width(class, short) <= room {
