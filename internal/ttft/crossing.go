@@ -62,6 +62,16 @@ type need struct {
 	note string
 }
 
+// release is a version as far as something follows from it: "" for one from before NIXL
+// could be proven (0.11), as builds from source call themselves (0.1.dev…).
+func release(version string) string {
+	x := expects{version: version}
+	if !x.since(11) {
+		return ""
+	}
+	return version
+}
+
 // since reports whether the engines are of release 0.minor or later.
 func (x *expects) since(minor int) bool {
 	var major, n int
@@ -80,17 +90,44 @@ func (x *expects) publish(decode []metrics.Cache) error {
 		x.pageLo = max(x.pageLo, c.BlockLo)
 		x.pageHi = cmp.Or(min(cmp.Or(x.pageHi, c.BlockHi), c.BlockHi), c.BlockHi)
 	}
-	for _, c := range decode {
-		if c.DType == "" || !x.known {
-			continue
-		}
-		d, err := kv.ParseDType(c.DType)
-		if err != nil {
-			x.known = false
-			return fmt.Errorf("the engines' cache_dtype is %q: %w", c.DType, err)
-		}
-		x.Model.DType = d
+	if !x.known || x.BytesPerToken > 0 {
+		return nil
 	}
+	x.Model.Groups = slices.Clone(x.Model.Groups)
+	for _, c := range decode {
+		for i := range x.Model.Groups {
+			g := &x.Model.Groups[i]
+			g.States = slices.Clone(g.States)
+			for k := range g.States {
+				// The recurrent state follows those of the convolution.
+				said := c.ConvDType
+				if k > 0 && k == len(g.States)-1 {
+					said = c.StateDType
+				}
+				if err := x.typed(&g.States[k].DType, said); err != nil {
+					return err
+				}
+			}
+		}
+		if err := x.typed(&x.Model.DType, c.DType); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// typed sets a type that an engine says, in its words; one that is not known makes the
+// geometry unknown.
+func (x *expects) typed(to *kv.DType, said string) error {
+	if said == "" {
+		return nil
+	}
+	d, err := kv.ParseDType(said)
+	if err != nil {
+		x.known = false
+		return fmt.Errorf("the engines' cache is of type %q: %w", said, err)
+	}
+	*to = d
 	return nil
 }
 
@@ -115,7 +152,7 @@ func (x *expects) ranks(r reqEvidence, counted int) (prefill, decode int) {
 
 // slack is how many of the last prompt tokens the prefill engine left to the decode
 // engine: before a state, which must not have seen the token decoded first, it
-// leaves one.
+// leaves one, and a model that is not known may have states.
 func (x *expects) slack(r reqEvidence) int {
 	const most = 8
 	if r.handed != nil && r.handed.Tokens > 0 {
@@ -125,7 +162,7 @@ func (x *expects) slack(r reqEvidence) int {
 		return 0
 	}
 	n := max(0, min(x.DraftLayers-1, most))
-	if x.known && slices.ContainsFunc(x.Model.Groups, func(g kv.Group) bool { return g.Kind == kv.State }) {
+	if !x.known || slices.ContainsFunc(x.Model.Groups, func(g kv.Group) bool { return g.Kind == kv.State }) {
 		n = max(n, 1)
 	}
 	return n

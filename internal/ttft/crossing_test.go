@@ -29,6 +29,16 @@ var captures = []capture{
 	{"gemma3-1000", 1000, 1, 2 * 65_536, []int{9, 9, 9, 9, 9, 32}, 10_092_544},
 	{"mla-tp1-2-1000", 1000, 2, 4 * 16 * 1152, []int{63}, 9_289_728},
 	{"push-600", 600, 1, 6 * 65_536, []int{19}, 7_471_104},
+	// Blocks of 160 tokens, and of the states no last token: 6 x (3,072 + 65,536) + 7 x 163,840.
+	{"states-1000", 1000, 1, 2 * 81_920, []int{1, 1, 1, 7}, 1_558_528},
+}
+
+// of is the bytes of a block of a layer group.
+func (c capture) of(group int) int64 {
+	if c.dir == "states-1000" && group < 3 {
+		return 2 * (3_072 + 65_536)
+	}
+	return c.block
 }
 
 // evidence is that of the captured request, over a two-leg path.
@@ -40,14 +50,9 @@ func (c capture) evidence(t *testing.T) evidence {
 	if c.dir == "two-leg-1000" {
 		config = "../../testdata/kvshape/config.json"
 	}
-	// 12 layers of 4 KV heads of 128 values, ten of which have a window.
-	m := kv.Model{Name: "gemma3", Heads: 4, DType: kv.BF16, Groups: []kv.Group{
-		{Kind: kv.Sliding, Layers: 10, KVHeads: 4, KeyDim: 128, ValueDim: 128, Window: 256}, {Kind: kv.Full, Layers: 2, KVHeads: 4, KeyDim: 128, ValueDim: 128}}}
-	if c.dir != "gemma3-1000" {
-		var err error
-		if m, err = kv.Resolve(config, "auto"); err != nil {
-			t.Fatal(err)
-		}
+	m, err := kv.Resolve(config, "auto")
+	if err != nil {
+		t.Fatal(err)
 	}
 	answer, err := os.ReadFile(filepath.Join(dir, "prefill-response.json"))
 	if err != nil {
@@ -148,7 +153,7 @@ func TestListsThatAreNotThePrompts(t *testing.T) {
 				h.Groups = slices.Clone(h.Groups)
 				h.Groups[i] += change
 				ev.reqs[0].handed = &h
-				ev.set(int64(c.decodeTP), c.bytes+int64(change*c.decodeTP)*c.block)
+				ev.set(int64(c.decodeTP), c.bytes+int64(change*c.decodeTP)*c.of(i))
 				if v := judge(ev)[0]; v.reason != want || v.rule != record.RuleBlocks || !strings.Contains(v.detail, "layer group") {
 					t.Errorf("%s, group %d, %+d: %q (%s) by %s, want %s", c.dir, i+1, change, v.reason, v.detail, v.rule, want)
 				}
@@ -309,8 +314,8 @@ func TestWaysOfAWindowedModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	const all, clipped, exact = 589_824_000, 300_220_416, 300_220_416 - 18*32_768
-	for version, want := range map[string][]int64{"0.32.0": {exact, all}, "0.24.0": {exact, clipped, all}, "0.15.1": {all}, "": {exact, clipped, all}} {
-		x := expects{Geometry: Geometry{Model: m}, known: true, version: version, blockTokens: 16}
+	for version, want := range map[string][]int64{"0.32.0": {exact, all}, "1.0": {exact, all}, "0.1.dev14213+g9d8e1c": {exact, clipped, all}, "0.24.0": {exact, clipped, all}, "0.15.1": {all}, "": {exact, clipped, all}} {
+		x := expects{Geometry: Geometry{Model: m}, known: true, version: release(version), blockTokens: 16}
 		var got []int64
 		for _, w := range x.of(reqEvidence{tokens: 8000}, 0).ways {
 			got = append(got, w.lo)

@@ -86,7 +86,7 @@ func (r *runner) prepareArm(ctx context.Context, a *Arm) error {
 // known of that.
 func (r *runner) geometry(a *Arm) error {
 	prefill, decode := a.engines()
-	x := expects{Geometry: a.KV, version: a.versions[prefill[0]], blockTokens: a.pools[prefill[0]].BlockTokens, known: true}
+	x := expects{Geometry: a.KV, version: release(a.versions[prefill[0]]), blockTokens: a.pools[prefill[0]].BlockTokens, known: true}
 	a.noted = map[string]bool{}
 	warn := func(format string, args ...any) error {
 		if len(decode) == 0 {

@@ -133,6 +133,9 @@ type Cache struct {
 	// DType is the cache's type in vLLM's words, such as "fp8"; "": not said, or auto,
 	// which is the checkpoint's.
 	DType string
+	// ConvDType and StateDType are the types of the convolution's and of the recurrent
+	// state of state-space layers, in the same words.
+	ConvDType, StateDType string
 	// BlockLo and BlockHi bound the bytes that one block takes on one rank, over all
 	// its layers; 0: not said. vLLM fills kv_cache_memory_bytes with as many blocks as
 	// go in, so that the two are less than a part in num_gpu_blocks apart.
@@ -318,8 +321,10 @@ func cacheOf(m *dto.Metric) Cache {
 	if on, err := strconv.ParseBool(label(m, "enable_prefix_caching")); err == nil {
 		c.PrefixCaching = &on
 	}
-	if t := label(m, "cache_dtype"); t != "auto" {
-		c.DType = t
+	for name, to := range map[string]*string{"cache_dtype": &c.DType, "mamba_cache_dtype": &c.ConvDType, "mamba_ssm_cache_dtype": &c.StateDType} {
+		if t := label(m, name); t != "auto" {
+			*to = t
+		}
 	}
 	// Of a pool whose size was given, or whose pages are padded to that of a state,
 	// the memory says nothing about what moves; nor do lists of blocks where all layers

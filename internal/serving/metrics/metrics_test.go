@@ -175,9 +175,11 @@ func TestCacheLabels(t *testing.T) {
 	for labels, want := range map[string]Cache{
 		plain:                             {Blocks: 100, BlockTokens: 16, BlockLo: 104, BlockHi: 105},
 		plain + `,cache_dtype="fp8_e4m3"`: {Blocks: 100, BlockTokens: 16, BlockLo: 104, BlockHi: 105, DType: "fp8_e4m3"},
-		plain + `,effective_attention_block_size="528",mamba_page_size_padded="1081344"`: {Blocks: 100, BlockTokens: 528},
-		plain + `,num_gpu_blocks_override="100"`:                                         {Blocks: 100, BlockTokens: 16},
-		`block_size="None",num_gpu_blocks="-4",kv_cache_memory_bytes="1e9"`:              {},
+		plain + `,effective_attention_block_size="528",mamba_page_size_padded="1081344"`:            {Blocks: 100, BlockTokens: 528},
+		plain + `,mamba_cache_dtype="auto",mamba_ssm_cache_dtype="float32",mamba_block_size="2304"`: {Blocks: 100, BlockTokens: 16, StateDType: "float32"},
+		plain + `,sliding_window="4096"`:                                    {Blocks: 100, BlockTokens: 16},
+		plain + `,num_gpu_blocks_override="100"`:                            {Blocks: 100, BlockTokens: 16},
+		`block_size="None",num_gpu_blocks="-4",kv_cache_memory_bytes="1e9"`: {},
 	} {
 		r, err := Parse(strings.NewReader("# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{" + labels + "} 1\n"))
 		if diff := cmp.Diff(want, r.Cache); err != nil || diff != "" {

@@ -20,6 +20,7 @@ func TestHandedByRealEngines(t *testing.T) {
 		"0.32.0/windows-1000":   {Groups: []int{5, 32}, Tokens: 1000, TP: 1},
 		"0.32.0/gemma3-1000":    {Groups: []int{9, 9, 9, 9, 9, 32}, Tokens: 1000, TP: 1},
 		"0.32.0/mla-tp1-2-1000": {Groups: []int{63}, Tokens: 1000, TP: 1},
+		"0.32.0/states-1000":    {Groups: []int{1, 1, 1, 7}, Tokens: 999, TP: 1},
 		"0.32.0/push-600":       {Groups: []int{19}, Tokens: 600, TP: 1, Push: true},
 	} {
 		answer, err := os.ReadFile(filepath.Join("../../../testdata/engines", name, "prefill-response.json"))
