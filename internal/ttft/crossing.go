@@ -179,11 +179,34 @@ func (x *expects) crossings(tokens, prefill, decode int) (list []kv.Crossing, no
 	if x.BytesPerToken > 0 {
 		d.PrefillTP, d.DecodeTP = 1, 1
 	}
+	for _, m := range x.models() {
+		more, why := x.crossingsOf(m, tokens, decode, d)
+		list, note = append(list, more...), cmp.Or(why, note)
+	}
+	if len(list) > 0 {
+		note = "" // without the hybrid manager some models do not run
+	}
+	return list, note
+}
+
+// models are the geometries that the engines' word allows: on GPUs with FlashMLA, vLLM
+// makes its fp8_ds_mla of an fp8 cache with an index, and still says fp8.
+func (x *expects) models() []kv.Model {
+	other := x.Model
+	if other.DType != kv.FP8 || !slices.ContainsFunc(other.Groups, func(g kv.Group) bool { return g.Kind == kv.Index }) {
+		return []kv.Model{x.Model}
+	}
+	other.DType = kv.FP8Latent
+	return []kv.Model{x.Model, other}
+}
+
+// crossingsOf are those of one geometry.
+func (x *expects) crossingsOf(m kv.Model, tokens, decode int, d kv.Deployment) (list []kv.Crossing, note string) {
 	for _, hybrid := range []bool{true, false} {
 		if d.Hybrid = hybrid; hybrid && x.version != "" && !x.since(23) {
 			continue
 		}
-		c, err := x.Model.Crossing(tokens, d)
+		c, err := m.Crossing(tokens, d)
 		if err != nil {
 			note = err.Error()
 			continue
@@ -196,15 +219,12 @@ func (x *expects) crossings(tokens, prefill, decode int) (list []kv.Crossing, no
 			block /= int64(decode)
 		}
 		if x.pageHi > 0 && (block < x.pageLo || block > x.pageHi) {
-			note = fmt.Sprintf("a KV block takes %d bytes on each rank by the geometry of %s, and %d to %d by the engines' own page", block, x.Model.Name, x.pageLo, x.pageHi)
+			note = fmt.Sprintf("a KV block takes %d bytes on each rank by the geometry of %s, and %d to %d by the engines' own page", block, m.Name, x.pageLo, x.pageHi)
 			continue
 		}
 		if !slices.ContainsFunc(list, func(o kv.Crossing) bool { return slices.Equal(o.Groups, c.Groups) }) {
 			list = append(list, c)
 		}
-	}
-	if len(list) > 0 {
-		note = "" // without the hybrid manager some models do not run
 	}
 	return list, note
 }
@@ -235,13 +255,16 @@ func (x *expects) of(r reqEvidence, counted int) need {
 			continue
 		}
 		of := x.listed(c, *r.handed, r.tokens, ranks)
-		if n.rule == record.RuleTokens || of.misfit.reason == "" {
+		switch {
+		case n.rule == record.RuleTokens || n.misfit.reason != "" && of.misfit.reason == "":
 			of.transfers, of.note = n.transfers, n.note
 			n = of
+		case of.misfit.reason == "" && slices.Equal(of.blocks, n.blocks):
+			n.ways = append(n.ways, of.ways...)
 		}
-		if n.misfit.reason == "" {
-			return n
-		}
+	}
+	if n.rule != record.RuleTokens && n.misfit.reason == "" {
+		return n
 	}
 	if blocks := r.handed.Blocks() * int64(decode); n.rule == record.RuleTokens && len(r.handed.Groups) == 1 && x.pageHi > 0 && blocks <= math.MaxInt64/x.pageHi {
 		// Several groups need not move all that a block takes.

@@ -326,6 +326,25 @@ func TestWaysOfAWindowedModel(t *testing.T) {
 	}
 }
 
+// DeepSeek-V3.2, whose page says fp8: a slot of 576 bytes, or of the 656 of fp8_ds_mla
+// where vLLM runs FlashMLA, beside the 132 of the index, in 61 layers.
+func TestWaysOfAnIndexInFP8(t *testing.T) {
+	m, err := kv.Resolve("DeepSeek-V3.2", "auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := expects{Geometry: Geometry{Model: m}, known: true, version: "0.32.0", blockTokens: 64}
+	if err := x.publish([]metrics.Cache{{DType: "fp8"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []reqEvidence{{tokens: 256}, {tokens: 256, handed: &twoleg.Handed{Groups: []int{4}, Tokens: 256, TP: 1}}} {
+		want := []span{{256 * 61 * (576 + 132), 256 * 61 * (576 + 132)}, {256 * 61 * (656 + 132), 256 * 61 * (656 + 132)}}
+		if got := x.of(r, 1); !slices.Equal(got.ways, want) || got.note != "" {
+			t.Errorf("%+v, want %v", got, want)
+		}
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	for s, want := range map[string]int{
 		"vllm-0.32.0-ee0c3325": 1, "vllm-0.32.0-tp2-ac44c9b0": 2, "vllm-0.33.0-tp16": 16, "": 0, "fp_44709d6fcb": 0, "vllm-0.32.0-tp99999-a": 1,
