@@ -250,21 +250,12 @@ func (x *expects) of(r reqEvidence, counted int) need {
 		}
 		return n
 	}
-	for _, c := range list {
-		if len(c.Groups) != len(r.handed.Groups) {
-			continue
+	if of := x.byLists(list, r, ranks); of.rule != "" {
+		of.transfers, of.note = n.transfers, n.note
+		n = of
+		if n.misfit.reason == "" {
+			return n
 		}
-		of := x.listed(c, *r.handed, r.tokens, ranks)
-		switch {
-		case n.rule == record.RuleTokens || n.misfit.reason != "" && of.misfit.reason == "":
-			of.transfers, of.note = n.transfers, n.note
-			n = of
-		case of.misfit.reason == "" && slices.Equal(of.blocks, n.blocks):
-			n.ways = append(n.ways, of.ways...)
-		}
-	}
-	if n.rule != record.RuleTokens && n.misfit.reason == "" {
-		return n
 	}
 	if blocks := r.handed.Blocks() * int64(decode); n.rule == record.RuleTokens && len(r.handed.Groups) == 1 && x.pageHi > 0 && blocks <= math.MaxInt64/x.pageHi {
 		// Several groups need not move all that a block takes.
@@ -272,6 +263,24 @@ func (x *expects) of(r reqEvidence, counted int) need {
 	}
 	if n.rule == record.RuleTokens && len(list) > 0 {
 		n.note = fmt.Sprintf("the prefill engine lists the blocks of %d layer groups, and %s has %d by its geometry", len(r.handed.Groups), x.Model.Name, len(list[0].Groups))
+	}
+	return n
+}
+
+// byLists is what a request has to move by the prefill engine's lists and those of the
+// crossings that have as many groups; without a rule where none has.
+func (x *expects) byLists(list []kv.Crossing, r reqEvidence, ranks int64) (n need) {
+	for _, c := range list {
+		if len(c.Groups) != len(r.handed.Groups) {
+			continue
+		}
+		of := x.listed(c, *r.handed, r.tokens, ranks)
+		switch {
+		case n.rule == "" || n.misfit.reason != "" && of.misfit.reason == "":
+			n = of
+		case of.misfit.reason == "" && slices.Equal(of.blocks, n.blocks):
+			n.ways = append(n.ways, of.ways...)
+		}
 	}
 	return n
 }
