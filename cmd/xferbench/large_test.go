@@ -49,7 +49,7 @@ func BenchmarkReport(b *testing.B) {
 			args []string
 		}{"1e6-transfers/" + format, []string{"report", one, "--format", format}})
 	}
-	for _, format := range []string{"text", "markdown", "json"} {
+	for _, format := range []string{"text", "markdown", "csv", "json", "junit", "html"} {
 		cases = append(cases, struct {
 			name string
 			args []string

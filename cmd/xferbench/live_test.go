@@ -141,7 +141,7 @@ func TestLiveCutOff(t *testing.T) {
 	}
 	lost := false
 	for sc := bufio.NewScanner(states); !lost && sc.Scan(); {
-		lost = strings.Contains(sc.Text(), " cut off: no process of this host has the record open")
+		lost = strings.Contains(sc.Text(), " cut off: no process of this host writes the record")
 	}
 	if !lost {
 		t.Error("nothing about a run that was cut off")

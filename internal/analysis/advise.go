@@ -316,7 +316,7 @@ func (a *Advice) cost(c *Candidate) error {
 			xs = append(xs, ns/3.6e12*a.PricePerHour/float64(a.Concurrency)/tokens*1e6)
 		}
 	}
-	if len(xs) == 0 {
+	if len(xs) == 0 || tokens == 0 {
 		return nil
 	}
 	s, err := stats.Summarize(xs, Level)

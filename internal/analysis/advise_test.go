@@ -304,3 +304,37 @@ func TestAdviseCoverage(t *testing.T) {
 		t.Errorf("only %v", inside)
 	}
 }
+
+// FuzzAdvise: whatever is asked, no figure is one that no program can read, and
+// nothing is told far from what was measured.
+func FuzzAdvise(f *testing.F) {
+	f.Add(int64(10), int64(1e6), int64(1), int64(20), int64(2e6), int64(3), 2, 98.0, 0.05, 1e4)
+	f.Add(int64(1), int64(0), int64(0), int64(1), int64(math.MaxInt64), int64(1), 1, 1e12, 0.0, 1e-300)
+	a, err := analysis.Of(adviceRecord())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, t1, b1, n1, t2, b2, n2 int64, flight int, price, worth, ttft float64) {
+		positive := func(x float64) bool { return x >= 0 && !math.IsInf(x, 1) }
+		if min(t1, b1, n1, t2, b2, n2) < 0 || n1 > 1e12 || n2 > 1e12 || !positive(price) || price > 1e12 || !positive(worth) || !positive(ttft) || ttft == 0 {
+			return // what the command refuses
+		}
+		d := analysis.Deployment{Prompts: []analysis.Prompt{{Tokens: t1, Bytes: b1, N: n1}, {Tokens: t2, Bytes: b2, N: n2}}, Concurrency: flight,
+			PricePerHour: price, Worth: analysis.Worth{Fraction: worth}, TTFTNs: []float64{ttft}}
+		out, err := analysis.Advise(d, []*analysis.Analysis{a}, nil)
+		if err != nil {
+			if flight > 0 {
+				t.Error(err)
+			}
+			return
+		}
+		for _, c := range out.Transports {
+			for i, e := range c.At {
+				far := out.Points[i].Bytes < 500_000 || out.Points[i].Bytes > 6_000_000
+				if far != (e.Basis == analysis.NotMeasured) || !far && (!(e.MedianNs > 0) || e.Share != nil && !(e.Share.Value <= 1)) {
+					t.Errorf("%d bytes: %+v", out.Points[i].Bytes, e)
+				}
+			}
+		}
+	})
+}

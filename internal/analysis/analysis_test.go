@@ -476,7 +476,7 @@ func TestWarnings(t *testing.T) {
 		want  string
 	}{
 		{step, "tcp READ merged: warm-up, from 1.91 µs to 1.00 µs at transfer 13 of 40; "},
-		{slow, "tcp READ merged: 12 slow transfers from #13 to #24, 1.9 times the rest; "},
+		{slow, "tcp READ merged: 12 slow transfers from #13 to #24 of 40, 1.9 times the rest: "},
 		{down, "tcp READ merged: slowdown, from 1.91 µs to 1.00 µs at transfer 25 of 40, after 505 ns at transfer 1; "},
 	} {
 		a := of(t, line([]record.Condition{cond(0, "tcp")}, tt.times))

@@ -61,6 +61,7 @@ func (a *Analysis) warn() {
 			a.path(r)
 		}
 	}
+	a.excursions()
 	a.busy()
 	for _, p := range slices.Concat(a.Pairs, a.Brackets) {
 		if p.Refused == "" {
@@ -115,13 +116,7 @@ func (a *Analysis) few() {
 func (a *Analysis) steady(r *Row) {
 	st := r.Steady
 	if st.Class == stats.Excursions {
-		e := st.Longest()
-		more := ""
-		if n := len(st.Excursions) - 1; n > 0 {
-			more = fmt.Sprintf(", and %d more such stretches", n)
-		}
-		a.warnf("excursion", "%s: %d slow transfers from #%d to #%d, %s times the rest%s; look at what else ran on the hosts then", r.Label, e.End-e.Start, e.Start+1, e.End, units.Digits(e.Factor, 2), more)
-		return
+		return // see excursions
 	}
 	if len(st.Transitions) == 0 {
 		return
@@ -141,6 +136,32 @@ func (a *Analysis) steady(r *Row) {
 	case stats.NoSteadyState:
 		a.warnf("no-steady-state", "%s: no steady state, %s; the median describes no lasting level: run longer (--blocks, --budget)", r.Label, levels)
 	}
+}
+
+// excursions warns of slow stretches, of all rows in one sentence: the longest by its
+// share of the row.
+func (a *Analysis) excursions() {
+	var worst *Row
+	share, n := 0.0, 0
+	for _, r := range a.Rows {
+		e := r.Steady.Longest()
+		if e.End == 0 || !r.HasSpeed() {
+			continue
+		}
+		n++
+		if s := float64(e.End-e.Start) / float64(r.N); s > share {
+			worst, share = r, s
+		}
+	}
+	if n == 0 {
+		return
+	}
+	e, more := worst.Steady.Longest(), ""
+	if n > 1 {
+		more = fmt.Sprintf("; %d of %d rows have such stretches", n, len(a.Rows))
+	}
+	a.warnf("excursion", "%s: %d slow transfers from #%d to #%d of %d, %s times the rest%s: look at what else ran on the hosts then",
+		worst.Label, e.End-e.Start, e.Start+1, e.End, worst.N, units.Digits(e.Factor, 2), more)
 }
 
 // slowFirst is how many times the first transfer of a block may take the others'

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +83,10 @@ Exit code 6: no record has a size near the deployment's.`,
 	return cmd
 }
 
+// maxPrice is far above what any currency makes of a node's hour, and keeps sums
+// finite.
+const maxPrice = 1e12
+
 // adviseFlags describe a deployment.
 type adviseFlags struct {
 	model, dtype, trace          string
@@ -101,8 +104,8 @@ func (f *adviseFlags) deployment(cmd *cobra.Command, o *report.AdviseOptions) er
 		return usagef("--concurrency is %d; it must be at least 1", f.concurrency)
 	case f.blockTokens < 1 || f.blockTokens > kv.MaxBlockTokens:
 		return usagef("--block-tokens %d: want 1 to %d", f.blockTokens, kv.MaxBlockTokens)
-	case cmd.Flags().Changed("price-per-hour") && !(f.price > 0 && !math.IsInf(f.price, 1)):
-		return usagef("--price-per-hour is %v; it must be above zero", f.price)
+	case cmd.Flags().Changed("price-per-hour") && !(f.price > 0 && f.price <= maxPrice):
+		return usagef("--price-per-hour is %v; it must be above zero, and at most %.0e", f.price, maxPrice)
 	case len(f.tokens.Values()) > 0 == (f.trace != ""):
 		return usagef("advise needs the prompt lengths: give either --tokens 1000,8000 or --trace FILE")
 	}

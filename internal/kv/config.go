@@ -98,9 +98,13 @@ func (m Model) typed(d DType) Model {
 	return m
 }
 
-// collect is layers that keep the same as groups, in the order of their first one.
+// collect is layers that keep the same as groups, in the order of their first one. It
+// stops at more groups than a model may have.
 func collect(layers []Group) (out []Group) {
 	for _, l := range layers {
+		if len(out) > maxGroups {
+			break
+		}
 		l.Layers = 0
 		same := func(g Group) bool { g.Layers = 0; return reflect.DeepEqual(g, l) }
 		if i := slices.IndexFunc(out, same); i >= 0 {

@@ -1,6 +1,9 @@
 package kv
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -88,20 +91,37 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{` + llamaBase + `,"torch_dtype":"float16"}`))
 	f.Add([]byte(`{"model_type":"deepseek_v3","num_hidden_layers":61,"num_attention_heads":128,"kv_lora_rank":512,"qk_rope_head_dim":64}`))
 	f.Add([]byte(`{"model_type":"gpt_oss","num_hidden_layers":36,"num_attention_heads":64,"num_key_value_heads":8,"head_dim":64,"sliding_window":128}`))
-	f.Add([]byte(`{"text_config":{` + llamaBase + `}}`))
+	f.Add([]byte(`{"text_config":{` + llamaBase + `},"quantization_config":{"quant_method":"modelopt","kv_cache_scheme":{"num_bits":8,"type":"float"}}}`))
+	// One of each rule, as the engine packages were asked about them.
+	data, err := os.ReadFile("testdata/vllm.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	var entries []oracleEntry
+	if err := json.Unmarshal(data, &entries); err != nil {
+		f.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, e := range entries {
+		m, err := ParseConfig(e.Name, e.Config)
+		if kinds := fmt.Sprint(m.Groups); err == nil && len(e.Config) < 1500 && !seen[kinds] {
+			seen[kinds] = true
+			f.Add([]byte(e.Config))
+		}
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := ParseConfig("fuzz", data)
 		if err != nil {
 			return
 		}
 		if m.DType == "" {
-			m.DType = FP32
+			m = m.typed(FP32)
 		}
 		if err := m.Validate(); err != nil {
 			t.Fatalf("parsed but not valid: %v", err)
 		}
-		if m.BytesPerToken() < 1 {
-			t.Fatalf("%d bytes a token", m.BytesPerToken())
+		if m.BytesPerToken() < 0 || m.StateBytes() < 0 || m.BytesPerToken()+m.StateBytes() < 1 {
+			t.Fatalf("%d bytes per token, %d of states", m.BytesPerToken(), m.StateBytes())
 		}
 		tr, err := New(Request{Model: m, Tokens: 1000, Shape: Fragmented})
 		if err != nil {

@@ -92,6 +92,18 @@ func TestCrossing(t *testing.T) {
 		"Qwen from TP4":  {model(t, "Qwen2.5-7B"), 1000, Deployment{PrefillTP: 4}, 57_802_752, 57_802_752, 4},
 		"Qwen from TP28": {model(t, "Qwen2.5-7B"), 1000, Deployment{PrefillTP: 28}, 57_802_752, 57_802_752, 4},
 		"fp8":            {model(t, "Qwen2.5-7B"), 256, Deployment{CacheDType: FP8}, 7_340_032, 7_340_032, 1},
+		// 18 windowed layers and 19 full ones are lists of at most 19: 32,768 × (18 × 8 + 19 × 500).
+		"gpt-oss, a draft layer": {model(t, "gpt-oss-120b"), 8000, Deployment{Hybrid: true, DraftLayers: 1}, 316_014_592, 316_604_416, 1},
+		// 5 full layers and 29 windowed ones are lists of 5; the sixth of 4 moves 5 regions too: 5 × 65,536 × (6 × 64 + 500).
+		"a short list": {Model{Name: "gemma3", Heads: 8, DType: BF16, Groups: []Group{
+			{Kind: Sliding, Layers: 29, KVHeads: 4, KeyDim: 256, ValueDim: 256, Window: 1024},
+			{Kind: Full, Layers: 5, KVHeads: 4, KeyDim: 256, ValueDim: 256}}}, 8000, hybrid, 289_669_120, 291_635_200, 1},
+		// Llama 4's chunks: vLLM turns the hybrid manager off.
+		"chunks": {model(t, "Llama-4-Scout"), 8000, hybrid, 1_572_864_000, 1_572_864_000, 1},
+		// A state takes one copy per rank of its part; the prompt's last token stays with decode. Qwen3.5 at TP2: 10 regions of
+		// 3 states of 1,073,152 B and of 1 block of 1,056 tokens × 1,024 B, twice.
+		"states": {model(t, "Qwen3.5-35B-A3B"), 1000, Deployment{Hybrid: true, PrefillTP: 2, DecodeTP: 2},
+			2 * 10 * (3*1_073_152 + 1056*1024), 2 * 10 * (3*1_073_152 + 1056*1024), 2},
 		// Two modules: the prefill engine leaves the last token out, here a block's only one.
 		"draft of two": {small["push"], 257, Deployment{DraftLayers: 2}, 16 * 16 * 8 * 2048, 17 * 16 * 8 * 2048, 1},
 	} {

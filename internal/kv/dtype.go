@@ -77,8 +77,8 @@ func (d DType) activation() bool { return d == BF16 || d == FP16 || d == FP32 }
 var latentSlots = map[DType]int64{FP8Latent: 656, NVFP4Latent: 352}
 
 // slot is the bytes that one head of one token takes, K of k values and V of v
-// together with their scales, as vLLM 0.32's attention backends pack them
-// (customize_spec); 0 for a type that cannot hold them.
+// together with their scales, as vLLM 0.32's attention backends pack them; 0 for a type
+// that cannot hold them.
 func (d DType) slot(k, v int64) int64 {
 	const scale = 4 // one fp32 each for K and V
 	switch d {

@@ -326,3 +326,70 @@ func BenchmarkFill28000(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(dst)), "ns/desc")
 }
+
+// TestTransferOfSeveralKinds holds numbers worked out by hand for layers of more than
+// one kind, that each byte of both buffers is named once, and that nothing merges.
+func TestTransferOfSeveralKinds(t *testing.T) {
+	hybrid := Model{Name: "hybrid", Heads: 4, DType: BF16, Groups: []Group{
+		{Kind: State, Layers: 3, States: []Tensor{{Shards: 128, Values: 8, DType: BF16, Pieces: 1}, {Shards: 128, Values: 16, DType: BF16, Pieces: 1}}},
+		{Kind: Full, Layers: 3, KVHeads: 2, KeyDim: 16, ValueDim: 16}}}
+	index := Model{Name: "index", Heads: 8, DType: BF16, Groups: []Group{{Kind: Index, Layers: 2, SlotBytes: 132}, {Kind: Latent, Layers: 3, KeyDim: 576}}}
+	for name, tc := range map[string]struct {
+		m             Model
+		req           Request
+		bytes, tokens int64
+		merged, split int // descriptors
+	}{
+		// 14 regions of 32 + 5 blocks of 65,536 B.
+		"windows": {small["llama-swa"], Request{Tokens: 1000, BlockTokens: 32}, 33_947_648, 1024, 14, 28},
+		// A KV block of 48 tokens is as large as a state of 6,144 B; 3 hold 99 tokens.
+		"states":       {hybrid, Request{Tokens: 100}, 3 * 4 * 6144, 144, 3 + 3*2, 2*3 + 3*2},
+		"half a state": {hybrid, Request{Tokens: 100, TensorParallel: 2}, 3 * 4 * 3072, 144, 3 + 3*2, 2*3 + 3*2},
+		// One list: two regions of 132 B and three of 1,152 B per token.
+		"index": {index, Request{Tokens: 100}, 7 * 16 * (2*132 + 3*1152), 112, 5, 5},
+		// As many whole blocks as take a megabyte: 200,000 / (16 × 3,720) rounded up.
+		"index, bytes": {index, Request{Bytes: 200_000}, 4 * 16 * 3720, 64, 5, 5},
+	} {
+		for _, shape := range []Shape{Merged, Fragmented} {
+			for _, layout := range []Layout{Packed, Split} {
+				tc.req.Model, tc.req.Shape, tc.req.Layout, tc.req.Seed = tc.m, shape, layout, 3
+				tr, err := New(tc.req)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				ds := tr.Descs()
+				if tr.Bytes != tc.bytes || tr.Tokens != tc.tokens || len(ds) != tr.Count() {
+					t.Errorf("%s %s %s: %d bytes, %d tokens, %d of %d descriptors; want %d and %d", name, shape, layout, tr.Bytes, tr.Tokens, len(ds), tr.Count(), tc.bytes, tc.tokens)
+				}
+				want := map[Layout]int{Packed: tc.merged, Split: tc.split}[layout]
+				if shape == Merged && len(ds) != want {
+					t.Errorf("%s %s: %d descriptors, want %d", name, layout, len(ds), want)
+				}
+				once(t, name, ds, tr.Bytes)
+			}
+		}
+	}
+	if _, err := New(Request{Model: Model{Name: "mamba", DType: BF16, Groups: hybrid.Groups[:1]}, Bytes: 1 << 30}); err == nil ||
+		!strings.Contains(err.Error(), "no prompt of mamba takes 1073741824 bytes") {
+		t.Errorf("a size that states alone never take: %v", err)
+	}
+}
+
+// once holds that descriptors name each byte of both buffers once.
+func once(t *testing.T, name string, ds []Desc, bytes int64) {
+	t.Helper()
+	for _, at := range []func(Desc) uint64{func(d Desc) uint64 { return d.Local }, func(d Desc) uint64 { return d.Remote }} {
+		s := slices.Clone(ds)
+		slices.SortFunc(s, func(a, b Desc) int { return int(int64(at(a)) - int64(at(b))) })
+		var end uint64
+		for _, d := range s {
+			if at(d) != end {
+				t.Fatalf("%s: a descriptor at %d after one that ends at %d", name, at(d), end)
+			}
+			end += d.Len
+		}
+		if end != uint64(bytes) {
+			t.Fatalf("%s: descriptors end at %d of %d", name, end, bytes)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -26,6 +27,18 @@ type oracleEntry struct {
 	Cache  string                    `json:"cache"`
 	Config json.RawMessage           `json:"config"`
 	Ranks  map[string][]engineLayers `json:"ranks"`
+	// Lists are on one rank with KV blocks of 32 tokens or, beside states, of as many as
+	// the engine raises that to.
+	Lists []engineList `json:"lists"`
+}
+
+// engineList is layers that share the numbers of their KV blocks. Page is the bytes of
+// one block in all of them; Tokens is 0 of a state.
+type engineList struct {
+	Kind   Kind  `json:"kind"`
+	Layers int   `json:"layers"`
+	Tokens int   `json:"tokens"`
+	Page   int64 `json:"page"`
 }
 
 func oracle(t *testing.T) (out []oracleEntry) {
@@ -128,5 +141,114 @@ func TestArchitecturesSized(t *testing.T) {
 		if !used[name] {
 			t.Errorf("no architecture has the rule %s", name)
 		}
+	}
+}
+
+// TestCacheTypesAgainstEngine holds the bytes of a head to what vLLM's backends pack.
+func TestCacheTypesAgainstEngine(t *testing.T) {
+	data, err := os.ReadFile("testdata/cachetypes.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []struct {
+		Type         string
+		Head, Latent int
+		Bytes        int64
+	}
+	if err := json.Unmarshal(data, &rows); err != nil || len(rows) < 50 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for _, r := range rows {
+		d, err := ParseDType(r.Type)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		g := Group{Kind: Full, Layers: 1, KVHeads: 1, KeyDim: r.Head, ValueDim: r.Head}
+		if r.Latent > 0 {
+			g = Group{Kind: Latent, Layers: 1, KeyDim: r.Latent}
+		}
+		if got := g.slot(d, 1); got != r.Bytes {
+			t.Errorf("%s, a head of %d: %d bytes, want %d", r.Type, r.Head+r.Latent, got, r.Bytes)
+		}
+	}
+	// By the comments of vLLM's ops/ultraquant/format.py.
+	for head, want := range map[int64]int64{128: 136, 256: 272} {
+		if got := UltraQuant4Bit.slot(head, head); got != want {
+			t.Errorf("ultraquant_4bit, a head of %d: %d bytes, want %d", head, got, want)
+		}
+	}
+}
+
+// TestPresetsAgainstEngine holds that every preset is what the engine packages said of
+// the configuration that it names.
+func TestPresetsAgainstEngine(t *testing.T) {
+	said := map[string]oracleEntry{}
+	for _, e := range oracle(t) {
+		said[e.Name] = e
+	}
+	for _, p := range presets() {
+		m, ok := Preset(p.Name)
+		if !ok {
+			_, err := parse(p.Name, p.Config, p.Quantisation)
+			t.Errorf("%s: %v", p.Name, err)
+			continue
+		}
+		if p.Source == "" {
+			t.Errorf("%s names no source", p.Name)
+		}
+		e, ok := said[strings.ReplaceAll(p.Repositories[0], "/", "--")]
+		if !ok {
+			t.Errorf("%s: the engine was not asked about %s", p.Name, p.Repositories[0])
+		}
+		m.DType = BF16 // the engine was asked without the checkpoint's quantisation
+		for ranks, want := range e.Ranks {
+			tp, err := strconv.Atoi(ranks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := layersOf(m, tp); want != nil && !reflect.DeepEqual(got, want) {
+				t.Errorf("%s on %d ranks:\n got %+v\nwant %+v", p.Name, tp, got, want)
+			}
+		}
+	}
+}
+
+// TestListsAgainstEngine holds the lists of KV blocks to those that the engine core
+// divides the layers into with NixlConnector's layout: their order, layers, tokens of a
+// block, and bytes of a block in all of a list's layers.
+func TestListsAgainstEngine(t *testing.T) {
+	checked := 0
+	for _, e := range oracle(t) {
+		if e.Lists == nil {
+			continue
+		}
+		m, err := ParseConfig(e.Name, e.Config)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		d := Deployment{Hybrid: true, BlockTokens: 32}
+		lists, err := m.lists(&d)
+		if err != nil {
+			t.Errorf("%s: %v", e.Name, err)
+			continue
+		}
+		var got []engineList
+		for _, l := range lists {
+			page := l.blockBytes()
+			if len(lists) > 1 {
+				page = l.spans[0].bytes * int64(l.layers)
+			}
+			got = append(got, engineList{l.kind, l.layers, l.tokens, page})
+		}
+		if !reflect.DeepEqual(got, e.Lists) {
+			t.Errorf("%s:\n got %+v\nwant %+v", e.Name, got, e.Lists)
+		}
+		checked++
+	}
+	t.Logf("%d configurations", checked)
+	if checked < 20 {
+		t.Errorf("%d configurations have lists; 20 are fewest", checked)
 	}
 }

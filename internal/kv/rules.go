@@ -322,6 +322,7 @@ func nemotronNAS(c *config) (int, []Group) {
 	n := c.layers()
 	if len(blocks) != n {
 		c.fail("block_configs has %d entries for %d layers", len(blocks), n)
+		return heads, nil
 	}
 	d := c.headDim(heads)
 	var out []Group
@@ -527,9 +528,9 @@ func jamba(c *config) (int, []Group) {
 	heads, full := c.attention()
 	state := selective(c.int("mamba_expand")*c.int("hidden_size"), c.int("mamba_d_state"), c.int("mamba_d_conv"))
 	offset, _ := read[int](c, "attn_layer_offset")
-	out := repeat(state, c.layers())
+	out, period := repeat(state, c.layers()), c.int("attn_layer_period")
 	for i := range out {
-		if i%c.int("attn_layer_period") == offset {
+		if i%period == offset {
 			out[i] = full
 		}
 	}
@@ -553,8 +554,9 @@ func nemotronH(c *config) (int, []Group) {
 			}
 		}
 	}
-	if pattern == "" {
-		c.fail("hybrid_override_pattern is missing")
+	if pattern == "" || len(pattern) > maxLayers {
+		c.fail("hybrid_override_pattern names %d layers; it must be from 1 to %d", len(pattern), maxLayers)
+		return heads, nil
 	}
 	var out []Group
 	for _, k := range pattern {
@@ -623,8 +625,13 @@ func lfm2(c *config) (int, []Group) {
 	if kinds == "" && !listed {
 		c.fail("layer_types is missing")
 	}
-	for i := range out {
-		if kinds != "" && kinds[i] == 'F' || kinds == "" && slices.Contains(indices, i) {
+	for i, k := range kinds {
+		if k == 'F' {
+			out[i] = full
+		}
+	}
+	for _, i := range indices {
+		if kinds == "" && i >= 0 && i < n {
 			out[i] = full
 		}
 	}
@@ -686,11 +693,10 @@ func kimiLinear(c *config) (int, []Group) {
 	if !ok {
 		c.fail("linear_attn_config.kda_layers is missing")
 	}
-	full := c.latentVector()
-	out := repeat(full, c.layers())
-	for i := range out {
-		if slices.Contains(linear, i+1) {
-			out[i] = state
+	out := repeat(c.latentVector(), c.layers())
+	for _, n := range linear {
+		if n >= 1 && n <= len(out) {
+			out[n-1] = state
 		}
 	}
 	return c.int("num_attention_heads"), out

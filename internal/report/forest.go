@@ -110,7 +110,7 @@ func ratioTicks(lo, hi float64) []plot.Tick {
 	case hi/lo < 2:
 		all = []float64{0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6}
 	case hi/lo < 6:
-		all = []float64{0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5}
+		all = []float64{0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5}
 	}
 	var out []plot.Tick
 	for _, v := range all {

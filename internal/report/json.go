@@ -40,12 +40,12 @@ type (
 	}
 	// jsonChance is of comparisons and brackets together.
 	jsonChance struct {
-		Questions int     `json:"questions"`
-		Verdicts  int     `json:"verdicts"`
+		Questions int     `json:"questions"`      // one pair of transports over its sizes
+		Verdicts  int     `json:"verdicts"`       // comparisons and brackets with one
 		Expected  float64 `json:"expected_false"` // questions with a false difference, were nothing different
 		Any       float64 `json:"any_false"`      // share of such runs
 		Different int     `json:"different"`
-		Held      int     `json:"different_over_run"` // with Holm's correction over all verdicts
+		Held      int     `json:"different_over_run"` // of these, those that hold with Holm's correction over all verdicts
 	}
 	jsonInterval struct {
 		Lo    *float64 `json:"lo"` // null: unbounded

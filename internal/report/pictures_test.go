@@ -33,7 +33,7 @@ func TestPictures(t *testing.T) {
 		for _, v := range []struct {
 			width, height int
 			look          string
-		}{{390, 1100, browser.Light}, {800, 1000, browser.Light}, {1400, 900, browser.Light}, {1400, 900, browser.Dark}, {1032, 710, browser.Print}} {
+		}{{390, 1050, browser.Light}, {800, 950, browser.Light}, {1400, 900, browser.Light}, {1400, 900, browser.Dark}, {1032, 710, browser.Print}} {
 			tab.View(v.width, v.height, v.look)
 			tab.Load(page)
 			file := filepath.Join(folder, fmt.Sprintf("%s-%d-%s.png", name, v.width, v.look))
@@ -44,7 +44,8 @@ func TestPictures(t *testing.T) {
 	}
 }
 
-// reduced is a picture in 48 of its colours: frequent ones, and vivid ones before grey.
+// reduced is a picture in 48 of its colours: frequent ones that differ, and vivid
+// ones before grey.
 func reduced(t *testing.T, b []byte) []byte {
 	t.Helper()
 	from, err := png.Decode(bytes.NewReader(b))
@@ -52,30 +53,31 @@ func reduced(t *testing.T, b []byte) []byte {
 		t.Fatal(err)
 	}
 	size := from.Bounds()
-	coarse := func(x, y int) color.RGBA {
-		r, g, b, _ := from.At(x, y).RGBA()
-		near := func(v uint32) uint8 { return uint8(min(255, (v>>8+8)/17*17)) }
-		return color.RGBA{near(r), near(g), near(b), 255}
-	}
 	count := map[color.RGBA]int{}
 	for y := range size.Dy() {
 		for x := range size.Dx() {
-			count[coarse(x, y)]++
+			count[color.RGBAModel.Convert(from.At(x, y)).(color.RGBA)]++
 		}
 	}
 	weight := func(c color.RGBA) int { return count[c] * (17 + int(max(c.R, c.G, c.B)) - int(min(c.R, c.G, c.B))) }
-	most := slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int {
-		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(uint32(a.R)<<16|uint32(a.G)<<8|uint32(a.B), uint32(b.R)<<16|uint32(b.G)<<8|uint32(b.B)))
-	})
 	var palette color.Palette
-	for _, c := range most[:min(len(most), 48)] {
-		palette = append(palette, c)
+	for _, c := range slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int {
+		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(uint32(a.R)<<16|uint32(a.G)<<8|uint32(a.B), uint32(b.R)<<16|uint32(b.G)<<8|uint32(b.B)))
+	}) {
+		const apart = 20
+		like := slices.ContainsFunc(palette, func(p color.Color) bool {
+			q := p.(color.RGBA)
+			return max(q.R, c.R)-min(q.R, c.R) < apart && max(q.G, c.G)-min(q.G, c.G) < apart && max(q.B, c.B)-min(q.B, c.B) < apart
+		})
+		if !like && len(palette) < 48 {
+			palette = append(palette, c)
+		}
 	}
 	to := image.NewPaletted(size, palette)
 	index := map[color.RGBA]uint8{}
 	for y := range size.Dy() {
 		for x := range size.Dx() {
-			c := coarse(x, y)
+			c := color.RGBAModel.Convert(from.At(x, y)).(color.RGBA)
 			i, ok := index[c]
 			if !ok {
 				i = uint8(palette.Index(c))

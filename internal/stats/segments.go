@@ -19,11 +19,10 @@ const modelError = 0.03
 //
 // The segments minimise Σ r²/(s²/B + 0.03²) + 5·ln K for each switch, over the K
 // sizes, by dynamic programming: r is the relative deviation of a size's mean time
-// from its segment's line, s² the variance over the B blocks of its logarithm less
-// the block's mean, so that an effect that all sizes share does not count. A
-// segment has at least 3 sizes. The penalty is 5/3 of BIC's for the three
-// parameters of a switch, as s² is estimated (Yao, Stat. Prob. Letters 6 (1988)
-// 181; figures in docs/methodology.md).
+// from its segment's line, s² the variance over the B blocks of its times as parts of
+// that mean, less what all sizes of a block share. A segment has at least 3 sizes. The
+// penalty is 5/3 of BIC's for the three parameters of a switch, as s² is estimated
+// (Yao, Stat. Prob. Letters 6 (1988) 181; figures in docs/methodology.md).
 //
 // A segment need not be a line: see the warning not-a-line of [CostModel]. Points
 // are as for [FitCost], without descriptors.
@@ -108,22 +107,30 @@ func switches(cells []cell, times [][]float64) []int {
 	return starts
 }
 
-// cellMeans are the mean time of each cell over blocks, and the variance of its
-// logarithm less the mean of its block.
+// cellMeans are the mean time of each cell over blocks, and the variance of its times
+// as parts of that mean, less what all cells of the block share.
 func cellMeans(times [][]float64) (mean, noise []float64) {
 	k := len(times[0])
 	mean, noise = make([]float64, k), make([]float64, k)
-	level := make([]float64, len(times))
-	for b, row := range times {
-		level[b], _ = meanVar(logs(row))
-	}
 	for c := range k {
-		xs, ls := make([]float64, len(times)), make([]float64, len(times))
-		for b, row := range times {
-			xs[b], ls[b] = row[c], math.Log(row[c])-level[b]
+		xs := make([]float64, len(times))
+		for b := range times {
+			xs[b] = times[b][c]
 		}
 		mean[c], _ = meanVar(xs)
-		_, noise[c] = meanVar(ls)
+	}
+	level := make([]float64, len(times))
+	for b := range times {
+		for c := range k {
+			level[b] += times[b][c] / mean[c] / float64(k)
+		}
+	}
+	for c := range k {
+		xs := make([]float64, len(times))
+		for b := range times {
+			xs[b] = times[b][c]/mean[c] - level[b]
+		}
+		_, noise[c] = meanVar(xs)
 		if k > 2 {
 			noise[c] *= float64(k) / float64(k-1) // the block's mean holds a part of the cell
 		}

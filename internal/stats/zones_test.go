@@ -120,3 +120,18 @@ func TestFitSegments(t *testing.T) {
 	near(t, "α of the second", m[1].AlphaNS, 40e3, 1e-6)
 	near(t, "1/β of the second", m[1].NSPerByte, .25, 1e-9)
 }
+
+// TestOneBadBlock: a burst of other load in one block of one size is noise, which
+// speaks against no line.
+func TestOneBadBlock(t *testing.T) {
+	ps := lines(20e3, 1, .02, 10, fine...)
+	for i := range ps {
+		if ps[i].Block == 3 && ps[i].Bytes == 1<<16 {
+			ps[i].TimeNS *= 8
+		}
+	}
+	ms, err := FitSegments(ps, 0.95)
+	if err != nil || len(ms) != 1 || !ms[0].Line() {
+		t.Errorf("%d segments, %v, %v", len(ms), ms[0].Warnings, err)
+	}
+}

@@ -26,7 +26,7 @@ const (
 	// gather is waited for more lines before the first report.
 	gather = 200 * time.Millisecond
 	// quiet is how long a record may have no new line before it is asked whether a
-	// process still has it open.
+	// process still writes it.
 	quiet = 5 * time.Second
 	// grace is how long requests under way may take to end.
 	grace = 5 * time.Second
@@ -235,7 +235,7 @@ type follower struct {
 	next  *time.Timer
 	armed bool
 	wait  time.Duration // until the report after the next line
-	lost  bool          // nobody has the record open any more
+	lost  bool          // nobody writes the record any more
 }
 
 // add takes one line, and sees to it that a report follows.
@@ -259,7 +259,7 @@ func (f *follower) report() error {
 	if end := f.rec.End; end != nil {
 		of, state = report.NewDocument, "finished: "+end.Status
 	} else if f.lost {
-		of, state = report.NewDocument, "cut off: no process of this host has the record open, and no line has come for a while"
+		of, state = report.NewDocument, "cut off: no process of this host writes the record, and no line has come for a while"
 	}
 	doc, err := of(f.rec)
 	if err != nil {
@@ -281,7 +281,7 @@ func (f *follower) look() error {
 		return nil
 	}
 	f.began = time.Now() // ask again after as long
-	if open, known := openElsewhere(f.rec.Path); open || !known {
+	if open, known := written(f.rec.Path); open || !known {
 		return nil
 	}
 	f.lost = true

@@ -258,7 +258,9 @@ func TestLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, path, 0, 300*time.Millisecond)
-	until(t, s, func(s state) bool { return strings.HasPrefix(s.Text, "cut off: no process of this host") })
+	until(t, s, func(s state) bool {
+		return strings.HasPrefix(s.Text, "cut off: no process of this host writes the record")
+	})
 	if _, body := get(t, s.url+"/report"); !strings.Contains(body, "This run was cut off.") {
 		t.Error("the report does not say so")
 	}
