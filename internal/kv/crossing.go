@@ -501,7 +501,7 @@ func (m Model) descriptors(lists []list, groups []GroupCrossing, d Deployment) (
 }
 
 // splitKV reports whether K and V of a block may lie apart; where they surely do, it
-// doubles lo. Releases: docs/ttft.md.
+// doubles lo. Up to 0.22 with FlashAttention they do, from 0.26 on they lie together.
 func (m Model) splitKV(version string, lo *int64) bool {
 	if !slices.ContainsFunc(m.Groups, func(g Group) bool { return g.ValueDim > 0 }) {
 		return false

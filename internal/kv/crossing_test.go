@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// small are models that a test spells out, as the configuration of a captured engine
-// says them.
+// small are models that a test spells out: those of captured engines, as their
+// configurations say them, and one with states.
 var small = map[string]Model{
 	"llama-swa": {Name: "llama-swa", Heads: 4, DType: BF16, Groups: []Group{
 		{Kind: Sliding, Layers: 14, KVHeads: 4, KeyDim: 128, ValueDim: 128, Window: 128}, {Kind: Full, Layers: 14, KVHeads: 4, KeyDim: 128, ValueDim: 128}}},
@@ -17,6 +17,9 @@ var small = map[string]Model{
 		{Kind: Sliding, Layers: 10, KVHeads: 4, KeyDim: 128, ValueDim: 128, Window: 256}, {Kind: Full, Layers: 2, KVHeads: 4, KeyDim: 128, ValueDim: 128}}},
 	"mla":  {Name: "mla", Heads: 4, DType: BF16, Groups: []Group{{Kind: Latent, Layers: 4, KeyDim: 576}}},
 	"push": Uniform("push", 6, 4, 4, 128, BF16),
+	"hybrid": {Name: "hybrid", Heads: 4, DType: FP8, Groups: []Group{
+		{Kind: State, Layers: 5, States: []Tensor{{Shards: 16, Values: 24, DType: BF16, Pieces: 2}, {Shards: 4, Values: 256, DType: FP32, Pieces: 1}}},
+		{Kind: Full, Layers: 2, KVHeads: 2, KeyDim: 16, ValueDim: 8}, {Kind: Sliding, Layers: 3, KVHeads: 4, KeyDim: 8, ValueDim: 8, Window: 64}}},
 }
 
 func crossing(t *testing.T, m Model, tokens int, d Deployment) Crossing {

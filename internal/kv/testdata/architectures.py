@@ -75,7 +75,7 @@ ARCHITECTURES = {
     "Gemma4ForCausalLM": g("gemma4_text", rule="gemma4", pattern="sssssF"),
     "Qwen3NextForCausalLM": g("qwen3_next", rule="gated-delta", pattern="lllF", every="full_attention_interval"),
     "Qwen4ExpForCausalLM": no(OWN, "qwen4_exp", "qwen4_exp_text"),
-    "Glm4ForCausalLM": g("glm4"),
+    "Glm4ForCausalLM": g("glm4", "glm4v_text"),
     "Glm4MoeForCausalLM": g("glm4_moe", "glm4v_moe_text"),
     "Glm4MoeLiteForCausalLM": g("glm4_moe_lite", rule="latent"),
     "GlmMoeDsaForCausalLM": g("glm_moe_dsa", rule="latent-index"),

@@ -298,9 +298,17 @@ func TestOverSSH(t *testing.T) {
 	if !running(t, mark) {
 		t.Error("the engine's child does not run")
 	}
-	log, err := os.ReadFile(filepath.Join(c.f.Logs, "unified.log"))
-	if want := `["{\"a\": \"it's\"}" "$(false) ` + "`x`" + `" "two\nlines"]`; err != nil || !strings.Contains(string(log), want) {
-		t.Errorf("log %q, %v; want %s", log, err, want)
+	want := `["{\"a\": \"it's\"}" "$(false) ` + "`x`" + `" "two\nlines"]`
+	// Its output is on the way while it answers already.
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		log, err := os.ReadFile(filepath.Join(c.f.Logs, "unified.log"))
+		if err == nil && strings.Contains(string(log), want) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Errorf("log %q, %v; want %s", log, err, want)
+			break
+		}
 	}
 	if !ev.has("started on " + server.URL()) {
 		t.Errorf("events %q", ev.list)
