@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -42,17 +43,22 @@ func TestEnginesDoNotDriveTheTerminal(t *testing.T) {
 		other map[string]func(net.Conn)
 		args  []string
 		code  int
+		pair  bool // of a prefill and a decode engine
 	}{
-		"model's name":  {map[string]func(net.Conn){"/v1/models": models}, []string{"--model", "m"}, 3},
-		"a warning":     {map[string]func(net.Conn){"/v1/models": models, "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5},
-		"status":        {map[string]func(net.Conn){"/version": endlessly("HTTP/1.1 500 x\r\nContent-Length: 40\r\n\r\n"+evil, "", 0)}, nil, 3},
-		"redirect":      {map[string]func(net.Conn){"/version": endlessly("HTTP/1.1 307 x\r\nLocation: /\x9b\u009b\u202e\r\nContent-Length: 40\r\n\r\n"+evil, "", 0)}, nil, 3},
-		"metrics":       {map[string]func(net.Conn){"/metrics": whole("vllm:prompt_tokens_total{a=\"" + evil + "} 0\n")}, nil, 5},
-		"error's text":  {map[string]func(net.Conn){"/v1/completions": endlessly("HTTP/1.1 400 Bad\r\n\r\n"+evil, evil, 0), "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5},
-		"error event":   {map[string]func(net.Conn){"/v1/completions": whole("data: {\"error\":\"" + "\u009b\u202e" + `\x1b[31m` + "\"}\n\n"), "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5},
-		"broken stream": {map[string]func(net.Conn){"/v1/completions": whole("data: " + evil + "\n\n"), "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5},
+		"model's name":  {map[string]func(net.Conn){"/v1/models": models}, []string{"--model", "m"}, 3, false},
+		"a warning":     {map[string]func(net.Conn){"/v1/models": models, "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5, true},
+		"status":        {map[string]func(net.Conn){"/version": endlessly("HTTP/1.1 500 x\r\nContent-Length: 40\r\n\r\n"+evil, "", 0)}, nil, 3, false},
+		"redirect":      {map[string]func(net.Conn){"/version": endlessly("HTTP/1.1 307 x\r\nLocation: /\x9b\u009b\u202e\r\nContent-Length: 40\r\n\r\n"+evil, "", 0)}, nil, 3, false},
+		"metrics":       {map[string]func(net.Conn){"/metrics": whole("vllm:prompt_tokens_total{a=\"" + evil + "} 0\n")}, nil, 5, false},
+		"error's text":  {map[string]func(net.Conn){"/v1/completions": endlessly("HTTP/1.1 400 Bad\r\n\r\n"+evil, evil, 0), "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5, false},
+		"error event":   {map[string]func(net.Conn){"/v1/completions": whole("data: {\"error\":\"" + "\u009b\u202e" + `\x1b[31m` + "\"}\n\n"), "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5, false},
+		"broken stream": {map[string]func(net.Conn){"/v1/completions": whole("data: " + evil + "\n\n"), "/metrics": whole("vllm:prompt_tokens_total 0\n")}, nil, 5, false},
 	} {
-		p := xferbench(t, append(append([]string{"ttft", "--url", engineLike(t, tt.other)}, args...), tt.args...)...)
+		engines := []string{"--url", engineLike(t, tt.other)}
+		if tt.pair {
+			engines = []string{"--prefill", engines[1], "--decode", engineLike(t, tt.other)}
+		}
+		p := xferbench(t, slices.Concat([]string{"ttft"}, engines, args, tt.args)...)
 		defer t.Run(name, func(t *testing.T) {
 			p.t = t
 			p.exits(tt.code)

@@ -69,8 +69,8 @@ func TestEveryFieldOfASampleIsPacked(t *testing.T) {
 // 300 MB, of which the analysis and what the collector has yet to free are the larger
 // part.
 const (
-	keptBytes      = 32  // of memory
-	allocatedBytes = 600 // while its line is read
+	keptBytes      = 32   // of memory
+	allocatedBytes = 1200 // while its line is read: 472, and 940 under -race, which drops what is pooled
 )
 
 // The times are a seeded generator's around 300 ms, in batches of 100.
