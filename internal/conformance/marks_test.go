@@ -50,7 +50,7 @@ func markdownRows(report, provider string) (rows []string) {
 
 func htmlRows(report, provider string) (rows []string) {
 	for l := range strings.Lines(report) {
-		if strings.Contains(l, ">"+provider+"</td>") && !strings.Contains(l, "_bytes") {
+		if strings.Contains(l, ">"+provider+"</th>") && !strings.Contains(l, "_bytes") {
 			rows = append(rows, l)
 		}
 	}
