@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 
 	"github.com/goccy/go-yaml"
 
@@ -74,7 +76,25 @@ func (s *Spec) JSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The library quotes strings as Go does, with escapes that JSON lacks (\x10, \a).
+	b = quoted.ReplaceAllFunc(b, func(q []byte) []byte {
+		text, e := strconv.Unquote(string(q))
+		if e != nil {
+			err = fmt.Errorf("the string %s of a spec: %w", q, e)
+			return q
+		}
+		if q, e = json.Marshal(text); e != nil {
+			err = e
+		}
+		return q
+	})
+	if err != nil {
+		return nil, err
+	}
 	var out bytes.Buffer
 	err = json.Compact(&out, b)
 	return out.Bytes(), err
 }
+
+// quoted finds the strings of a JSON text.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
