@@ -469,20 +469,6 @@ func (t *Transfer) each(i int) iter.Seq[Desc] {
 	}
 }
 
-// Fill writes all descriptors to dst, which must have room for [Transfer.Count],
-// and returns their number. dst stays the caller's.
-func (t *Transfer) Fill(dst []Desc) (int, error) {
-	if n := t.Count(); len(dst) < n {
-		return 0, fmt.Errorf("room for %d descriptors is too little for %d", len(dst), n)
-	}
-	i := 0
-	for d := range t.All() {
-		dst[i] = d
-		i++
-	}
-	return i, nil
-}
-
 // Descs returns all descriptors in a new slice.
 func (t *Transfer) Descs() []Desc {
 	return slices.AppendSeq(make([]Desc, 0, t.Count()), t.All())

@@ -271,17 +271,13 @@ func TestRequestRefused(t *testing.T) {
 	}
 }
 
-func TestFill(t *testing.T) {
+func TestDescs(t *testing.T) {
 	tr, err := New(Request{Model: model(t, "Qwen2.5-7B"), Tokens: 160, Shape: Fragmented})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dst := make([]Desc, tr.Count()+1)
-	if n, err := tr.Fill(dst); err != nil || n != 280 || !slices.Equal(dst[:n], tr.Descs()) || dst[n] != (Desc{}) {
-		t.Errorf("filled %d, %v", n, err)
-	}
-	if _, err := tr.Fill(dst[:279]); err == nil {
-		t.Error("a slice that is too short was filled")
+	if n := len(tr.Descs()); n != 280 || n != tr.Count() {
+		t.Errorf("%d descriptors of %d, want 280", n, tr.Count())
 	}
 	for range tr.All() {
 		break // an early stop must not panic
@@ -313,18 +309,15 @@ func FuzzParseShapes(f *testing.F) {
 	})
 }
 
-func BenchmarkFill28000(b *testing.B) {
+func BenchmarkDescs28000(b *testing.B) {
 	tr, err := New(Request{Model: model(b, "Qwen2.5-7B"), Tokens: 8000, Layout: Split, Shape: Fragmented, Seed: 1})
 	if err != nil {
 		b.Fatal(err)
 	}
-	dst := make([]Desc, tr.Count())
 	for b.Loop() {
-		if _, err := tr.Fill(dst); err != nil {
-			b.Fatal(err)
-		}
+		tr.Descs()
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(dst)), "ns/desc")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(tr.Count()), "ns/desc")
 }
 
 // TestTransferOfSeveralKinds holds numbers worked out by hand for layers of more than
